@@ -1,0 +1,48 @@
+# Needs python3 (3.11 or newer) and make. The first target that needs it sets up .venv; later ones reuse it.
+PYTHON ?= python3
+MINUTES ?= 6
+OUT ?= demo
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench gpu clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+demo: $(READY)  ## draw faces, label, train for MINUTES=6, translate; writes OUT=demo and its page index.html
+	$(BIN)/lanit demo --minutes $(MINUTES) --out $(OUT)
+
+test: $(READY)  ## the tests, without those marked network or gpu
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## benchmarks, as ratios within one run
+	$(BIN)/python benchmarks/train_step.py
+
+gpu: $(READY)  ## the tests that need a CUDA device
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(BIN)/python -m pytest -q -m gpu; \
+	else echo 'no CUDA device here: the gpu tests were not run'; fi
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+
+# uv rather than pip does the installing: it is fast, and it takes torch and torchvision from one place, so they fit.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo 'lanit needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
+	|| { echo 'python3 cannot make a virtual environment: on Debian, apt install python3-venv' >&2; rm -rf .venv; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt --build-constraints constraints.txt -e '.[dev]'
+	@touch $@
