@@ -1,0 +1,273 @@
+"""Generator, style encoder, mapping network and discriminator: METHOD §2 (after StarGAN v2, Choi et al. 2020).
+
+All networks take images as float (B×3×S×S) in [-1, 1], S a power of two from 32 on. Domains are counted with the
+slack domain, so every N here is the number of prompts plus one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lanit.errors import UsageError
+
+_SLOPE = 0.2  # of every leaky ReLU
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Sizes of the networks (METHOD §2). Zeros mean the paper's value for the image size.
+
+    image_size: S, pixels. domains: N, the slack domain included. channels: c0 at full resolution, 2^14 / S by default.
+    max_channels: where doubling stops. discriminator_channels: c0 of the discriminator and the style encoder,
+    ``channels`` by default. style_dim: D_s. latent_dim: of z. mapping_width: of the mapping network's layers.
+    output: the generator draws the ``image``, or the ``residual`` that is added to its input. The latter is ours, not
+    the paper's: content is kept from the first step, so that small models learn in minutes. It suits edits of a
+    picture better than changes of kind.
+    """
+
+    image_size: int = 256
+    domains: int = 11
+    channels: int = 0
+    max_channels: int = 512
+    discriminator_channels: int = 0
+    style_dim: int = 64
+    latent_dim: int = 16
+    mapping_width: int = 512
+    output: Literal["image", "residual"] = "image"
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        if size < 32 or size & (size - 1):
+            raise UsageError(f"the image size must be a power of two of at least 32, not {size}", "Try --size 64.")
+
+    @property
+    def base_channels(self) -> int:
+        return self.channels or min(2**14 // self.image_size, self.max_channels)
+
+    @property
+    def base_discriminator_channels(self) -> int:
+        return self.discriminator_channels or self.base_channels
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation with a learned scale and shift; with group_norm's kernel, the faster of the two."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, x.shape[1], self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class AdaIN(nn.Module):
+    """Instance normalisation whose scale and shift are a linear function of the style (B×D_s)."""
+
+    def __init__(self, channels: int, style_dim: int) -> None:
+        super().__init__()
+        self.affine = nn.Linear(style_dim, 2 * channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        scale, shift = self.affine(style).to(x.dtype)[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, F.group_norm(x, x.shape[1]), 1 + scale)
+
+
+class DownBlock(nn.Module):
+    """Residual block, optionally normalised and optionally halving the size; the sum is divided by √2.
+
+    The 1×1 shortcut stands after the pooling: the two commute, and it is a quarter of the work there.
+    """
+
+    def __init__(self, inner: int, outer: int, *, normalise: bool, down: bool) -> None:
+        super().__init__()
+        self.down = down
+        self.norm1 = InstanceNorm(inner) if normalise else nn.Identity()
+        self.norm2 = InstanceNorm(inner) if normalise else nn.Identity()
+        self.conv1 = nn.Conv2d(inner, inner, 3, 1, 1)
+        self.conv2 = nn.Conv2d(inner, outer, 3, 1, 1)
+        self.shortcut = nn.Conv2d(inner, outer, 1, bias=False) if inner != outer else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.conv1(F.leaky_relu(self.norm1(x), _SLOPE))
+        if self.down:
+            residual, x = _halve(residual), _halve(x)
+        residual = self.conv2(F.leaky_relu(self.norm2(residual), _SLOPE))
+        return (self.shortcut(x) + residual) * math.sqrt(0.5)
+
+
+class UpBlock(nn.Module):
+    """AdaIN residual block, optionally doubling the size; the 1×1 shortcut stands before the upsampling."""
+
+    def __init__(self, inner: int, outer: int, style_dim: int, *, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.norm1 = AdaIN(inner, style_dim)
+        self.norm2 = AdaIN(outer, style_dim)
+        self.conv1 = nn.Conv2d(inner, outer, 3, 1, 1)
+        self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1)
+        self.shortcut = nn.Conv2d(inner, outer, 1, bias=False) if inner != outer else nn.Identity()
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        residual, x = F.leaky_relu(self.norm1(x, style), _SLOPE), self.shortcut(x)
+        if self.up:
+            residual, x = _double(residual), _double(x)
+        residual = self.conv2(F.leaky_relu(self.norm2(self.conv1(residual), style), _SLOPE))
+        return (x + residual) * math.sqrt(0.5)
+
+
+def _halve(x: Tensor) -> Tensor:
+    """2×2 averages; at exactly half the size bilinear resampling is that, and twice avg_pool2d's speed on a CPU."""
+    return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class Generator(nn.Module):
+    """G(x, a) = decode(encode(x), a). The first half takes no style: one encoding serves every decoding of an image."""
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        halvings = int(math.log2(options.image_size)) - 4
+        widths = [min(options.base_channels * 2**i, options.max_channels) for i in range(halvings + 1)]
+        self.from_rgb = nn.Conv2d(3, widths[0], 3, 1, 1)
+        down = [DownBlock(a, b, normalise=True, down=True) for a, b in pairwise(widths)]
+        bottleneck = [DownBlock(widths[-1], widths[-1], normalise=True, down=False) for _ in range(2)]
+        self.encoder = nn.Sequential(*down, *bottleneck)
+        upwards = widths[::-1]
+        mixing = [UpBlock(widths[-1], widths[-1], options.style_dim, up=False) for _ in range(2)]
+        up = [UpBlock(a, b, options.style_dim, up=True) for a, b in pairwise(upwards)]
+        self.decoder = nn.ModuleList([*mixing, *up])
+        self.norm = InstanceNorm(widths[0])
+        self.to_rgb = nn.Conv2d(widths[0], 3, 1)
+        self.residual = options.output == "residual"
+        initialise(self)
+        if self.residual:
+            nn.init.zeros_(self.to_rgb.weight)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Content E_C(x): (B×3×S×S) to (B×C×16×16)."""
+        return self.encoder(self.from_rgb(images))
+
+    def decode(self, content: Tensor, style: Tensor, source: Tensor) -> Tensor:
+        """Images (B×3×S×S) of a content (B×C×16×16) in an aggregated style (B×D_s); not clamped.
+
+        source: the images (B×3×S×S) that ``content`` encodes, added where the network is residual.
+        """
+        for block in self.decoder:
+            content = block(content, style)
+        image: Tensor = self.to_rgb(F.leaky_relu(self.norm(content), _SLOPE))
+        return source + image if self.residual else image
+
+    def forward(self, images: Tensor, style: Tensor) -> Tensor:
+        return self.decode(self.encode(images), style, images)
+
+
+def _trunk(options: NetworkOptions) -> tuple[nn.Sequential, int]:
+    """Convolutions of E_S and D: (B×3×S×S) to (B×C×1×1); returns them and C."""
+    halvings = int(math.log2(options.image_size)) - 2
+    widths = [min(options.base_discriminator_channels * 2**i, options.max_channels) for i in range(halvings + 1)]
+    blocks = [DownBlock(a, b, normalise=False, down=True) for a, b in pairwise(widths)]
+    top = widths[-1]
+    ends = (nn.LeakyReLU(_SLOPE), nn.Conv2d(top, top, 4), nn.LeakyReLU(_SLOPE))
+    return nn.Sequential(nn.Conv2d(3, widths[0], 3, 1, 1), *blocks, *ends), top
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """The fastest layout for convolutions; the generator keeps the other, in which group_norm is fast."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+class StyleEncoder(nn.Module):
+    """E_S: the style codes of an image, one linear head per domain, as one product."""
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.shape = (options.domains, options.style_dim)
+        self.trunk, top = _trunk(options)
+        self.heads = nn.Linear(top, options.domains * options.style_dim)
+        initialise(self)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Style codes s (B×N×D_s) of images (B×3×S×S)."""
+        return self.heads(self.trunk(_channels_last(images)).flatten(1)).unflatten(1, self.shape)
+
+
+class Discriminator(nn.Module):
+    """D: one logit per domain (B×N) of images (B×3×S×S)."""
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.trunk, top = _trunk(options)
+        self.logits = nn.Conv2d(top, options.domains, 1)
+        initialise(self)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(self.trunk(_channels_last(images))).flatten(1)
+
+
+class MappingNetwork(nn.Module):
+    """E_M: style codes of a latent z; shared layers, then one MLP per domain as batched products."""
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.latent_dim = options.latent_dim
+        width, domains = options.mapping_width, options.domains
+        sizes = [options.latent_dim, width, width, width, width]
+        self.shared = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(sizes)])
+        heads = [width, width, width, width, options.style_dim]
+        self.weights = nn.ParameterList([nn.Parameter(torch.empty(domains, a, b)) for a, b in pairwise(heads)])
+        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(domains, 1, b)) for b in heads[1:]])
+        initialise(self)
+        for weight in self.weights:
+            nn.init.normal_(weight, std=math.sqrt(2 / weight.shape[1]))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Style codes s (B×N×D_s) of latents z (B×16)."""
+        x = latents
+        for layer in self.shared:
+            x = F.relu(layer(x))
+        x = x.expand(len(self.weights[0]), -1, -1)
+        for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias.expand(-1, x.shape[1], -1), F.relu(x) if depth else x, weight)
+        return x.transpose(0, 1)
+
+
+class GenerativeNetworks(nn.Module):
+    """G, E_S and E_M under their names in a saved model: what translation needs, and what is averaged."""
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.generator = Generator(options)
+        self.style_encoder = StyleEncoder(options)
+        self.mapping = MappingNetwork(options)
+
+
+def aggregate(styles: Tensor, weights: Tensor) -> Tensor:
+    """a = Σ_n d_n s_n / Σ_n d_n (METHOD §2).
+
+    styles: (B×N×D_s); weights: non-negative (B×N), bool or real, not all zero in a row. Returns (B×D_s).
+    """
+    shares = weights.to(styles.dtype)
+    shares = shares / shares.sum(dim=1, keepdim=True)
+    return torch.einsum("bn,bnd->bd", shares, styles)
+
+
+def initialise(module: nn.Module) -> None:
+    """He normal, fan-in, for convolution and linear weights; zero biases (METHOD §2)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

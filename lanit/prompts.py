@@ -1,0 +1,112 @@
+"""Prompts as embeddings, fixed or learned: METHOD §4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lanit.errors import LanitError
+
+
+class TextTower(Protocol):
+    """What prompt learning needs of CLIP's text side; every weight of it is frozen."""
+
+    context_length: int
+    sos: int
+    eos: int
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of ``text`` without start, end or padding."""
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Token embeddings, float32 (…×w), of ids, int64 (…), without positions."""
+
+    def encode(self, embedded: Tensor, eos_positions: Tensor) -> Tensor:
+        """Projected text features, float32 (P×k), not normalised.
+
+        embedded: float32 (P×T×w), T ≤ context_length; the tower is causal, so nothing after [eos]
+        matters (METHOD 16). eos_positions: int64 (P).
+        """
+
+
+class PromptLearner(nn.Module):
+    """The prompts of a set as one table of token embeddings (METHOD 12).
+
+    Prompt n under template m reads [sos][template m before {}][phrase n][template m after {}][eos]. The embeddings
+    before {} are the learnable parameters, shared by all domains and by the base prompts; all else is frozen.
+
+    templates: M strings with one ``{}`` each. bases: M strings, or none to leave the phrase out of the templates;
+    a base text of its own keeps the learned prefix where it begins like its template.
+    """
+
+    frozen: Tensor
+    rows: Tensor
+    ends: Tensor
+
+    def __init__(
+        self, tower: TextTower, domains: Sequence[str], templates: Sequence[str], bases: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        self.tower = tower
+        self.domains = len(domains)
+        self.templates = len(templates)
+        halves = [[tower.tokenize(part.strip()) for part in template.split("{}")] for template in templates]
+        prefixes = [before for before, _ in halves]
+        longest = max(len(prefix) for prefix in prefixes)
+        sequences: list[list[int]] = []  # entries ≥ 0 are token ids, −1 − slot is learnable slot `slot`
+        for phrase in (*(tower.tokenize(domain) for domain in domains), []):
+            for m, (before, after) in enumerate(halves):
+                body = [*(-1 - (m * longest + i) for i in range(len(before))), *phrase, *after]
+                if not phrase and bases:
+                    body = _base_sequence(tower.tokenize(bases[m]), before, m * longest)
+                sequences.append([tower.sos, *body, tower.eos])
+        length = max(len(sequence) for sequence in sequences)
+        if length > tower.context_length:
+            worst = max(range(len(sequences)), key=lambda p: len(sequences[p]))
+            phrase_text = (*domains, "(base prompt)")[worst // len(templates)]
+            raise LanitError(
+                f"the prompt for '{phrase_text}' needs {length} tokens; this CLIP reads {tower.context_length}",
+                "Shorten the phrase or its templates in the prompt file.",
+            )
+        self._build(sequences, prefixes, longest, length)
+
+    def _build(self, sequences: list[list[int]], prefixes: list[list[int]], longest: int, length: int) -> None:
+        """Lay parameters and frozen tokens in one table, and every prompt as rows of it."""
+        ids = sorted({token for sequence in sequences for token in sequence if token >= 0})
+        slots = self.templates * longest
+        row_of = {token: slots + position for position, token in enumerate(ids)}
+        rows = [
+            [row_of[t] if t >= 0 else -1 - t for t in s] + [row_of[self.tower.eos]] * (length - len(s))
+            for s in sequences
+        ]
+        padded = torch.tensor(
+            [prefix + [self.tower.eos] * (longest - len(prefix)) for prefix in prefixes], dtype=torch.long
+        )
+        with torch.no_grad():
+            self.context = nn.Parameter(self.tower.embed_tokens(padded.reshape(self.templates, longest)).clone())
+            self.register_buffer("frozen", self.tower.embed_tokens(torch.tensor(ids)).clone(), persistent=False)
+        self.register_buffer("rows", torch.tensor(rows), persistent=False)
+        self.register_buffer("ends", torch.tensor([len(s) - 1 for s in sequences]), persistent=False)
+
+    def text_features(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Unit-norm text embeddings ū (N×k) of the domains and ū_base (k); mean over templates first (METHOD §1).
+
+        context: token embeddings (M×L×w) to use in place of the parameters, such as their average.
+        """
+        table = torch.cat([(self.context if context is None else context).flatten(0, 1), self.frozen])
+        features = self.tower.encode(table[self.rows], self.ends)
+        mean = features.unflatten(0, (self.domains + 1, self.templates)).mean(dim=1)
+        unit = F.normalize(mean, dim=-1)
+        return unit[:-1], unit[-1]
+
+
+def _base_sequence(tokens: list[int], prefix: list[int], first_slot: int) -> list[int]:
+    """A base text with its leading tokens tied to the template's learnable slots as far as they agree."""
+    shared = 0
+    while shared < min(len(tokens), len(prefix)) and tokens[shared] == prefix[shared]:
+        shared += 1
+    return [*(-1 - (first_slot + i) for i in range(shared)), *tokens[shared:]]

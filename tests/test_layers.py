@@ -1,0 +1,94 @@
+"""cli -> pipeline -> lanit, never back; lanit is torch only; what a package imports on its own is light."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LANIT_MAY_USE = {"torch", "lanit"}
+OPENS_FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "pickle", "shelve", "sqlite3", "urllib", "socket"}
+LIGHT = {"lanit", "pipeline", "typer", "rich", "json"}
+
+
+def modules(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported(nodes: list[ast.AST]) -> set[str]:
+    """Full names of the modules that the import statements among ``nodes`` name."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            names.add(node.module or "")
+    return names
+
+
+def all_imports(path: Path) -> set[str]:
+    return imported(list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+
+
+def tops(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def at_import_time(tree: ast.Module) -> list[ast.AST]:
+    """Nodes that run when the module is imported, those for the type checker left out."""
+    found: list[ast.AST] = []
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting.extend(node.orelse)
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+@pytest.mark.parametrize("path", modules("lanit"), ids=lambda path: path.name)
+def test_the_method_uses_torch_only_and_opens_no_file(path: Path) -> None:
+    used = tops(all_imports(path))
+    assert used <= LANIT_MAY_USE | sys.stdlib_module_names
+    assert not used & OPENS_FILES
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    names = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
+    assert not names & {"open", "print", "input"}
+    assert not {ast.unparse(node.func) for node in calls} & {"torch.load", "torch.save", "torch.hub.load"}
+
+
+@pytest.mark.parametrize("path", modules("pipeline"), ids=lambda path: str(path.relative_to(ROOT / "pipeline")))
+def test_the_pipeline_does_not_know_the_command_line(path: Path) -> None:
+    assert not tops(all_imports(path)) & {"cli", "typer", "tests", "benchmarks"}
+
+
+def test_nothing_imports_the_tests_and_the_package_inits_are_light() -> None:
+    for path in [ROOT / "cli.py", *modules("lanit", "pipeline")]:
+        assert "tests" not in tops(all_imports(path))
+    for path in modules("lanit", "pipeline"):
+        if path.name == "__init__.py":
+            assert tops(all_imports(path)) <= {"__future__"}, path
+
+
+def test_the_command_line_imports_nothing_heavy_at_its_top() -> None:
+    """Through every module of ours that it imports on the way."""
+    waiting, seen = ["cli"], set()
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / (name.replace(".", "/") + ".py")
+        if name in seen or not path.exists():
+            continue
+        seen.add(name)
+        names = imported(at_import_time(ast.parse(path.read_text(encoding="utf-8"))))
+        heavy = tops(names) - LIGHT - sys.stdlib_module_names
+        assert not heavy, f"{path.relative_to(ROOT)} imports {', '.join(sorted(heavy))} at import time"
+        waiting.extend(names)
+    assert len(seen) > 1
