@@ -1,0 +1,155 @@
+"""Every schema of the store, and the identity of the model that filled it. Described in manifests/README.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+
+from lanit.errors import LanitError
+
+SCHEMA_VERSION = 1
+METADATA_KEY = b"lanit"
+"""Key of the JSON document in the key-value metadata of every Parquet file of the store."""
+
+ACTIVE_PREFIX = "label:"
+MARGIN_PREFIX = "margin:"
+_ANEW = "Write the store anew: lanit embed DIR --mode overwrite"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Which CLIP made an embedding; two embeddings may be compared only under equal fingerprints.
+
+    architecture: open_clip's name, or ``custom-`` and a digest of the configuration.
+    weights_sha256: over names, shapes, types and bytes of the state dict in sorted order, as loaded.
+    preprocessing: :meth:`lanit.preprocessing.ClipPreprocessing.to_json`.
+    activation: ``gelu`` or ``quick_gelu``; the same weights give other embeddings under the other.
+    precision: ``fp32``.
+    """
+
+    architecture: str
+    weights_sha256: str
+    preprocessing: dict[str, Any]
+    activation: str
+    precision: str
+    embedding_dim: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Fingerprint:
+        """Raises LanitError where a field is missing."""
+        try:
+            return cls(**{field.name: value[field.name] for field in fields(cls)})
+        except (KeyError, TypeError) as error:
+            raise LanitError(f"the CLIP fingerprint lacks {error}", _ANEW) from error
+
+    def describe(self) -> str:
+        """One phrase that tells a person which model this is."""
+        size = self.preprocessing.get("size")
+        return f"{self.architecture} (weights {self.weights_sha256[:12]}, {self.activation}, {size} px)"
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Names of the fields that differ."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+
+
+def images_schema(embedding_dim: int) -> pa.Schema:
+    """A part of the images table: one row per image file found, in the order of (source, path)."""
+    return pa.schema(
+        [
+            pa.field("image_id", pa.string(), nullable=False),
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("width", pa.int32()),
+            pa.field("height", pa.int32()),
+            pa.field("bytes", pa.int64()),
+            pa.field("sha256", pa.string()),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("error_message", pa.string()),
+            pa.field("embedding", pa.list_(pa.float32(), embedding_dim)),
+        ]
+    )
+
+
+def labels_schema(domains: Sequence[str]) -> pa.Schema:
+    """A label revision: one row per image with status ok, in store order; two columns per domain."""
+    columns = [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("similarity_base", pa.float32(), nullable=False),
+    ]
+    for domain in domains:
+        columns.append(pa.field(ACTIVE_PREFIX + domain, pa.bool_(), nullable=False))
+        columns.append(pa.field(MARGIN_PREFIX + domain, pa.float32(), nullable=False))
+    return pa.schema(columns)
+
+
+def with_metadata(schema: pa.Schema, metadata: dict[str, Any]) -> pa.Schema:
+    """``schema`` carrying ``metadata`` as JSON; equal values give equal bytes."""
+    return schema.with_metadata({METADATA_KEY: json.dumps(metadata, ensure_ascii=False, sort_keys=True).encode()})
+
+
+def metadata_of(schema: pa.Schema) -> dict[str, Any]:
+    """The JSON document of a file's schema; empty where the file carries none."""
+    value: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    return value
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of the images table. file: POSIX path in the store; rows, ok: counts of rows."""
+
+    file: str
+    rows: int
+    ok: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``store.json``: what the images table consists of. Its replacement is the only commit.
+
+    clip_spec, clip_architecture: what ``load_clip`` was given, so that later commands need no ``--clip``.
+    sources: absolute folders.
+    """
+
+    fingerprint: Fingerprint
+    clip_spec: str
+    clip_architecture: str | None
+    sources: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "clip_spec": self.clip_spec,
+            "clip_architecture": self.clip_architecture,
+            "embedding_dim": self.fingerprint.embedding_dim,
+            "fingerprint": self.fingerprint.to_json(),
+            "sources": list(self.sources),
+            "parts": [asdict(part) for part in self.parts],
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, name: str) -> Manifest:
+        """Raises LanitError, naming the file ``name``, for another schema version or a damaged file."""
+        if not isinstance(value, dict) or "schema_version" not in value:
+            raise LanitError(f"{name} is not the file of a store", _ANEW)
+        version = value["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise LanitError(f"{name} has schema version {version}; this lanit reads {SCHEMA_VERSION}", _ANEW)
+        try:
+            return cls(
+                fingerprint=Fingerprint.from_json(value["fingerprint"]),
+                clip_spec=value["clip_spec"],
+                clip_architecture=value["clip_architecture"],
+                sources=tuple(value["sources"]),
+                parts=tuple(Part(part["file"], part["rows"], part["ok"]) for part in value["parts"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise LanitError(f"{name} is damaged: it lacks {error}", _ANEW) from error

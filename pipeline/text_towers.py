@@ -1,0 +1,82 @@
+"""CLIP's text side as :class:`lanit.prompts.TextTower`: prompts are fed to it as embeddings, to be learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from lanit.errors import LanitError
+from lanit.prompts import TextTower
+
+
+class OpenClipText:
+    """open_clip's causal text transformer as :class:`lanit.prompts.TextTower`; accepts any context up to its own."""
+
+    def __init__(self, tower: Any, tokenizer: open_clip.SimpleTokenizer) -> None:
+        self.tower = tower
+        self.tokenizer = tokenizer
+        self.context_length = int(tower.context_length)
+        self.sos = int(tokenizer.sot_token_id)
+        self.eos = int(tokenizer.eot_token_id)
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text))
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        embedded: Tensor = self.tower.token_embedding(tokens.to(self.tower.positional_embedding.device))
+        return embedded
+
+    def encode(self, embedded: Tensor, eos_positions: Tensor) -> Tensor:
+        tower, length = self.tower, embedded.shape[1]
+        x = embedded + tower.positional_embedding[:length]
+        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
+        x = x[torch.arange(len(x), device=x.device), eos_positions.to(x.device)]
+        if isinstance(tower.text_projection, nn.Linear):
+            x = tower.text_projection(x)
+        elif tower.text_projection is not None:
+            x = x @ tower.text_projection
+        features: Tensor = x.float()
+        return features
+
+
+class OpaqueText:
+    """A text tower that lanit cannot feed with embeddings: prompts are neither assembled nor learned with it."""
+
+    def __init__(self, model: nn.Module, reason: str) -> None:
+        self.context_length = int(str(getattr(model, "context_length", 77)))
+        self.sos = self.eos = 0
+        self.reason = reason
+
+    def tokenize(self, text: str) -> list[int]:
+        raise self._error()
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        raise self._error()
+
+    def encode(self, embedded: Tensor, eos_positions: Tensor) -> Tensor:
+        raise self._error()
+
+    def _error(self) -> LanitError:
+        return LanitError(
+            f"prompts cannot be used with the text tower of this CLIP ({self.reason})",
+            "Use a CLIP with open_clip's causal text transformer, such as --clip ViT-B-32/openai.",
+        )
+
+
+def text_tower(model: nn.Module, tokenizer: Any) -> TextTower:
+    """The adapter for ``model``: :class:`OpenClipText` where it is faithful, else :class:`OpaqueText`."""
+    tower = model if isinstance(model, open_clip.CLIP) else getattr(model, "text", None)
+    pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
+    eos = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+    if not isinstance(tokenizer, open_clip.SimpleTokenizer) or tokenizer.reduction_fn is not None:
+        return OpaqueText(model, f"tokenizer {type(tokenizer).__name__}")
+    if tower is None or not all(hasattr(tower, name) for name in ("transformer", "token_embedding", "ln_final")):
+        return OpaqueText(model, type(tower).__name__)
+    if getattr(tower, "attn_mask", None) is None or getattr(tower, "cls_emb", None) is not None:
+        return OpaqueText(model, "not causal")
+    if pool != "argmax" and not (pool == "eos" and eos == tokenizer.eot_token_id):
+        return OpaqueText(model, f"pooling '{pool}'")
+    return OpenClipText(tower, tokenizer)
