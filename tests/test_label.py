@@ -1,0 +1,138 @@
+"""Stage label: labels are a pure function of stored embeddings, prompts and rule; revisions stand side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+import pipeline.label
+from lanit.errors import LanitError
+from lanit.labels import Rule
+from pipeline.clip_models import load_clip
+from pipeline.embed import embed
+from pipeline.label import label, text_embeddings
+from pipeline.prompt_sets import PromptSet
+from pipeline.store import Store
+from pipeline.text_towers import OpaqueText
+
+PROMPTS = PromptSet(
+    ("red", "a large green", "blue noise"),
+    ("a photo of {}.", "{} in a picture", "the {} image."),
+    ("a photo.", "in a picture", "the image."),
+    "colours",
+)
+
+
+@pytest.fixture
+def store(make_images: Callable[..., Path], tiny_clip: Any, tmp_path: Path) -> Store:
+    """Eleven images, one of them broken."""
+    folder = make_images(10)
+    (folder / "broken.png").write_bytes(b"no picture")
+    embed(folder, tmp_path / "store", tiny_clip, workers=1)
+    return Store.open(tmp_path / "store")
+
+
+def _by_hand(clip_folder: Path, prompts: PromptSet, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Similarities (n×N) and to the base (n), by open_clip's own text path and NumPy."""
+    model = open_clip.create_model(f"local-dir:{clip_folder}").eval()
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{clip_folder}")
+    rows = []
+    for sentences in [[t.replace("{}", d) for t in prompts.templates] for d in prompts.domains] + [[*prompts.bases]]:
+        with torch.no_grad():
+            mean = model.encode_text(tokenizer(sentences)).double().numpy().mean(axis=0)
+        rows.append(mean / np.linalg.norm(mean))
+    similarities = embeddings.astype(np.float64) @ np.array(rows).T
+    return similarities[:, :-1], similarities[:, -1]
+
+
+def test_every_rule_against_open_clip_and_numpy(store: Store, tiny_clip: Any, tiny_clip_folder: Path) -> None:
+    similarities, base = _by_hand(tiny_clip_folder, PROMPTS, store.embeddings())
+    middle = round(float(np.median(similarities)), 5)
+    expected = {
+        Rule(): similarities > base[:, None],
+        Rule("fixed", middle): similarities > middle,
+        Rule("top-k", 2): similarities >= np.sort(similarities, axis=1)[:, -2:-1],
+        Rule("argmax"): similarities >= similarities.max(axis=1, keepdims=True),
+    }
+    for rule, active in expected.items():
+        report = label(store, tiny_clip, PROMPTS, rule)
+        revision = store.labels(report.revision)
+        clear = np.abs(similarities - (base[:, None] if rule.kind == "adaptive" else middle)) > 1e-5
+        assert (revision.active == active)[clear].all(), rule
+        np.testing.assert_allclose(revision.margin, similarities - base[:, None], atol=1e-5)
+        np.testing.assert_allclose(revision.similarity_base, base, atol=1e-5)
+        assert revision.rule == {"kind": rule.kind, "value": rule.value}
+    assert store.revisions() == [1, 2, 3, 4]
+
+
+def test_counts_add_up_and_statistics_are_the_revisions_own(store: Store, tiny_clip: Any) -> None:
+    report = label(store, tiny_clip, PROMPTS, Rule())
+    assert report.images == 11 == report.labelled + report.unlabelled + report.failed
+    assert report.failed == 1
+    assert report.statistics.images == 10
+    assert report.statistics.coverage == pytest.approx(report.labelled / 10)
+    assert [d.count for d in report.statistics.domains] == store.labels().active.sum(axis=0).tolist()
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_no_image_is_opened_and_blocks_do_not_matter(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = store.labels(label(store, tiny_clip, PROMPTS, Rule()).revision)
+    shutil.rmtree(tmp_path / "images")
+    monkeypatch.setattr(pipeline.label, "_ROWS", 3)
+    calls: list[tuple[int, int]] = []
+    prompts = dataclasses.replace(PROMPTS, name="another name, so another revision")
+    report = label(store, tiny_clip, prompts, Rule(), lambda done, total: calls.append((done, total)))
+    in_blocks = store.labels(report.revision)
+    assert report.created
+    np.testing.assert_array_equal(in_blocks.active, whole.active)
+    np.testing.assert_allclose(in_blocks.margin, whole.margin, atol=1e-6)
+    assert calls[-1] == (10, 10)
+    assert len(calls) == 4
+
+
+def test_the_same_again_writes_nothing_and_old_revisions_never_change(store: Store, tiny_clip: Any) -> None:
+    first = label(store, tiny_clip, PROMPTS, Rule())
+    path = store.root / "labels" / "r0001.parquet"
+    content = path.read_bytes()
+    again = label(store, tiny_clip, PROMPTS, Rule())
+    assert (first.revision, first.created) == (1, True)
+    assert (again.revision, again.created) == (1, False)
+    other = label(store, tiny_clip, PROMPTS, Rule("top-k", 1))
+    assert (other.revision, other.created) == (2, True)
+    assert path.read_bytes() == content
+
+
+def test_a_tower_that_reads_only_whole_sentences_gives_the_same(tiny_clip: Any) -> None:
+    ours = text_embeddings(tiny_clip, PROMPTS)
+    opaque = dataclasses.replace(tiny_clip, text=OpaqueText(tiny_clip.model, "test"))
+    theirs = text_embeddings(opaque, PROMPTS)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_words_the_model_never_saw_are_named(tiny_clip_folder: Path, store: Store, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_clip_folder, tmp_path / "clip")
+    words = ["a", "photo", "of", "in", "picture", "the", "image", "red", "large", "green", "blue"]
+    (folder / "vocabulary.json").write_text(json.dumps(words))
+    report = label(store, load_clip(str(folder)), PROMPTS, Rule())
+    assert report.unknown_words == ("noise",)
+
+
+def test_refusals_leave_the_store_as_it_was(store: Store, tiny_clip: Any, make_clip: Callable[..., Path]) -> None:
+    with pytest.raises(LanitError, match="not of"):
+        label(store, load_clip(str(make_clip(1))), PROMPTS, Rule())
+    long = dataclasses.replace(PROMPTS, domains=("red", "a phrase " + "much too long " * 10))
+    with pytest.raises(LanitError, match="a phrase much too long"):
+        label(store, tiny_clip, long, Rule())
+    assert store.revisions() == []
