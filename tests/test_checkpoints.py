@@ -1,0 +1,259 @@
+"""Checkpoints and bundles come back bit for bit, count only when whole, and never load in part."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lanit.errors import LanitError
+from lanit.networks import GenerativeNetworks, NetworkOptions
+from pipeline.checkpoints import (
+    Bundle,
+    find_bundle,
+    latest_checkpoint,
+    load_bundle,
+    load_optimiser,
+    load_strictly,
+    optimiser_tensors,
+    read_tensors,
+    save_bundle,
+    save_checkpoint,
+    write_folder,
+)
+from pipeline.prompt_sets import PromptSet
+from pipeline.schemas import Fingerprint
+
+SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def bundle() -> Bundle:
+    torch.manual_seed(0)
+    return Bundle(
+        networks=GenerativeNetworks(SIZES),
+        options=SIZES,
+        prompt_set=PromptSet(("blond hair", "größer", "hat"), ("a {}.", "one {}"), ("a.", "one"), "test"),
+        fingerprint=Fingerprint("tiny", "ab" * 32, {"size": 32}, "gelu", "fp32", 5),
+        clip_spec="sample",
+        clip_architecture=None,
+        exclusive=torch.tensor([[0, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.bool),
+        domains_embedding=torch.randn(3, 5),
+        base_embedding=torch.randn(5),
+        training={"steps": 7, "device": "cpu"},
+    )
+
+
+def test_a_bundle_comes_back_whole(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "model", bundle)
+    loaded = load_bundle(tmp_path)
+    assert same(loaded.networks.state_dict(), bundle.networks.state_dict())
+    for name in ("exclusive", "domains_embedding", "base_embedding"):
+        assert torch.equal(getattr(loaded, name), getattr(bundle, name))
+    for name in ("options", "prompt_set", "fingerprint", "clip_spec", "clip_architecture", "training"):
+        assert getattr(loaded, name) == getattr(bundle, name)
+    assert not loaded.networks.training
+    assert not any(parameter.requires_grad for parameter in loaded.networks.parameters())
+
+
+def test_half_precision_halves_the_file_and_rounds(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "full", bundle)
+    save_bundle(tmp_path / "half", bundle, half=True)
+    loaded = load_bundle(tmp_path / "half")
+    for name, value in bundle.networks.state_dict().items():
+        result = loaded.networks.state_dict()[name]
+        assert result.dtype == torch.float32
+        torch.testing.assert_close(result, value, rtol=2**-11, atol=1e-7)
+    assert torch.equal(loaded.exclusive, bundle.exclusive)
+    full, half = (
+        sum(t.nbytes for t in load_file(tmp_path / name / "model.safetensors").values()) for name in ("full", "half")
+    )
+    assert half < 0.51 * full
+
+
+def test_a_bundle_is_found_by_its_folder_or_its_runs(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "run" / "model", bundle)
+    assert find_bundle(tmp_path / "run") == find_bundle(str(tmp_path / "run" / "model")) == tmp_path / "run" / "model"
+    with pytest.raises(LanitError, match="no model at"):
+        find_bundle(tmp_path / "elsewhere")
+    (tmp_path / "young").mkdir()
+    (tmp_path / "young" / "config.json").write_text("{}")
+    with pytest.raises(LanitError, match="no model yet") as caught:
+        find_bundle(tmp_path / "young")
+    assert "lanit train" in caught.value.hint
+
+
+def _spoil(folder: Path, change: str) -> None:
+    tensors, document = load_file(folder / "model.safetensors"), json.loads((folder / "model.json").read_text())
+    if change == "version":
+        document["bundle_version"] = 99
+    elif change == "architecture":
+        document["networks"]["max_channels"] = 16
+    elif change == "unknown size":
+        document["networks"]["depth"] = 3
+    elif change == "no prompt set":
+        del document["prompt_set"]
+    elif change == "truncated":
+        data = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+        return
+    elif change == "no weights":
+        (folder / "model.safetensors").unlink()
+        return
+    elif change == "not JSON":
+        (folder / "model.json").write_text("{")
+        return
+    elif change == "stranger":
+        tensors["networks.stranger"] = torch.zeros(1)
+    else:
+        del tensors[change]
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("version", "bundle version 99; this lanit reads 1"),
+        ("architecture", r"another architecture: .* is \(8, .*\), not \(16, "),
+        ("unknown size", "model"),
+        ("no prompt set", "model"),
+        ("truncated", "cannot read"),
+        ("no weights", "cannot read"),
+        ("not JSON", "not valid JSON"),
+        ("stranger", "stranger is unknown"),
+        ("networks.generator.to_rgb.bias", r"generator\.to_rgb\.bias is missing"),
+        ("exclusive", "exclusive"),
+        ("base_embedding", "base_embedding"),
+    ],
+)
+def test_a_bundle_that_does_not_load_whole_is_an_error(
+    bundle: Bundle, tmp_path: Path, change: str, message: str
+) -> None:
+    save_bundle(tmp_path, bundle)
+    _spoil(tmp_path, change)
+    with pytest.raises(LanitError, match=message) as caught:
+        load_bundle(tmp_path)
+    assert caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+def test_strict_load_names_the_differences_and_changes_nothing() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    state = {name: value + 1 for name, value in before.items()}
+    state["0.weight"] = torch.zeros(1, 2)  # would broadcast
+    state["2.weight"] = state.pop("1.weight")
+    with pytest.raises(LanitError) as caught:
+        load_strictly(module, state, Path("somewhere"))
+    for difference in ("1.weight is missing", "2.weight is unknown", "0.weight is (1, 2), not (3, 2)", "somewhere"):
+        assert difference in str(caught.value)
+    assert same(module.state_dict(), before)
+    with pytest.raises(LanitError, match=r"and 1 more\."):
+        load_strictly(module, {}, Path("somewhere"))
+    load_strictly(module, {name: value + 1 for name, value in before.items()}, Path("somewhere"))
+    assert same(module.state_dict(), {name: value + 1 for name, value in before.items()})
+
+
+def test_checkpoints_come_back_and_only_the_newest_stay(tmp_path: Path) -> None:
+    groups = {"networks": {"a": torch.randn(3), "b": torch.arange(4).view(2, 2).T}, "optimiser": {}}
+    for step in (0, 5, 10, 1000):
+        folder = save_checkpoint(tmp_path, step, groups, {"step": step}, keep=2)
+        assert latest_checkpoint(tmp_path) == folder
+    assert json.loads((folder / "state.json").read_text()) == {"step": 1000}
+    assert same(read_tensors(folder / "networks.safetensors"), groups["networks"])
+    assert read_tensors(folder / "optimiser.safetensors") == {}
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00001000"]
+
+
+def test_a_half_written_folder_never_counts(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+    whole = save_checkpoint(tmp_path, 5, {"networks": {"a": torch.ones(1)}}, {"step": 5}, keep=1)
+    half = whole.with_name("step-00000009")
+    half.mkdir()
+    save_file({"a": torch.ones(1)}, half / "networks.safetensors")
+    hidden = whole.with_name(".step-00000008.123.tmp")
+    hidden.mkdir()
+    (hidden / "state.json").write_text("{}")
+    assert latest_checkpoint(tmp_path) == whole
+    newest = save_checkpoint(tmp_path, 6, {}, {"step": 6}, keep=1)
+    assert newest.is_dir(), "a folder that does not count must not push out one that does"
+    assert latest_checkpoint(tmp_path) == newest
+
+
+def test_a_failed_write_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    write_folder(folder, {"a.safetensors": {"a": torch.ones(2)}}, {"a.json": 1})
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipeline.checkpoints.save_file", full)
+    with pytest.raises(LanitError, match=r"cannot write .*No space left") as caught:
+        write_folder(folder, {"a.safetensors": {"a": torch.zeros(2)}}, {"a.json": 2})
+    assert caught.value.hint
+    assert torch.equal(read_tensors(folder / "a.safetensors")["a"], torch.ones(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def _learner(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    parameters = [*module.parameters(), nn.Parameter(torch.ones(1))]  # the last never has a gradient, so never a state
+    return module, torch.optim.Adam(parameters, 1e-2, betas=(0.0, 0.99), weight_decay=1e-4, fused=True)
+
+
+def _learn(module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    module(torch.ones(4, 2)).square().sum().backward()
+    optimiser.step()
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_an_optimiser_goes_on_as_if_it_had_not_stopped(tmp_path: Path, steps: int) -> None:
+    module, optimiser = _learner(0)
+    for _ in range(steps):
+        _learn(module, optimiser)
+    folder = save_checkpoint(
+        tmp_path, 3, {"module": module.state_dict(), "adam": optimiser_tensors(optimiser)}, {}, keep=1
+    )
+    other, resumed = _learner(1)
+    load_strictly(other, read_tensors(folder / "module.safetensors"), folder)
+    load_optimiser(resumed, read_tensors(folder / "adam.safetensors"), folder)
+    for _ in range(2):
+        _learn(module, optimiser)
+        _learn(other, resumed)
+    assert same(module.state_dict(), other.state_dict())
+    assert same(optimiser_tensors(optimiser), optimiser_tensors(resumed))
+
+
+@pytest.mark.parametrize("change", ["shape", "missing", "unknown"])
+def test_an_optimiser_of_other_parameters_is_refused(change: str) -> None:
+    module, optimiser = _learner(0)
+    _learn(module, optimiser)
+    tensors = optimiser_tensors(optimiser)
+    if change == "shape":
+        tensors["0.exp_avg"] = torch.zeros(1)
+    elif change == "missing":
+        del tensors["0.exp_avg_sq"]
+    else:
+        tensors["9.exp_avg"] = torch.zeros(1)
+    with pytest.raises(LanitError):
+        load_optimiser(_learner(1)[1], tensors, Path("somewhere"))
+
+
+def test_bundles_of_equal_models_have_equal_bytes(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "a", bundle)
+    save_bundle(tmp_path / "b", replace(bundle))
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

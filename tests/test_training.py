@@ -1,0 +1,516 @@
+"""A training run goes on bit for bit where it stopped, however it stopped, and says what it did."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lanit.errors import LanitError, UsageError
+from lanit.prompts import PromptLearner
+from pipeline import training
+from pipeline.checkpoints import latest_checkpoint, load_bundle, read_tensors
+from pipeline.clip_models import load_clip
+from pipeline.embed import embed
+from pipeline.prompt_sets import PromptSet
+from pipeline.sampling import LabelSampler
+from pipeline.store import Store
+from pipeline.train_options import PRESETS, TrainOptions, options_from
+from pipeline.training import TrainReport, train
+
+IMAGES = 12
+PROMPTS = PromptSet(
+    ("smiling", "blond hair", "hat"), ("a face with {}.", "the {} face"), ("a face with.", "the face"), "test"
+)
+STEPS = 6
+# Phase 2 begins at half of the steps; labels are refreshed after steps 4 and 6.
+TINY = TrainOptions(
+    size=32, steps=STEPS, batch_size=2, channels=4, max_channels=8, mapping_width=8, precision="float32", r1_every=2,
+    diversity_until=0.8, prompts_from=0.5, prompt_learning_rate=1e-2, learning_rate=1e-3, refresh_every=2, log_every=2,
+    sample_every=0, checkpoint_every=0, keep=10, domain=1.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def original(tiny_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of twelve drawn images."""
+    folder = tmp_path_factory.mktemp("training")
+    rng = np.random.default_rng(0)
+    for number in range(IMAGES):
+        (folder / "images").mkdir(exist_ok=True)
+        coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((40, 36)).save(folder / "images" / f"{number:02d}.png")
+    embed(folder / "images", folder / "store", tiny_clip)
+    return folder / "store"
+
+
+@pytest.fixture
+def store(original: Path, tmp_path: Path) -> Store:
+    """A store of one's own, labelled at random; three images have no label, and two have all."""
+    return labelled(copy_of(original, tmp_path / "store"))
+
+
+def copy_of(store: Path, to: Path) -> Store:
+    shutil.copytree(store, to)
+    return Store.open(to)
+
+
+def labelled(store: Store, prompts: PromptSet = PROMPTS) -> Store:
+    rng = np.random.default_rng(1)
+    active = rng.random((store.ok, len(prompts.domains))) < 0.4
+    active[:3], active[3:5] = False, True
+    margin = np.where(active, 0.1, -0.1).astype(np.float32)
+    rule = {"kind": "adaptive", "value": 0.0}
+    store.add_labels(active, margin, np.zeros(store.ok, np.float32), prompts, rule, "label", None)
+    return store
+
+
+class Crash(Exception):
+    pass
+
+
+def signal_at(step: int, number: int = signal.SIGINT) -> Callable[[int, int], None]:
+    def progress(done: int, planned: int) -> None:
+        if (done, planned) == (step, STEPS):
+            os.kill(os.getpid(), number)
+
+    return progress
+
+
+def crash_at(step: int) -> Callable[[int, int], None]:
+    def progress(done: int, planned: int) -> None:
+        if (done, planned) == (step, STEPS):
+            raise Crash
+
+    return progress
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoint(run: Path, step: int) -> dict[str, Any]:
+    """Everything in a checkpoint, seconds aside."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    found: dict[str, Any] = {
+        f"{path.stem}: {name}": tensor
+        for path in folder.glob("*.safetensors")
+        for name, tensor in read_tensors(path).items()
+    }
+    state = json.loads((folder / "state.json").read_text())
+    return found | {f"state: {name}": value for name, value in state.items() if name != "seconds"}
+
+
+def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        other = second[name]
+        same = torch.equal(value, other) if isinstance(value, Tensor) else value == other
+        assert same, f"{name} differs"
+
+
+def assert_same_runs(a: Path, b: Path, step: int = STEPS) -> None:
+    """Equal checkpoints, equal models, equal label revisions in the stores beside the runs."""
+    assert_same(checkpoint(a, step), checkpoint(b, step))
+    assert_same(*(read_tensors(run / "model" / "model.safetensors") for run in (a, b)))
+    stores = [Store.open(run.parent / "store") for run in (a, b)]
+    assert stores[0].revisions() == stores[1].revisions()
+    for number in stores[0].revisions():
+        one, two = (store.labels(number) for store in stores)
+        assert (one.origin, one.parent) == (two.origin, two.parent)
+        assert np.array_equal(one.active, two.active)
+        assert np.array_equal(one.margin, two.margin)
+
+
+@pytest.fixture
+def twins(store: Store, tmp_path: Path) -> Callable[[], tuple[Path, Path]]:
+    """Two folders, each with a store of the same bytes and room for a run of the same name."""
+
+    def make() -> tuple[Path, Path]:
+        for name in ("whole", "parts"):
+            copy_of(store.root, tmp_path / name / "store")
+        return tmp_path / "whole" / "run", tmp_path / "parts" / "run"
+
+    return make
+
+
+def go(run: Path, clip: Any, options: TrainOptions = TINY, **more: Any) -> TrainReport:
+    return train(Store.open(run.parent / "store"), run, options, clip, device="cpu", **more)
+
+
+VARIANTS = {
+    "fused": TINY,
+    "paper": replace(TINY, schedule="paper"),
+    "joint-balanced": replace(TINY, prompt_update="joint", balance="domain", domain_scope="active"),
+    "no-prompts": replace(TINY, prompts_from=1.0, crop=0.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("variant", "at"), [("fused", 3), ("paper", 3), ("fused", 5), ("joint-balanced", 4), ("no-prompts", 1)]
+)
+def test_a_stopped_run_ends_where_the_whole_one_does(
+    twins: Callable[[], tuple[Path, Path]], tiny_clip: Any, variant: str, at: int
+) -> None:
+    """6 steps equal 3, Ctrl-C, and 3 more, across the beginning of phase 2 and a label refresh, to the last bit."""
+    whole, parts = twins()
+    options = VARIANTS[variant]
+    assert go(whole, tiny_clip, options).steps == STEPS
+    first = go(parts, tiny_clip, options, progress=signal_at(at))
+    assert (first.steps, first.started_at, first.interrupted) == (at, 0, True)
+    torch.manual_seed(99)  # global randomness has no say
+    np.random.seed(99)
+    second = go(parts, tiny_clip, options)
+    assert (second.steps, second.started_at, second.interrupted) == (STEPS, at, False)
+    assert_same_runs(whole, parts)
+    if variant != "no-prompts":
+        before, after = checkpoint(parts, 0), checkpoint(parts, STEPS)
+        assert not torch.equal(before["prompts: context"], after["prompts: context"])
+        assert len(Store.open(parts.parent / "store").revisions()) == 3
+        assert after["state: revision"] == 3
+
+
+def test_a_killed_run_ends_where_the_whole_one_does(twins: Callable[[], tuple[Path, Path]], tiny_clip: Any) -> None:
+    """Steps, labels and metric lines since the last checkpoint are done again, and appear once."""
+    whole, parts = twins()
+    options = replace(TINY, checkpoint_every=3, log_every=1)
+    go(whole, tiny_clip, options)
+    with pytest.raises(Crash):
+        go(parts, tiny_clip, options, progress=crash_at(5))  # after the refresh of step 4
+    assert len(Store.open(parts.parent / "store").revisions()) == 2
+    report = go(parts, tiny_clip, options)
+    assert report.started_at == 3
+    assert_same_runs(whole, parts)
+    lines = [[(line["step"], line["kind"]) for line in metrics(run)] for run in (whole, parts)]
+    assert lines[0] == lines[1]
+
+
+def test_options_that_change_no_step_may_change_on_resume(
+    twins: Callable[[], tuple[Path, Path]], tiny_clip: Any
+) -> None:
+    whole, parts = twins()
+    go(whole, tiny_clip)
+    go(parts, tiny_clip, replace(TINY, log_every=1, sample_every=2, checkpoint_every=1), progress=signal_at(3))
+    go(parts, tiny_clip, replace(TINY, log_every=3, keep=1))
+    assert_same_runs(whole, parts)
+    assert [path.name for path in (parts / "checkpoints").iterdir()] == [f"step-{STEPS:08d}"]
+
+
+def test_a_finished_run_is_left_as_it_is(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
+    go(tmp_path / "run", tiny_clip)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    report = go(tmp_path / "run", tiny_clip)
+    assert (report.steps, report.started_at) == (STEPS, STEPS)
+    assert {
+        path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"
+    } == before
+
+
+def test_a_run_may_be_made_longer(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
+    short = replace(TINY, steps=2, prompts_from=1.0)
+    go(tmp_path / "run", tiny_clip, short)
+    report = go(tmp_path / "run", tiny_clip, replace(short, steps=4))
+    assert (report.steps, report.started_at) == (4, 2)
+
+
+def test_a_run_by_the_clock_may_be_made_longer(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And needs no number of steps."""
+    monkeypatch.setattr(training, "_TIMED_STEPS", 2)
+    timed = replace(TINY, steps=0, minutes=0.5 / 60, prompts_from=1.0)
+    first = go(tmp_path / "run", tiny_clip, timed)
+    assert first.steps > 2
+    assert 0.2 < first.seconds < 5
+    longer = go(tmp_path / "run", tiny_clip, replace(timed, minutes=3 * first.seconds / 60))
+    assert longer.steps > 1.5 * first.steps
+
+
+CHANGES: dict[str, Any] = {
+    "learning_rate": 2e-3, "batch_size": 3, "seed": 1, "channels": 6, "size": 64, "schedule": "paper", "crop": 0.1,
+    "prompts_from": 0.9, "slack": "drop", "refresh_every": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def begun(original: Path, tiny_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step."""
+    folder = tmp_path_factory.mktemp("begun")
+    labelled(copy_of(original, folder / "store"))
+    go(folder / "run", tiny_clip, replace(TINY, steps=1))
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_resuming_with_another_option_names_it(begun: Path, tiny_clip: Any, name: str) -> None:
+    before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
+    with pytest.raises(LanitError, match=f"was started with {name} ") as caught:
+        go(begun, tiny_clip, replace(TINY, **{name: CHANGES[name]}))
+    assert f"not {CHANGES[name]}" in str(caught.value)
+    assert "--out" in caught.value.hint
+    assert {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()} == before
+
+
+def test_resuming_on_other_domains_is_refused(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
+    go(tmp_path / "run", tiny_clip, replace(TINY, steps=1))
+    labelled(store, replace(PROMPTS, domains=("smiling", "blond hair", "scarf")))
+    with pytest.raises(LanitError, match="other domains") as caught:
+        go(tmp_path / "run", tiny_clip)
+    assert "--out" in caught.value.hint
+
+
+def test_a_run_keeps_the_prompts_it_was_started_with(twins: Callable[[], tuple[Path, Path]], tiny_clip: Any) -> None:
+    """Labels made meanwhile, of the same domains in other words, are for other runs."""
+    whole, parts = twins()
+    options = replace(TINY, refresh_every=0)
+    go(whole, tiny_clip, options)
+    go(parts, tiny_clip, options, progress=signal_at(3))
+    other = PromptSet(PROMPTS.domains, ("one photo of a person with a {}",), ("one photo",), "other")
+    labelled(Store.open(parts.parent / "store"), other)
+    with pytest.raises(LanitError, match="other prompts") as caught:
+        go(parts, tiny_clip, options)
+    assert "--revision 1" in caught.value.hint
+    go(parts, tiny_clip, options, revision=1)
+    assert_same(checkpoint(whole, STEPS), checkpoint(parts, STEPS))
+    assert load_bundle(parts).prompt_set == PROMPTS
+
+
+def test_labels_of_images_that_are_gone_are_refused(
+    store: Store, original: Path, tiny_clip: Any, tmp_path: Path
+) -> None:
+    """Row i of the labels would not be row i of the images any more: never train on that silently."""
+    go(tmp_path / "run", tiny_clip, replace(TINY, steps=1))
+    more = tmp_path / "more"
+    shutil.copytree(original.parent / "images", more)
+    (more / "00.png").unlink()
+    embed(more, store.root, tiny_clip, mode="overwrite")
+    with pytest.raises(LanitError, match="label revision 1"):
+        go(tmp_path / "run", tiny_clip)
+    labelled(Store.open(store.root))
+    with pytest.raises(LanitError, match="label revision 1"):
+        go(tmp_path / "run", tiny_clip)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_first(store: Store, tiny_clip: Any, tmp_path: Path, number: int) -> None:
+    before = signal.getsignal(number)
+    report = go(tmp_path / "run", tiny_clip, progress=signal_at(2, number))
+    assert report.interrupted
+    assert signal.getsignal(number) is before
+    newest = latest_checkpoint(tmp_path / "run")
+    assert newest is not None
+    assert newest.name == "step-00000002"
+    assert load_bundle(tmp_path / "run").training["steps"] == 2
+
+
+def test_the_model_is_the_average_with_the_prompts_as_learned(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
+    go(tmp_path / "run", tiny_clip)
+    saved, bundle = checkpoint(tmp_path / "run", STEPS), load_bundle(tmp_path / "run")
+    for name, value in bundle.networks.state_dict().items():
+        assert torch.equal(value, saved[f"average: {name}"])
+        assert not torch.equal(value, saved[f"networks: generative.{name}"])
+    assert bundle.prompt_set == PROMPTS
+    assert bundle.fingerprint == tiny_clip.fingerprint
+    learner = PromptLearner(tiny_clip.text, PROMPTS.domains, PROMPTS.templates, PROMPTS.bases)
+    domains, base = learner.text_features(saved["prompts: average"])
+    torch.testing.assert_close(bundle.domains_embedding, domains)
+    torch.testing.assert_close(bundle.base_embedding, base)
+    assert not torch.allclose(bundle.base_embedding, learner.text_features()[1], atol=1e-4)
+
+
+def test_refresh_relabels_by_the_averaged_prompts_and_counts_the_flips(
+    store: Store, tiny_clip: Any, tmp_path: Path
+) -> None:
+    """METHOD (15): the old revision stays, the new one has it as parent, and the report says what flipped."""
+    go(tmp_path / "run", tiny_clip)
+    refreshed = [line for line in metrics(tmp_path / "run") if line["kind"] == "refresh"]
+    assert [line["step"] for line in refreshed] == [4, 6], "phase 1 refreshes nothing"
+    for line, number in zip(refreshed, (2, 3), strict=True):
+        before, after = store.labels(number - 1), store.labels(number)
+        assert line["label_revision"] == number
+        assert (after.parent, after.origin) == (number - 1, f"train:run step {line['step']}")
+        flips = {n: int((before.active[:, i] != after.active[:, i]).sum()) for i, n in enumerate(PROMPTS.domains)}
+        assert line["flips"] == flips
+        assert np.array_equal(after.active, after.margin > 0)
+    assert sum(refreshed[0]["flips"].values()) > 0
+    bundle = load_bundle(tmp_path / "run")
+    difference = (bundle.domains_embedding - bundle.base_embedding).numpy()
+    np.testing.assert_allclose(store.labels(3).margin, store.embeddings() @ difference.T, atol=1e-5)
+
+
+def test_labels_in_use_are_those_of_the_newest_refresh(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def spy(nets: Any, optimisers: Any, batch: Any, *rest: Any) -> Any:
+        seen.append((batch.x_labels.numpy(), batch.y_labels.numpy()))
+        return real(nets, optimisers, batch, *rest)
+
+    real = training.fused_step
+    monkeypatch.setattr(training, "fused_step", spy)
+    rows: list[np.ndarray] = []
+    draw = LabelSampler.draw
+    monkeypatch.setattr(LabelSampler, "draw", lambda self, rng, n: rows.append(draw(self, rng, n)) or rows[-1])
+    go(tmp_path / "run", tiny_clip)
+    for step, ((x, y), drawn) in enumerate(zip(seen, rows, strict=True)):
+        labels = store.labels(1 if step < 4 else 2).active
+        assert np.array_equal(np.concatenate([x, y]), labels[drawn])
+
+
+@pytest.mark.parametrize("schedule", ["fused", "paper"])
+def test_metric_lines_are_the_means_of_the_losses_since_the_last(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    """A loss that is not paid in every step (R1, diversity) is averaged over the steps that paid it."""
+    taken: list[dict[str, float]] = []
+    real = getattr(training, f"{schedule}_step")
+
+    def spy(*arguments: Any) -> Any:
+        parts = real(*arguments)
+        taken.append({name: value.item() for name, value in parts.items()})
+        return parts
+
+    monkeypatch.setattr(training, f"{schedule}_step", spy)
+    options = replace(TINY, schedule=schedule, log_every=5, prompts_from=1.0)  # r1 in steps 0, 2 and 4; then in none
+    go(tmp_path / "run", tiny_clip, options)
+    lines = [line for line in metrics(tmp_path / "run") if line["kind"] == "losses"]
+    assert [(line["step"], line["images"]) for line in lines] == [(5, 10), (6, 12)]
+    assert [sum("r1" in parts for parts in taken[window]) for window in (slice(5), slice(5, 6))] == [3, 0]
+    for line, window in zip(lines, (taken[:5], taken[5:]), strict=True):
+        names = {name for parts in window for name in parts}
+        assert set(line) - {"kind", "step", "images", "seconds"} == names
+        for name in names:
+            values = [parts[name] for parts in window if name in parts]
+            assert line[name] == pytest.approx(sum(values) / len(values), abs=2e-5), name
+    assert {"adversarial", "domain", "cycle", "style", "diversity", "total", "d_adversarial", "r1"} <= set(lines[0])
+    seconds = [line["seconds"] for line in metrics(tmp_path / "run")]
+    assert seconds == sorted(seconds)
+
+
+def test_a_sample_line_comes_with_its_grid(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
+    go(tmp_path / "run", tiny_clip, replace(TINY, steps=2, sample_every=1, prompts_from=1.0))
+    lines = [line for line in metrics(tmp_path / "run") if line["kind"] == "sample"]
+    assert {line["step"] for line in lines} == {0, 1, 2}
+    assert len(lines) == 3, "one line a grid"
+    for line in lines:
+        with Image.open(tmp_path / "run" / "samples" / f"{line['step']:08d}.png") as grid:
+            assert grid.width > 4 * 32
+        assert 0 <= line["recognised"] <= 1
+        assert 0 <= line["kept"] <= 1
+
+
+@contextlib.contextmanager
+def poisoned(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """From ``step`` on, the cycle loss is NaN and so are the networks."""
+    real, count = training.fused_step, [0]
+
+    def spy(nets: Any, *rest: Any) -> Any:
+        parts = real(nets, *rest)
+        count[0] += 1
+        if count[0] > step:
+            parts["cycle"] = torch.tensor(float("nan"))
+            with torch.no_grad():
+                nets.generator.to_rgb.bias.fill_(float("nan"))
+        return parts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fused_step", spy)
+        yield
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_loss_that_is_not_finite_is_named_and_never_saved(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """Also where checkpoints come more often than metric lines."""
+    options = replace(TINY, log_every=5, checkpoint_every=every, prompts_from=1.0)
+    with poisoned(2, monkeypatch), pytest.raises(LanitError, match=r"the loss '\w+' is nan") as caught:
+        go(tmp_path / "run", tiny_clip, options)
+    assert "--learning-rate" in caught.value.hint
+    assert "0.001" in caught.value.hint
+    newest = latest_checkpoint(tmp_path / "run")
+    assert newest is not None
+    assert newest.name == "step-00000002"
+    for folder in ("networks", "average"):
+        assert all(torch.isfinite(value).all() for value in read_tensors(newest / f"{folder}.safetensors").values())
+    assert all(torch.isfinite(value).all() for value in load_bundle(tmp_path / "run").networks.state_dict().values())
+    for line in metrics(tmp_path / "run"):
+        assert all(np.isfinite(value) for value in line.values() if isinstance(value, float))
+
+
+def test_progress_counts_steps_only(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    go(tmp_path / "run", tiny_clip, replace(TINY, steps=3), progress=lambda done, planned: seen.append((done, planned)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_store_without_fitting_labels_says_what_to_type(
+    original: Path, tiny_clip: Any, make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    bare = copy_of(original, tmp_path / "store")
+    with pytest.raises(LanitError, match="has no labels") as caught:
+        go(tmp_path / "run", tiny_clip)
+    assert "lanit label" in caught.value.hint
+    labelled(bare)
+    with pytest.raises(LanitError, match="holds embeddings of"):
+        go(tmp_path / "run", load_clip(str(make_clip(seed=9))))
+    with pytest.raises(LanitError, match="no label revision 7"):
+        go(tmp_path / "run", tiny_clip, revision=7)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_images_to_train_on(original: Path, tiny_clip: Any, tmp_path: Path) -> None:
+    store = copy_of(original, tmp_path / "store")
+    active = np.zeros((IMAGES, 3), bool)
+    active[4, 1] = True
+    zeros = np.zeros(IMAGES, np.float32)
+    store.add_labels(
+        active, active.astype(np.float32), zeros, PROMPTS, {"kind": "adaptive", "value": 0.0}, "label", None
+    )
+    with pytest.raises(LanitError, match="only 1 images can be trained on"):
+        go(tmp_path / "run", tiny_clip, replace(TINY, slack="drop"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 1}, "at least 2 images"),
+        ({"steps": 0}, "neither steps nor minutes"),
+        ({"size": 48}, "power of two"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"schedule": "both"}, "schedule 'both' is unknown"),
+        ({"domain_scope": "some"}, "domain_scope 'some' is unknown"),
+        ({"slack": "skip"}, "slack 'skip' is unknown"),
+        ({"balance": "even"}, "balance 'even' is unknown"),
+        ({"ema": 1.5}, "ema"),
+        ({"crop": 2.0}, "crop"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_that_mean_nothing_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(TINY, **change)
+
+
+def test_presets_are_options_and_changes_lie_over_them() -> None:
+    for name, values in PRESETS.items():
+        assert options_from(name, {}) == TrainOptions(**values)
+    assert options_from("small-32", {"steps": 7, "size": None}).steps == 7
+    assert options_from("small-32", {"steps": 7, "size": None}).size == 32
+    with pytest.raises(UsageError, match="no preset 'large'") as caught:
+        options_from("large", {})
+    assert "small-64" in caught.value.hint
