@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ class Judge(nn.Module):
         super().__init__()
         widths = (3, 24, 48, 96, 128)
         layers: list[nn.Module] = []
-        for inner, outer in zip(widths, widths[1:], strict=False):
+        for inner, outer in pairwise(widths):
             layers += [nn.Conv2d(inner, outer, 3, 2 if inner > 3 else 1, 1), nn.GroupNorm(8, outer), nn.ReLU()]
         self.features = nn.Sequential(*layers, nn.Conv2d(128, 128, 3, 2, 1), nn.ReLU())
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(128 * 16, len(ATTRIBUTES)))

@@ -1,0 +1,56 @@
+"""How well a model translates faces of the sample world, by the judge and the drawn truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from lanit.errors import LanitError
+from pipeline.clip_models import ClipModel
+from pipeline.grids import to_float, to_uint8
+from pipeline.sample_world.faces import ATTRIBUTES
+from pipeline.sample_world.judge import Judge, Scores, score
+from pipeline.translator import Translator
+
+EVALUATION_SEED = 404  # a world of its own: no training saw its faces
+_BATCH = 64
+
+
+def evaluate(
+    translator: Translator, clip: ClipModel, judge: Judge, pictures: np.ndarray, truths: np.ndarray,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:  # fmt: skip
+    """Add every attribute to every face that lacks it, and let the judge look.
+
+    pictures: uint8 (n×S×S×3) of the model's size; truths: bool (n×12). The faces' own labels are read by CLIP, as for
+    a user's picture; the truth serves the scores alone.
+    """
+    unknown = set(translator.domains) - set(ATTRIBUTES)
+    if unknown:
+        raise LanitError(
+            f"'{unknown.pop()}' is not of the sample world", "Judge a model of the sample world's domains."
+        )
+    seen, rows, requested = [], [], []
+    for column, domain in enumerate(translator.domains):
+        attribute = ATTRIBUTES.index(domain)
+        lacking = np.flatnonzero(~truths[:, attribute])
+        rows.append(lacking)
+        requested.append(np.full(len(lacking), attribute))
+        seen.append(judge.predict(add_domain(translator, clip, pictures[lacking], column)))
+        if progress:
+            progress(column + 1, len(translator.domains))
+    return score(np.concatenate(seen), truths[np.concatenate(rows)], np.concatenate(requested))
+
+
+@torch.no_grad()
+def add_domain(translator: Translator, clip: ClipModel, pictures: np.ndarray, domain: int) -> np.ndarray:
+    """What ``lanit translate --add`` makes of ``pictures``, uint8 (n×S×S×3): the same shape. domain: its column."""
+    add = (torch.arange(len(translator.domains)) == domain).to(translator.device)
+    made = []
+    for batch in to_float(pictures).split(_BATCH):
+        images = batch.to(translator.device)
+        own = translator.labels(images, clip)
+        made.append(translator.edit(images, own, add, torch.zeros_like(add), translator.latents(0, len(images)))[0])
+    return to_uint8(torch.cat(made))

@@ -1,0 +1,59 @@
+"""Train the generator that lanit ships: ``python -m pipeline.sample_world.train_generator --work DIR``.
+
+The same stages as any user's, on drawn faces of a world of its own: draw, embed with the sample CLIP, label by the
+adaptive threshold, train. No truth is read. Interrupted, the same command continues; at the end, or with ``--export``
+at any time, the averages are written into the package at half precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lanit.labels import Rule
+from pipeline import console
+from pipeline.checkpoints import SAMPLE_MODEL, load_bundle, save_bundle
+from pipeline.clip_models import load_clip
+from pipeline.embed import embed
+from pipeline.label import label
+from pipeline.prompt_sets import read_prompt_set
+from pipeline.sample_world.dataset import write_faces
+from pipeline.store import Store
+from pipeline.train_options import options_from
+from pipeline.training import train
+
+GENERATOR_SEED = 303  # its world; CLIP learned from 101, the judge from 202
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder for faces, store and run")
+    parser.add_argument("--preset", default="small-32")
+    parser.add_argument("--steps", type=int, default=11000)
+    parser.add_argument("--faces", type=int, default=12000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--export", action="store_true", help="write the newest averages into the package and stop")
+    given = parser.parse_args()
+    if not given.export:
+        _train(given.work, given.preset, given.steps, given.faces, given.seed)
+    save_bundle(SAMPLE_MODEL, load_bundle(given.work / "run"), half=True)
+    console.say(f"written: {SAMPLE_MODEL}")
+
+
+def _train(work: Path, preset: str, steps: int, faces: int, seed: int) -> None:
+    clip = load_clip("sample")
+    if not (work / "faces" / "truth.csv").is_file():
+        write_faces(work / "faces", faces, GENERATOR_SEED, 64)
+    with console.progress("embedding") as advance:
+        embed(work / "faces", work / "store", clip, progress=advance)
+    store = Store.open(work / "store")
+    label(store, clip, read_prompt_set("sample-faces"), Rule())
+    options = options_from(preset, {"steps": steps, "seed": seed, "ema": 0.999})
+    with console.progress("training", "steps") as advance:
+        report = train(store, work / "run", options, clip, progress=advance)
+    if report.interrupted:
+        raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

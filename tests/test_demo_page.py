@@ -1,0 +1,165 @@
+"""The demo's page: self-contained, accessible, and each generator's pictures and figures under its own heading."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.charts import Chart, Series
+from pipeline.demo_page import DemoResults, ModelResult, Sample, data_uri, render
+from pipeline.inspect_labels import DomainScores, DomainStatistics, LabelStatistics
+from pipeline.inspect_labels import Scores as LabelScores
+from pipeline.sample_world.judge import Scores
+
+DOMAINS = ("smiling", "<i>hat & scarf</i>", "bald")
+
+
+class Reader(HTMLParser):
+    """Collects tags with their attributes and checks that they nest."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "path", "circle"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def model(name: str, level: int, size: int, steps: int) -> ModelResult:
+    count = len(DOMAINS)
+    scores = Scores(np.full(count, level / 100), np.full(count, 0.5 + level / 200), np.arange(40, 40 + count))
+    sources = np.full((2, size, size, 3), level, np.uint8)
+    translations = np.full((2, count, size, size, 3), level + 1, np.uint8)
+    return ModelResult(name, "origin of " + name, steps, steps * 16, size, 6.2, "a CPU", scores, sources, translations)
+
+
+@pytest.fixture(scope="module")
+def results() -> DemoResults:
+    counted = [DomainStatistics(name, 10 * n, 0.2 * n, 0.1, 0.2 if n else None, 0.03) for n, name in enumerate(DOMAINS)]
+    scored = tuple(DomainScores(name, 9, 0.91, 0.92, 0.93, 0.9) for name in DOMAINS)
+    labels = LabelStatistics(
+        revision=1,
+        origin="label",
+        rule={"kind": "adaptive", "value": 0.0},
+        images=50,
+        domains=tuple(counted),
+        coverage=0.98,
+        slack_share=0.02,
+        labels_per_image=2.4,
+        label_counts=(1, 49),
+        epsilon=0.01,
+        warnings=(),
+        scores=LabelScores(50, 0, 0, scored, (), 0.94, 0.951, 0.9, 0.8),
+    )
+    face = np.full((64, 64, 3), 200, np.uint8)
+    return DemoResults(
+        domains=DOMAINS,
+        faces=4321,
+        face_size=64,
+        labels=labels,
+        samples={
+            DOMAINS[0]: (Sample(face, True), Sample(face, False)),
+            DOMAINS[1]: (),
+            DOMAINS[2]: (Sample(face, True),),
+        },
+        charts=(Chart("Accuracy", (Series("recognised", [0, 10], [0.0, 0.4]),), "by CLIP", (0, 1)), Chart("Cycle", ())),
+        source_captions=("blond hair, smiling", "bald"),
+        models=(model("This run", 20, 32, 1234), model("The shipped one", 90, 64, 98_765)),
+        commands=("lanit embed 'my faces' --clip sample", "lanit label --prompts x"),
+        seed=7,
+        machine="2 CPU cores",
+    )
+
+
+def test_nothing_is_loaded_from_anywhere(results: DemoResults) -> None:
+    page = Reader(render(results))
+    addresses = [
+        value or "" for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")
+    ]
+    assert addresses
+    assert all(address.startswith("data:") for address in addresses)
+    assert not page.all("script")
+    assert not re.search(r"@import|url\(", render(results))
+
+
+def test_pictures_have_texts_tables_have_headers_and_texts_are_escaped(results: DemoResults) -> None:
+    html = render(results)
+    page = Reader(html)
+    assert all(image["alt"] for image in page.all("img"))
+    assert all(header.get("scope") for header in page.all("th"))
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.all("svg"))
+    assert page.all("html")[0]["lang"] == "en"
+    assert "<i>hat" not in html
+    assert "&lt;i&gt;hat &amp; scarf&lt;/i&gt;" in html
+
+
+def test_each_panel_shows_the_pictures_of_its_own_model_and_says_what_it_cost(results: DemoResults) -> None:
+    panels = re.findall(r'<figure class="panel.*?</figure>', render(results), re.DOTALL)
+    assert len(panels) == 2
+    for panel, shown, other in zip(panels, results.models, reversed(results.models), strict=True):
+        assert shown.name in panel
+        assert other.name not in panel
+        for fact in (f"{shown.steps:,}", f"{shown.images_seen:,}"):
+            assert fact.replace(",", "\u202f") in panel
+        assert f"{shown.size} × {shown.size}" in panel
+        pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', panel)
+        assert len(pictures) == 2 * (1 + len(DOMAINS))
+        levels = [int(np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))).mean()) for text in pictures]
+        level = int(shown.sources[0].mean())
+        assert levels == [level, *[level + 1] * len(DOMAINS)] * 2
+
+
+def test_figures_are_those_of_the_results(results: DemoResults) -> None:
+    html = render(results)
+    table = re.search(r'<section aria-labelledby="figures">.*?</section>', html, re.DOTALL)
+    assert table
+    values = re.findall(r">(\d\.\d\d)<", table[0])
+    assert values == ["0.20", "0.60", "0.90", "0.95"] * (len(DOMAINS) + 1)
+    assert "4\u202f321" in html
+    assert "for 6.2 minutes" in html
+    assert "0.95 <small>macro F1" in html
+    assert html.count(", which it is not") == 2  # alt and title of the one wrong sample
+    assert "no face has this label" in html
+    for command in results.commands:
+        assert command.replace("'", "&#39;") in html
+
+
+def test_pictures_smaller_than_shown_stay_crisp(results: DemoResults) -> None:
+    images = Reader(render(results)).all("img")
+    assert {image["width"] for image in images if "upscaled" in (image["class"] or "")} == {"32"}
+
+
+def test_one_model_alone_is_not_compared(results: DemoResults) -> None:
+    html = render(replace(results, models=results.models[:1]))
+    Reader(html)
+    assert "mistaken" not in html
+    assert "The shipped one" not in html
+
+
+def test_a_picture_survives_its_address() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    decoded = Image.open(io.BytesIO(base64.b64decode(data_uri(picture).removeprefix("data:image/png;base64,"))))
+    assert np.array_equal(np.asarray(decoded), picture)
