@@ -1,0 +1,271 @@
+"""The command line: light help, one line for an error, the same in a process and under CliRunner, true counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+import cli
+from lanit.errors import LanitError, UsageError
+from lanit.labels import RuleKind
+from pipeline.clip_models import DEFAULT_CLIP
+from pipeline.settings import merge_settings, parse_settings
+from pipeline.train_options import PRESETS, TrainOptions
+
+ROOT = Path(__file__).parent.parent
+COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands
+HEAVY = ("torch", "pandas", "open_clip", "faiss", "pyarrow", "numpy", "PIL", "rich.table")
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> Any:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], env=env)
+
+
+def run_process(code: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Python with ``code`` in a process of its own, in ``folder``."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_help_and_errors_of_the_command_line_import_nothing_heavy(tmp_path: Path) -> None:
+    code = f"""
+import sys, cli
+from typer.testing import CliRunner
+for arguments in ([], ["--help"], ["--version"], ["nonsense"], *([name, "--help"] for name in {list(COMMANDS)!r})):
+    CliRunner().invoke(cli.app, arguments)
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    assert run_process(code, tmp_path).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_of_the_help_parses(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    lines = re.findall(r"^    lanit (.+)$", result.output.split("Example:", 1)[1], re.MULTILINE)
+    assert any(line.split()[0] == name for line in lines)
+    for line in lines:
+        command, *arguments = shlex.split(line)
+        COMMANDS[command].make_context(command, arguments)
+
+
+def test_what_the_help_says_agrees_with_the_library() -> None:
+    assert set(get_args(cli.RuleName)) == set(get_args(RuleKind))
+    assert cli.DEFAULT_CLIP == DEFAULT_CLIP
+    text = " ".join(run("train", "--help").output.split())
+    assert all(preset in text for preset in PRESETS)
+
+
+def test_version_and_bare_call() -> None:
+    assert run("--version").output.startswith("lanit ")
+    bare = run()
+    assert bare.exit_code == 0
+    assert "lanit embed photos/" in bare.output
+
+
+USAGE = {
+    "unknown command": (["nonsense"], "lanit --help"),
+    "unknown option": (["--nonsense"], "lanit --help"),
+    "unknown option of a command": (["label", "--nonsense"], "lanit label --help"),
+    "missing option": (["label"], "lanit label --help"),
+    "missing argument": (["embed"], "lanit embed --help"),
+    "not a number": (["train", "--out", "x", "--steps", "many"], "lanit train --help"),
+    "not a choice": (["label", "--prompts", "x", "--rule", "best"], "lanit label --help"),
+    "too small": (["embed", "x", "--workers", "0"], "lanit embed --help"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_usage_errors_are_one_line_and_exit_2(case: str) -> None:
+    arguments, hint = USAGE[case]
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith(f"Try: {hint}")
+
+
+def _raise_in_label(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Any:
+    def fail(name: str, noun: str | None = None) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.prompt_sets.read_prompt_set", fail)
+    return run("label", "--prompts", "x")
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (LanitError("it is\nwrong", "Type this"), 1, "error: it is wrong. Type this"),
+        (UsageError("that option", "Leave it out"), 2, "error: that option. Leave it out"),
+        (KeyboardInterrupt(), 130, "error: interrupted; run the same command again to continue"),
+        (PermissionError(13, "Permission denied", "a/b"), 1, "error: Permission denied: a/b. Check"),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device. Check"),
+        (OutOfMemoryError("CUDA"), 1, "error: the GPU is out of memory. Try a smaller --batch-size"),
+    ],
+)
+def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, text: str) -> None:
+    result = _raise_in_label(monkeypatch, error)
+    assert (result.exit_code, result.stdout) == (code, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(text)
+    monkeypatch.setenv("LANIT_DEBUG", "1")
+    debugged = _raise_in_label(monkeypatch, error)
+    assert debugged.exit_code == code
+    assert "Traceback (most recent call last)" in debugged.stderr
+    assert debugged.stderr.splitlines()[-1] == line
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = _raise_in_label(monkeypatch, ZeroDivisionError("ours"))
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "line"),
+    [
+        ("lanit.errors.LanitError('wrong', 'Type this')", 1, "error: wrong. Type this"),
+        ("KeyboardInterrupt", 130, "error: interrupted; run the same command again to continue"),
+    ],
+)
+def test_a_process_says_the_same(failure: str, code: int, line: str, tmp_path: Path) -> None:
+    code_text = f"""
+import sys, cli, lanit.errors, pipeline.prompt_sets
+def fail(*arguments):
+    raise {failure}
+pipeline.prompt_sets.read_prompt_set = fail
+sys.argv = ["lanit", "label", "--prompts", "x"]
+cli.main()
+"""
+    done = run_process(code_text, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"{line}\n")
+
+
+@pytest.fixture
+def world(make_images: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Working directory with six images, one broken, and prompts."""
+    folder = make_images(5, "my photos é")
+    (folder / "broken.JPG").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not an image")
+    (tmp_path / "prompts.txt").write_text("template: a photo of {}.\nred\na very long phrase of many words\n[blue]\n")
+    truth = ["path,red,[blue]", *(f"{p.relative_to(folder).as_posix()},1,0" for p in folder.rglob("*.png"))]
+    (tmp_path / "truth.csv").write_text("\n".join(truth))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+def test_embed_label_and_inspect(world: Path, tiny_clip_folder: Path) -> None:
+    embedded = run("embed", "my photos é", "--clip", tiny_clip_folder, "--json")
+    assert embedded.exit_code == 0, embedded.output
+    report = json.loads(embedded.stdout)
+    assert report["found"] == 6 == report["ok"] + report["failed"] + report["skipped"]
+    assert (world / "manifests" / "store.json").exists()
+
+    again = run("embed", "my photos é", "--clip", tiny_clip_folder)
+    assert re.search(r"images found +6\nembedded +0\nfailed +1\nskipped \(unchanged\) +5\n", again.stdout)
+
+    labelled = run("label", "--prompts", "prompts.txt", "--json")
+    report = json.loads(labelled.stdout)
+    assert report["images"] == 6 == report["labelled"] + report["unlabelled"] + report["failed"]
+    assert (report["revision"], report["created"]) == (1, True)
+
+    shown = run("label", "--prompts", "prompts.txt")
+    assert "revision 1 already has these labels" in shown.stderr
+    assert "a very long phrase" in shown.stdout  # folded, not cut
+    assert "[blue]" in shown.stdout
+
+    inspected = run("inspect-labels", "--truth", "truth.csv", "--epsilon", "0.01")
+    assert inspected.exit_code == 0, inspected.output
+    assert "Scores against the truth of 5 images" in inspected.stdout
+    assert "no column for a very long phrase of many words" in inspected.stdout
+    statistics = json.loads(run("inspect-labels", "--truth", "truth.csv", "--json").stdout)
+    assert statistics["images"] == 5 == sum(statistics["label_counts"])
+    assert statistics["scores"]["domains_without_truth"] == ["a very long phrase of many words"]
+    for output in (again.stdout, shown.stdout, inspected.stdout):
+        tables = [line for line in output.splitlines() if re.search(r"\S {2,}\S", line)]
+        assert max(map(len, tables)) <= 80
+        assert "\x1b" not in output
+
+
+def test_a_stream_that_knows_ascii_only(world: Path, tiny_clip_folder: Path) -> None:
+    (world / "prompts.txt").write_text("café\nnaïve\n", encoding="utf-8")
+    run("embed", "my photos é", "--clip", tiny_clip_folder)
+    run("label", "--prompts", "prompts.txt")
+    code = "import sys, cli; sys.argv = ['lanit', 'inspect-labels']; cli.main()"
+    done = run_process(code, world, PYTHONIOENCODING="ascii", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\xe9" in done.stdout
+    assert done.stdout.isascii()
+
+
+def test_train_and_translate(world: Path, tiny_clip_folder: Path) -> None:
+    run("embed", "my photos é", "--clip", tiny_clip_folder)
+    run("label", "--prompts", "prompts.txt")
+    small = ["channels=8", "max_channels=16", "discriminator_channels=8", "mapping_width=16"]
+    options = ["--preset", "small-32", "--batch-size", 2, *(part for text in small for part in ("--set", text))]
+    trained = run("train", "--out", "run", *options, "--steps", 1, "--json")
+    assert trained.exit_code == 0, trained.output
+    assert json.loads(trained.stdout)["steps"] == 1
+    assert "channels=8" in trained.stderr
+    same = run("train", "--out", "run", *options, "--steps", 1)
+    assert same.exit_code == 0, same.output
+    assert "1 steps (1 of them before)" in same.stdout
+
+    request = ["--model", "run", "--to", "red, [blue]=0.5", "--out", "out", "--grid", "grid.png"]
+    done = run("translate", "my photos é", *request, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["found"] == 6 == report["ok"] + report["failed"]
+    assert len(list((world / "out").rglob("*.png"))) == report["ok"] == 5
+    assert re.search(r"images found +6\ntranslated +5\nfailed +1\n", run("translate", "my photos é", *request).stdout)
+
+
+def test_dry_run_shows_what_would_be_set_and_writes_nothing(tmp_path: Path) -> None:
+    result = run("train", "--out", tmp_path / "run", "--preset", "small-64", "--set", "crop=0.25", "--dry-run")
+    options = json.loads(result.stdout)
+    assert (options["size"], options["crop"], options["seed"]) == (64, 0.25, 0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_sample_faces_are_counted(tmp_path: Path) -> None:
+    report = json.loads(run("sample-faces", tmp_path / "faces", "--count", 3, "--size", 32, "--json").stdout)
+    assert report["count"] == 3 == len(list((tmp_path / "faces").glob("*.png")))
+
+
+def test_settings_have_the_type_of_their_default() -> None:
+    parsed = parse_settings(TrainOptions, ["r1-every=4", "domain = 2", "slack=drop"])
+    assert parsed == {"r1_every": 4, "domain": 2.0, "slack": "drop"}
+    assert isinstance(parsed["domain"], float)
+    assert merge_settings(TrainOptions, ["crop=0"], {"size": 64, "steps": None}) == {"crop": 0.0, "size": 64}
+
+
+@pytest.mark.parametrize(
+    ("texts", "named", "expected"),
+    [
+        (["crop"], {}, "NAME=VALUE"),
+        (["crp=1"], {}, "crop"),
+        (["steps=1.5"], {}, "whole number"),
+        (["crop=x"], {}, "a number"),
+        (["crop=1", "crop=0"], {}, "twice"),
+        (["size=64"], {"size": 32}, "both"),
+    ],
+)
+def test_bad_settings_are_usage_errors(texts: list[str], named: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        merge_settings(TrainOptions, texts, named)

@@ -1,0 +1,96 @@
+"""What is packed, how large it is, and what no file of the project may name."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+ASSETS = ROOT / "pipeline" / "assets"
+MEGABYTE = 1_000_000
+
+
+def normalised(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0]).lower()
+
+
+def requirements() -> list[str]:
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    return [*PROJECT["project"]["dependencies"], *(requirement for extra in extras for requirement in extra)]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_every_package_of_the_tree_is_named() -> None:
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for top in ("lanit", "pipeline")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+    for module in PROJECT["tool"]["setuptools"]["py-modules"]:
+        assert (ROOT / f"{module}.py").is_file()
+    for package in ("lanit", "pipeline"):
+        assert (ROOT / package / "py.typed").is_file()
+
+
+def test_every_asset_is_package_data() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["pipeline"]
+    packed = {path for pattern in patterns for path in (ROOT / "pipeline").glob(pattern)}
+    packed |= {path for folder in packed if folder.is_dir() for path in folder.iterdir()}
+    assert {path for path in ASSETS.rglob("*") if path.is_file()} <= packed
+
+
+@pytest.mark.parametrize(("folder", "limit"), [("sample-clip", 10), ("sample-generator", 5)])
+def test_shipped_weights_are_there_and_small(folder: str, limit: int) -> None:
+    weights = list((ASSETS / folder).glob("*.safetensors"))
+    assert weights
+    assert sum(path.stat().st_size for path in weights) <= limit * MEGABYTE
+
+
+def test_every_requirement_is_pinned_once_without_addresses() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert not re.search(r"://|@|--hash|^-", text, re.MULTILINE)
+    missing = {normalised(requirement) for requirement in requirements()} - {normalised(name) for name in pins()}
+    assert not missing
+    assert len({normalised(name) for name in pins()}) == len(pins())
+
+
+def test_each_dependency_is_justified_on_its_line() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for requirement in requirements():
+        (line,) = (line for line in text.splitlines() if line.strip().startswith(f'"{requirement}"'))
+        assert re.search(r'",\s+# \w', line), line
+
+
+def test_each_dependency_is_used() -> None:
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for top in ("lanit", "pipeline") for path in (ROOT / top).rglob("*.py")
+    ) + (ROOT / "cli.py").read_text(encoding="utf-8")
+    module_of = {"pillow": "PIL", "open-clip-torch": "open_clip", "faiss-gpu": "faiss", "faiss-cpu": "faiss"}
+    for requirement in PROJECT["project"]["dependencies"]:
+        name = normalised(requirement)
+        if name != "torchvision":  # open_clip's; named for its release only
+            module = module_of.get(name, name)
+            assert re.search(rf'^\s*(import|from) {module}\b|import_module\("{module}"\)', sources, re.MULTILINE), name
+
+
+def test_the_ranges_admit_torch_2_11_to_2_15_and_the_pins_hold_one_torch() -> None:
+    (torch_range,) = (line for line in requirements() if normalised(line) == "torch")
+    assert torch_range == "torch>=2.11,<2.16"
+    assert re.fullmatch(r"2\.1[1-5]\.\d+", pins()["torch"])
+
+
+def test_text_files_are_whole_and_end_with_a_newline() -> None:
+    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", ".ci/run", "docs/LOG.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert text.strip()
+        assert text.endswith("\n")
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
