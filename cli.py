@@ -285,7 +285,7 @@ def train(
     opened = _open_store(store)
     chosen = str(pick_device(device))
     model = clip_of(opened, clip, clip_arch, chosen)
-    show_options(f"run {out} on {chosen}", options.to_json())
+    show_options(f"run {out} on {chosen}", options.to_json(), chosen)
     with console.progress("decoding at training size") as advance:
         open_image_cache(opened, options.size, advance)
     with console.progress("training", "steps") as advance:

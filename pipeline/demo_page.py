@@ -94,7 +94,7 @@ def whole(value: float) -> str:
 
 
 def score(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:.3f}"
 
 
 def percent(value: float) -> str:

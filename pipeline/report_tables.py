@@ -42,10 +42,16 @@ def warn_of_words(words: tuple[str, ...]) -> None:
         console.warn(f"this CLIP never saw {names}: expect nothing of prompts with such words")
 
 
-def show_options(title: str, options: Mapping[str, object]) -> None:
-    """Resolved options on stderr, written as ``--set`` takes them."""
+_LARGE = 128  # pixels; at this size and above, a step on a CPU takes tens of seconds
+
+
+def show_options(title: str, options: Mapping[str, object], device: str) -> None:
+    """Resolved options on stderr, written as ``--set`` takes them; a warning where the device is no match for them."""
     values = (f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in options.items())
     console.note(f"{title}: {' '.join(values)}")
+    size = options["size"]
+    if device == "cpu" and isinstance(size, int) and size >= _LARGE:
+        console.warn(f"{size} px on a CPU takes days; try --preset small-32, minutes for drawings, or --device cuda")
 
 
 def show_train(report: TrainReport) -> None:

@@ -127,7 +127,7 @@ def _loop(run: TrainingRun, signals: list[int], progress: Progress | None) -> No
             losses.check(run)
             run.save()
             saved = clock.step
-        if progress:
+        if progress and clock.planned:
             progress(clock.step, max(clock.planned, clock.step))
     if losses.totals:
         _log(run, losses)

@@ -136,11 +136,11 @@ def test_figures_are_those_of_the_results(results: DemoResults) -> None:
     html = render(results)
     table = re.search(r'<section aria-labelledby="figures">.*?</section>', html, re.DOTALL)
     assert table
-    values = re.findall(r">(\d\.\d\d)<", table[0])
-    assert values == ["0.20", "0.60", "0.90", "0.95"] * (len(DOMAINS) + 1)
+    values = re.findall(r">(\d\.\d\d\d)<", table[0])
+    assert values == ["0.200", "0.600", "0.900", "0.950"] * (len(DOMAINS) + 1)
     assert "4\u202f321" in html
     assert "for 6.2 minutes" in html
-    assert "0.95 <small>macro F1" in html
+    assert "0.951 <small>macro F1" in html
     assert html.count(", which it is not") == 2  # alt and title of the one wrong sample
     assert "no face has this label" in html
     for command in results.commands:
