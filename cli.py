@@ -38,7 +38,8 @@ def _one_line_errors(ctx: Any) -> Iterator[None]:
         command = " ".join(["lanit", *filter(None, [ctx.invoked_subcommand])])
         _fail(f"{message}. Try: {command} --help", error.exit_code, error)
     except KeyboardInterrupt as error:
-        _fail("interrupted; run the same command again to continue", 130, error)
+        goal = " to continue" if ctx.invoked_subcommand in ("embed", "train") else ""
+        _fail(f"interrupted; run the same command again{goal}", 130, error)
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of a pipe went away: Typer ends quietly
             raise
@@ -76,7 +77,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 ClipOption = Annotated[str | None, typer.Option("--clip", help="CLIP to use, if not the one the store was made with.")]
 ArchOption = Annotated[str | None, typer.Option("--clip-arch", help="open_clip architecture of a --clip weights file.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto is CUDA where there is a GPU.")]
-SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 RevisionOption = Annotated[int | None, typer.Option(help="Label revision; the newest by default.")]
 RuleName = Literal["adaptive", "top-k", "fixed", "argmax"]
 DEFAULT_STORE = Path("manifests")
@@ -137,9 +138,9 @@ def embed(
       lanit embed faces/ --clip sample --store faces-store
     """
     from pipeline import console
-    from pipeline.images import list_images
+    from pipeline.images import list_some_images
 
-    found = len(list_images(source).paths)  # a mistyped folder should not wait for a model to load
+    found = len(list_some_images(source).paths)  # a mistyped or empty folder should not wait for a model to load
     from pipeline.clip_models import load_clip
     from pipeline.embed import embed as embed_folder
     from pipeline.report_tables import show_embed
@@ -316,6 +317,7 @@ def translate(
     """Translate images to other domains with a trained model: one file per image, same name, and a table.
 
     --to gives all domains of the result. --add and --remove change the labels that CLIP reads in each image.
+    A result is the middle square of its image, at the size that the model was trained for.
 
     \b
     Example:
@@ -325,11 +327,10 @@ def translate(
     """
     from pipeline import console
     from pipeline.report_tables import show_translate
-    from pipeline.translation import TranslateRequest, parse_domains
+    from pipeline.translation import TranslateRequest, parse_domains, parse_names
     from pipeline.translation import translate as translate_images
 
-    added, removed = (tuple(name for name, _ in parse_domains(text)) for text in (add, remove))
-    request = TranslateRequest(parse_domains(to), added, removed, reference, seed)
+    request = TranslateRequest(parse_domains(to), parse_names(add), parse_names(remove), reference, seed)
     with console.progress("translating") as advance:
         report = translate_images(source, out, model, request, grid=grid, device=device, clip=clip, progress=advance)
     if as_json:

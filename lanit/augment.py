@@ -28,5 +28,6 @@ def flip_and_crop(images: Tensor, generator: torch.Generator, crop_probability: 
     theta[:, 1, 1] = height
     theta[:, 0, 2] = (2 * draw[4] - 1) * (1 - width)
     theta[:, 1, 2] = (2 * draw[5] - 1) * (1 - height)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    with torch.autocast(device.type, enabled=False):  # bfloat16 places pixels too coarsely
+        grid = F.affine_grid(theta.float(), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

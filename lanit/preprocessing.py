@@ -63,8 +63,8 @@ class ClipPreprocessing:
 
     def normalise(self, images: Tensor) -> Tensor:
         """(x − mean) / std of (B×3×…) in [-1, 1], with mean and std given for [0, 1]."""
-        mean = torch.tensor(self.mean, device=images.device, dtype=images.dtype).view(3, 1, 1)
-        std = torch.tensor(self.std, device=images.device, dtype=images.dtype).view(3, 1, 1)
+        # new_full fills on the device: a tensor made from a list would be copied there, and wait for it
+        mean, std = (torch.cat([images.new_full((1, 1, 1), v) for v in values]) for values in (self.mean, self.std))
         return (images - (2 * mean - 1)) / (2 * std)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:

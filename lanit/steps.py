@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lanit import losses
 from lanit.augment import flip_and_crop
-from lanit.labels import similarity, with_slack
+from lanit.labels import margin, similarity, with_slack
 from lanit.networks import (
     Discriminator,
     GenerativeNetworks,
@@ -71,10 +71,11 @@ class StepOptions:
 
     domain_form: ``margin`` (default) or the paper's ``cosine`` (METHOD 10).
     domain_scope: ``drawn`` judges the drawn domain of x̂ (METHOD 10), ``active`` every active one.
-    guidance_crop: probability of a random crop and mirror of what CLIP judges, so that no pattern tied to a place
-    passes for a domain; 0 shows CLIP the images as they are.
+    guidance_crop: probability of a random crop of what CLIP judges, mirrored half the time, so that no pattern tied to
+    a place passes for a domain; 0 shows CLIP the images as they are.
     prompt_update: which side learns in phase 2 (METHOD 14).
     bf16: autocast the networks to bfloat16.
+    clip_bf16: CLIP's image tower too; its similarities and losses are float32 all the same.
     """
 
     weights: LossWeights = LossWeights()
@@ -83,6 +84,7 @@ class StepOptions:
     guidance_crop: float = 0.0
     prompt_update: PromptUpdate = "alternate"
     bf16: bool = False
+    clip_bf16: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ def domain_losses(guidance: Guidance, embeddings: Tensor, drawn: Tensor, labels:
         similarities = similarity(embeddings, guidance.domains)
         kept, turned = similarities.chunk(2)
         return losses.domain_loss_cosine(kept, drawn, labels) + losses.domain_loss_cosine(turned, drawn, flipped)
-    kept, turned = (embeddings @ (guidance.domains - guidance.base).T).chunk(2)
+    kept, turned = margin(embeddings, guidance.domains, guidance.base).chunk(2)
     if options.domain_scope == "active":
         first = losses.domain_loss_active(kept, labels, guidance.scale)
     else:
@@ -224,6 +226,7 @@ class Translation:
 
 
 def translate_batch(nets: Networks, batch: Batch, kind: TargetKind, options: StepOptions) -> Translation:
+    """x̂ = G(x, a^y), with the graph that the caller's grad mode allows."""
     with _autocast(batch.x, options):
         targets = make_targets(nets, batch, kind)
         content = nets.generator.encode(batch.x)
@@ -252,9 +255,10 @@ def generator_objective(nets: Networks, batch: Batch, translation: Translation, 
         styles = torch.cat([targets.source_style, flipped_style])
         decoded = nets.generator.decode(content.repeat(2, 1, 1, 1), styles, image.repeat(2, 1, 1, 1)).float()
         reconstruction, turned = decoded.chunk(2)
-        judged = torch.cat([image, turned])
-        if options.guidance_crop:
-            judged = flip_and_crop(judged, randomness, options.guidance_crop)
+    judged = torch.cat([image, turned])
+    if options.guidance_crop:
+        judged = flip_and_crop(judged, randomness, options.guidance_crop)
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=options.bf16 and options.clip_bf16):
         embeddings = guidance.encode(judged).float()
     parts = {
         "adversarial": losses.adversarial_loss(logits, targets.labels),

@@ -34,7 +34,7 @@ class Bundle:
 
     exclusive: bool (N×N), domains that the training labels never show together (:func:`lanit.labels.exclusive_pairs`).
     domains_embedding (N×k), base_embedding (k): the prompts' text embeddings when it was saved, for CLIP labels.
-    training: steps, images seen, seconds, preset and the like, for people.
+    training: steps, images seen, seconds, options and the like, for people.
     """
 
     networks: GenerativeNetworks
@@ -77,11 +77,11 @@ def write_folder(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], docu
 
 
 def save_bundle(folder: Path, bundle: Bundle, *, half: bool = False) -> None:
-    """Write ``bundle`` as a folder. half: store float16, at half the size."""
+    """Write ``bundle`` as a folder. half: store the networks as float16, at half the size."""
     tensors = {f"networks.{name}": value for name, value in bundle.networks.state_dict().items()}
-    tensors |= {"domains_embedding": bundle.domains_embedding, "base_embedding": bundle.base_embedding}
     if half:
         tensors = {name: value.half() for name, value in tensors.items()}
+    tensors |= {"domains_embedding": bundle.domains_embedding, "base_embedding": bundle.base_embedding}
     tensors["exclusive"] = bundle.exclusive
     document = {
         "bundle_version": BUNDLE_VERSION,

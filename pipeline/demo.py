@@ -70,10 +70,10 @@ class Demo:
         """What the demo does, stage by stage, as commands to be typed in the folder where it ran."""
         faces, store, run, sources = (self.out / name for name in ("faces", "store", "run", "sources"))
         curves = [word for name, value in CURVES.items() for word in ("--set", f"{name}={value}")]
-        translate = ("translate", sources, "--add", ADDED, "--model")
+        translate = ("translate", sources, "--add", ADDED, "--device", "cpu", "--model")
         words: dict[str, tuple[object, ...]] = {
             "draw": ("sample-faces", faces, "--count", self.faces, "--size", FACE_SIZE, "--seed", WORLD + self.seed),
-            "embed": ("embed", faces, "--clip", "sample", "--store", store),
+            "embed": ("embed", faces, "--clip", "sample", "--device", "cpu", "--store", store),
             "label": ("label", "--prompts", "sample-faces", "--store", store),
             "inspect": ("inspect-labels", "--truth", faces / "truth.csv", "--store", store),
             "train": ("train", "--out", run, "--preset", self.preset, "--minutes", f"{self.minutes:g}",
@@ -175,9 +175,9 @@ def _translate(demo: Demo) -> np.ndarray:
     demo.announce("sources")
     write_faces(sources, SOURCES, UNSEEN_WORLD, FACE_SIZE)
     demo.announce("translate")
-    translate(sources, demo.out / "translated", demo.out / "run", TranslateRequest(add=(ADDED,)))
+    translate(sources, demo.out / "translated", demo.out / "run", TranslateRequest(add=(ADDED,)), device="cpu")
     demo.announce("translate with the shipped generator")
-    translate(sources, demo.out / "translated-sample", "sample", TranslateRequest(add=(ADDED,)))
+    translate(sources, demo.out / "translated-sample", "sample", TranslateRequest(add=(ADDED,)), device="cpu")
     return np.stack([decode_rgb(path) for path in sorted(sources.glob("*.png"))])
 
 
@@ -278,7 +278,7 @@ def read_charts(metrics: Path) -> tuple[Chart, ...]:
 
 def _machine(demo: Demo) -> str:
     if pick_device(demo.device).type == "cuda":
-        return str(torch.cuda.get_device_name())
+        return str(torch.cuda.get_device_name(pick_device(demo.device)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"{cores} CPU core" + ("s" if cores > 1 else "")
 

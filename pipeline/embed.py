@@ -17,8 +17,8 @@ from torch import Tensor
 from lanit.errors import LanitError, UsageError
 from lanit.preprocessing import ClipPreprocessing
 from pipeline.embed_parts import PART_ROWS, KnownRow, PartWriter, Row, image_id
-from pipeline.files import sha256_bytes
-from pipeline.images import IMAGE_SUFFIXES, ImageError, ImageListing, decode_rgb, list_images, read_image_bytes
+from pipeline.files import sha256_bytes, storable
+from pipeline.images import ImageError, ImageListing, decode_rgb, list_some_images, read_image_bytes
 from pipeline.index import build_index, index_state
 from pipeline.store import Store, lock_store
 
@@ -134,13 +134,9 @@ def embed(
 
 
 def _list(source: Path) -> ImageListing:
-    listing = list_images(source)
+    listing = list_some_images(source)
     if str(source.resolve()) != storable(str(source.resolve())):
         raise LanitError("the name of the folder is not valid UTF-8", "Rename it.")
-    if not listing.paths:
-        others = f", only {listing.ignored} other files" if listing.ignored else ""
-        hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
-        raise LanitError(f"there are no images in {source}{others}", hint)
     return listing
 
 
@@ -288,11 +284,6 @@ def prepare(image: np.ndarray, preprocessing: ClipPreprocessing) -> Tensor:
         for colour in range(3)
     ]
     return preprocessing.normalise(torch.cat(colours, dim=1))[0]
-
-
-def storable(path: str) -> str:
-    """``path`` with bytes that are not UTF-8 written as ``\\xNN``, so that a table can hold it."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _index(store: Store, warnings: list[str]) -> str:

@@ -68,6 +68,11 @@ def read_json(path: Path, hint: str = "") -> Any:
         raise LanitError(f"{path} is not valid JSON ({error})", hint) from error
 
 
+def storable(path: str) -> str:
+    """``path`` with bytes that are not UTF-8 written as ``\\xNN``, so that a table can hold it."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def sha256_bytes(data: bytes) -> str:
     """Hexadecimal SHA-256 of ``data``."""
     return hashlib.sha256(data).hexdigest()

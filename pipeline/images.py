@@ -81,6 +81,16 @@ def list_images(folder: Path) -> ImageListing:
     return ImageListing(tuple(sorted(paths)), ignored, tuple(sorted(refused)))
 
 
+def list_some_images(folder: Path) -> ImageListing:
+    """As :func:`list_images`; raises LanitError where there is no image."""
+    listing = list_images(folder)
+    if not listing.paths:
+        others = f", only {listing.ignored} other files" if listing.ignored else ""
+        hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
+        raise LanitError(f"there are no images in {folder}{others}", hint)
+    return listing
+
+
 def find_images(folder: Path) -> list[str]:
     """Relative POSIX paths of the image files below ``folder``, in sorted order. Raises as :func:`list_images`."""
     return list(list_images(folder).paths)

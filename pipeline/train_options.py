@@ -31,7 +31,8 @@ class TrainOptions:
     prompt_update: METHOD 14. prompt_learning_rate: of Adam for the prompts. refresh_every: steps between label
     refreshes in phase 2 (METHOD 15). slack: ``domain`` trains images without a label as ∅, ``drop`` leaves them out.
     balance: draw rows ``uniform``-ly, or a ``domain`` first and then a row of it. crop: probability of a random crop.
-    precision: of the networks; ``auto`` is bf16 where the processor has it. ema: decay of the averages.
+    precision: of the networks; ``auto`` is bf16 where the processor has it. clip_precision: of CLIP's image
+    tower in the losses, where the networks are bf16. ema: decay of the averages.
     log_every, sample_every, checkpoint_every: steps between metric lines, sample grids and checkpoints. keep: how many
     checkpoints stay.
     """
@@ -67,6 +68,7 @@ class TrainOptions:
     balance: Literal["uniform", "domain"] = "uniform"
     crop: float = 0.5
     precision: Precision = "auto"
+    clip_precision: Literal["float32", "bf16"] = "float32"
     ema: float = 0.999
     log_every: int = 50
     sample_every: int = 1000
@@ -76,8 +78,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-                raise UsageError(f"{field.name} must not be negative, not {value:g}")
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise UsageError(f"{field.name} must be a number of at least 0, not {value:g}")
         for name in (
             "schedule",
             "output",
@@ -96,8 +98,6 @@ class TrainOptions:
                 raise UsageError(f"{name} is a share and lies between 0 and 1, not {getattr(self, name):g}")
         if self.domain_form == "cosine" and self.domain_scope == "active":
             raise UsageError("domain_form cosine knows no domain_scope active", "Add --set domain_scope=drawn.")
-        if not math.isfinite(self.learning_rate):
-            raise UsageError(f"learning_rate must be a number, not {self.learning_rate}")
         if self.batch_size < 2:
             raise UsageError(f"a batch needs at least 2 images, not {self.batch_size}", "Try --batch-size 8.")
         if not self.steps and not self.minutes:
@@ -107,13 +107,22 @@ class TrainOptions:
     def network_options(self, domains: int) -> NetworkOptions:
         """Sizes of the networks for ``domains`` prompts; the slack domain is added here."""
         return NetworkOptions(
-            image_size=self.size, domains=domains + 1, channels=self.channels, max_channels=self.max_channels,
-            discriminator_channels=self.discriminator_channels, mapping_width=self.mapping_width, output=self.output,
+            image_size=self.size, domains=domains + 1, channels=self.channels, max_channels=self.max_channels or 512,
+            discriminator_channels=self.discriminator_channels, mapping_width=self.mapping_width or 512,
+            output=self.output,
         )  # fmt: skip
 
     def step_options(self, bf16: bool) -> StepOptions:
         weights = LossWeights(self.adversarial, self.domain, self.cycle, self.style, self.diversity, self.r1)
-        return StepOptions(weights, self.domain_form, self.domain_scope, self.guidance_crop, self.prompt_update, bf16)
+        return StepOptions(
+            weights,
+            self.domain_form,
+            self.domain_scope,
+            self.guidance_crop,
+            self.prompt_update,
+            bf16,
+            self.clip_precision == "bf16",
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -122,7 +131,7 @@ class TrainOptions:
 _SMALL: dict[str, Any] = {
     "max_channels": 128, "mapping_width": 64, "output": "residual", "batch_size": 16, "learning_rate": 1e-3,
     "domain": 1.5, "domain_scope": "active", "guidance_crop": 1.0, "cycle": 2.0, "diversity": 0.5, "r1": 0.05,
-    "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0,
+    "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0, "clip_precision": "bf16",
 }  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},

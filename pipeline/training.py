@@ -22,7 +22,7 @@ import torch
 from lanit.augment import flip_and_crop
 from lanit.errors import LanitError
 from lanit.inference import add_each_domain, translate_edited
-from lanit.labels import Rule, exclusive_pairs
+from lanit.labels import Rule, adaptive, exclusive_pairs, margin
 from lanit.schedules import diversity_weight, ema_decay, r1_weight, step_seed
 from lanit.steps import Batch, Parts, StepPlan, fused_step, paper_step
 from pipeline.clip_models import ClipModel
@@ -32,7 +32,8 @@ from pipeline.store import Store
 from pipeline.train_options import TrainOptions
 from pipeline.training_run import TrainingRun, pick_device, prepare_run
 
-_TIMED_STEPS = 30  # of a run limited by minutes, before its number of steps is planned
+_WARM_STEPS = 5  # not timed: allocations and kernel selection
+_TIMED_STEPS = 30  # when a run limited by minutes plans its number of steps
 _SHOWN = 8  # faces in a sample grid
 _SAMPLE_SEED = 2**31
 Progress = Callable[[int, int], None]
@@ -108,14 +109,20 @@ def _loop(run: TrainingRun, signals: list[int], progress: Progress | None) -> No
         run.save()
     losses = _Losses()
     sampled = saved = clock.step
+    warm = clock.step, clock.seconds
     while not _finished(run) and not signals:
         begun = time.monotonic()
         losses.add(_step(run))
+        if options.minutes and run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)  # a promise in minutes needs the true time of a step
         clock.step += 1
         clock.seconds += time.monotonic() - begun
+        if clock.step == _WARM_STEPS:
+            warm = clock.step, clock.seconds
         if clock.step == _TIMED_STEPS and options.minutes:
-            affordable = round(options.minutes * 60 / clock.seconds * clock.step)
-            clock.planned = max(_TIMED_STEPS + 1, min(affordable, options.steps or affordable))
+            each = (clock.seconds - warm[1]) / max(clock.step - warm[0], 1)
+            affordable = clock.step + max(1, round((options.minutes * 60 - clock.seconds) / each))
+            clock.planned = min(affordable, options.steps or affordable)
         if _due(clock.step, options.log_every):
             _log(run, losses)
         if run.learning and _due(clock.step, options.refresh_every):
@@ -197,11 +204,17 @@ def _batch(run: TrainingRun, seed: int, randomness: torch.Generator) -> Batch:
     """Sources and references, drawn independently."""
     count, options = run.options.batch_size, run.options
     rows = run.sampler.draw(np.random.default_rng(seed), 2 * count)
-    images = torch.from_numpy(run.images[rows]).to(run.device, non_blocking=True).float().div_(127.5).sub_(1)
+    images = _move(run.images[rows], run.device).float().div_(127.5).sub_(1)
     images = flip_and_crop(images, randomness, options.crop)
-    active = torch.from_numpy(run.labels.active[rows]).to(run.device, non_blocking=True)
+    active = _move(run.labels.active[rows], run.device)
     latents = torch.randn(2, count, run.nets.mapping.latent_dim, generator=randomness, device=run.device)
     return Batch(images[:count], active[:count], images[count:], active[count:], latents[0], latents[1])
+
+
+def _move(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """``array`` on ``device``; the host does not wait for a GPU."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _refresh(run: TrainingRun) -> None:
@@ -240,7 +253,7 @@ def _sample(run: TrainingRun) -> None:
         made = translate_edited(
             run.average.module, image.expand(domains, -1, -1, -1), own.expand(domains, -1), targets, latents
         )
-        seen = run.clip.encode_images(made) @ (text - base).T > 0
+        seen = adaptive(margin(run.clip.encode_images(made), text, base))
         recognised.append(seen.diagonal())
         kept.append((seen == targets)[~torch.eye(domains, dtype=torch.bool, device=run.device)])
         grid.append(to_uint8(torch.cat([image[None], made])))

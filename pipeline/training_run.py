@@ -43,12 +43,13 @@ _FREE_ON_RESUME = {"steps", "minutes", "log_every", "sample_every", "checkpoint_
 @dataclass
 class Clock:
     """Where a run stands. step: finished; seconds: of training; planned: steps in all, 0 while not yet known;
-    revision: of the labels in use."""
+    revision: of the labels in use; learning: whether phase 2 has begun, which a longer run does not undo."""
 
     step: int = 0
     seconds: float = 0.0
     planned: int = 0
     revision: int = 0
+    learning: bool = False
 
 
 @dataclass
@@ -87,12 +88,10 @@ class TrainingRun:
     @property
     def learning(self) -> bool:
         """Whether the prompts are being learned now (METHOD 13)."""
-        planned = self.clock.planned
-        return (
-            bool(planned)
-            and self.learner is not None
-            and learns_prompts(self.clock.step, planned, self.options.prompts_from)
-        )
+        if self.learner is None or not self.clock.planned:
+            return False
+        self.clock.learning |= learns_prompts(self.clock.step, self.clock.planned, self.options.prompts_from)
+        return self.clock.learning
 
     def guidance(self) -> Guidance:
         """CLIP with the prompts as they are: cached text embeddings in phase 1, learned ones in phase 2."""
@@ -171,7 +170,12 @@ class TrainingRun:
         if self.options.steps and not self.options.minutes:
             self.clock.planned = self.options.steps
         labels = self.store.labels(self.clock.revision)
-        self.store.check_current(labels)
+        if not self.store.is_current(labels):
+            raise LanitError(
+                f"the run {self.folder} learns from label revision {labels.number}, "
+                f"which labels other images than the store {self.store.root} now holds",
+                "Train on the images of now in another --out.",
+            )
         self.use_labels(labels)
         self._forget_later_metrics()
         return True
@@ -181,7 +185,8 @@ class TrainingRun:
         path = self.folder / "metrics.jsonl"
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.clock.step]
+            done = self.clock.step if self.clock.step else -1  # step 0 writes its own line again
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
             write_bytes(path, "".join(kept).encode())
 
 
@@ -193,7 +198,8 @@ def prepare_run(
     Raises LanitError where the store has no labels that fit, or the folder holds a run with other options.
     """
     store.check_fingerprint(clip.fingerprint)
-    labels = store.labels(revision)
+    clip.model.to(device)
+    labels = store.labels(revision) if revision is not None else _newest_labels(store)
     store.check_current(labels)
     _check_config(folder, options, labels)
     torch.manual_seed(options.seed)
@@ -219,9 +225,30 @@ def prepare_run(
         labels=labels,
         fixed_text=(domains, base),
     )
-    if not run.resume():
+    if run.resume():
+        _plan_anew(run)
+    else:
         write_json(folder / "config.json", _config(options, labels))
     return run
+
+
+def _plan_anew(run: TrainingRun) -> None:
+    """A run continued with other minutes plans its steps from the speed it had."""
+    path, clock = run.folder / "config.json", run.clock
+    config = read_json(path)
+    if run.options.minutes and run.options.minutes != config["options"]["minutes"] and clock.planned:
+        clock.planned = max(clock.step, round(clock.step / clock.seconds * run.options.minutes * 60))
+    if config["options"] != run.options.to_json():
+        write_json(path, config | {"options": run.options.to_json()})
+
+
+def _newest_labels(store: Store) -> LabelRevision:
+    """The newest revision that ``lanit label`` wrote: what another run relabelled as it learned is that run's own."""
+    for number in reversed(store.revisions()):
+        labels = store.labels(number)
+        if not labels.origin.startswith("train:"):
+            return labels
+    return store.labels()
 
 
 def pick_device(name: str) -> torch.device:
@@ -237,8 +264,8 @@ def pick_device(name: str) -> torch.device:
 def _uses_bf16(options: TrainOptions, device: torch.device) -> bool:
     if options.precision != "auto":
         return options.precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+    if device.type == "cuda":  # before Ampere bf16 is emulated, and slow
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
@@ -262,9 +289,13 @@ def _config(options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:
 def _check_config(folder: Path, options: TrainOptions, labels: LabelRevision) -> None:
     """Refuse to continue a run under other options, naming them."""
     path = folder / "config.json"
-    if latest_checkpoint(folder) is None or not path.is_file():
+    if not path.is_file():
         return
-    config, asked = read_json(path), options.to_json()
+    config, asked = read_json(path, "Train in another --out."), options.to_json()
+    if not isinstance(config, dict) or "prompt_set" not in config:
+        raise LanitError(f"{path} is not the file of a run", "Train in another --out.")
+    if latest_checkpoint(folder) is None:
+        return
     anew = "Repeat the run's own options to continue it, or train elsewhere with another --out."
     prompts = PromptSet.from_json(config["prompt_set"])
     if prompts.domains != labels.domains:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lanit.errors import LanitError, UsageError
 from pipeline.checkpoints import load_bundle
-from pipeline.files import write_bytes
+from pipeline.files import storable, write_bytes
 from pipeline.grids import labelled_grid, to_float, to_uint8, write_png
 from pipeline.image_cache import fit_square
 from pipeline.images import ImageError, decode_rgb, list_images
@@ -91,6 +91,14 @@ def parse_domains(text: str) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """``"smiling, bangs"`` to names; raises UsageError for a weight, which an edit does not take."""
+    for name, weight in (found := parse_domains(text)):
+        if weight != 1:
+            raise UsageError(f"'{name}={weight:g}': domains are added and removed in full", "Weights go with --to.")
+    return tuple(name for name, _ in found)
+
+
 class _Recipe:
     """A request resolved against a model: domains known, reference read, CLIP loaded where labels must be read."""
 
@@ -151,10 +159,14 @@ def translate(
             made, targets = recipe(to_float(np.stack(good)).to(translator.device))
             results = iter(zip(good, to_uint8(made), targets, strict=True))
         for name, image, error in batch:
-            row = {"path": name, "output": "", "status": "failed", "error_message": error, "target": ""}
+            row = {"path": storable(name), "output": "", "status": "failed", "error_message": error, "target": ""}
             if image is not None:
                 original, result, target = next(results)
-                row |= {"output": outputs[name], "status": "ok", "target": _describe(target, translator.domains)}
+                row |= {
+                    "output": storable(outputs[name]),
+                    "status": "ok",
+                    "target": _describe(target, translator.domains),
+                }
                 write_png(out / outputs[name], result)
                 shown += [np.stack([original, result])] if len(shown) < _GRID_ROWS else []
             rows.append(row)

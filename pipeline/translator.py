@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -79,7 +80,8 @@ def load_labeller(bundle: Bundle, spec: str | None, device: torch.device) -> Cli
 
     Raises LanitError where that is not the CLIP it was trained with.
     """
-    clip = load_clip(spec or bundle.clip_spec, device, bundle.clip_architecture if spec is None else None)
+    moved = spec is None or Path(spec).is_file()  # a weights file does not name its architecture
+    clip = load_clip(spec or bundle.clip_spec, device, bundle.clip_architecture if moved else None)
     if clip.fingerprint != bundle.fingerprint:
         raise LanitError(
             f"the model was trained with {bundle.fingerprint.describe()}, not with {clip.fingerprint.describe()}",

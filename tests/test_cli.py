@@ -113,7 +113,7 @@ class OutOfMemoryError(RuntimeError):
     [
         (LanitError("it is\nwrong", "Type this"), 1, "error: it is wrong. Type this"),
         (UsageError("that option", "Leave it out"), 2, "error: that option. Leave it out"),
-        (KeyboardInterrupt(), 130, "error: interrupted; run the same command again to continue"),
+        (KeyboardInterrupt(), 130, "error: interrupted; run the same command again"),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: Permission denied: a/b. Check"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device. Check"),
         (OutOfMemoryError("CUDA"), 1, "error: the GPU is out of memory. Try a smaller --batch-size"),
@@ -140,7 +140,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
     ("failure", "code", "line"),
     [
         ("lanit.errors.LanitError('wrong', 'Type this')", 1, "error: wrong. Type this"),
-        ("KeyboardInterrupt", 130, "error: interrupted; run the same command again to continue"),
+        ("KeyboardInterrupt", 130, "error: interrupted; run the same command again"),
     ],
 )
 def test_a_process_says_the_same(failure: str, code: int, line: str, tmp_path: Path) -> None:

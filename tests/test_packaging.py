@@ -78,7 +78,7 @@ def test_each_dependency_is_used() -> None:
     for requirement in PROJECT["project"]["dependencies"]:
         name = normalised(requirement)
         if name != "torchvision":  # open_clip's; named for its release only
-            module = module_of.get(name, name)
+            module = module_of.get(name, name.replace("-", "_"))
             assert re.search(rf'^\s*(import|from) {module}\b|import_module\("{module}"\)', sources, re.MULTILINE), name
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lanit.errors import LanitError
-from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
+from pipeline.sample_world.faces import ATTRIBUTES, HAIR, draw_faces
 
 JUDGE_SEED = 202  # the judge's world; CLIP learned from 101
 JUDGE_DIR = Path(__file__).parent.parent / "assets" / "sample-judge"
@@ -75,46 +75,34 @@ class Scores:
     count: np.ndarray
 
 
-def changeable(domain: int) -> np.ndarray:
-    """Bool (12): attributes whose value asking for ``domain`` leaves open to change, itself included."""
-    open_to_change = np.zeros(len(ATTRIBUTES), bool)
-    open_to_change[domain] = True
-    hair = [i for i, name in enumerate(ATTRIBUTES) if name.endswith("hair") or name == "bald"]
+def open_to_change(requested: int, truth: np.ndarray) -> np.ndarray:
+    """Which attributes asking for ``requested`` leaves open, itself included: bool (n×12) for truths bool (n×12)."""
     bald, bangs = ATTRIBUTES.index("bald"), ATTRIBUTES.index("bangs")
-    if domain in hair:
-        open_to_change[hair] = True
-    if domain == bald:
-        open_to_change[bangs] = True
-    if domain == bangs:
-        open_to_change[bald] = True
-        open_to_change[hair] = True  # a bald head must first grow hair of some colour
-    return open_to_change
+    opened = np.zeros_like(truth)
+    opened[:, requested] = True
+    if ATTRIBUTES[requested] in HAIR:
+        opened[:, : len(HAIR)] = True
+    if requested == bald:
+        opened[:, bangs] = True
+    if requested == bangs:  # a bald head must first grow hair, of whatever colour
+        opened[:, : len(HAIR)] |= truth[:, bald, None]
+    return opened
 
 
 def score(seen: np.ndarray, truth: np.ndarray, requested: np.ndarray) -> Scores:
-    """Score judged translations.
+    """Score judged translations; nan for an attribute that was never requested.
 
     seen: bool (n×12), attributes the judge sees in each translation. truth: bool (n×12), of its source.
     requested: int (n), index of the attribute asked for.
     """
     columns = len(ATTRIBUTES)
-    recognised, kept, count = np.zeros(columns), np.zeros(columns), np.zeros(columns, int)
-    for domain in range(columns):
-        rows = requested == domain
-        count[domain] = rows.sum()
-        if not count[domain]:
-            recognised[domain] = kept[domain] = np.nan
-            continue
-        recognised[domain] = seen[rows, domain].mean()
-        fixed = ~changeable(domain)
-        if domain == ATTRIBUTES.index("bangs"):
-            bald = truth[rows, ATTRIBUTES.index("bald")]
-            hair = np.array([name.endswith("hair") or name == "bald" for name in ATTRIBUTES])
-            same = seen[rows] == truth[rows]
-            counted = np.where(bald[:, None], fixed[None], fixed[None] | hair[None])
-            kept[domain] = same[counted].mean()
-        else:
-            kept[domain] = (seen[rows][:, fixed] == truth[rows][:, fixed]).mean()
+    recognised, kept, count = np.full(columns, np.nan), np.full(columns, np.nan), np.zeros(columns, int)
+    for attribute in np.unique(requested):
+        rows = requested == attribute
+        fixed = ~open_to_change(int(attribute), truth[rows])
+        count[attribute] = rows.sum()
+        recognised[attribute] = seen[rows, attribute].mean()
+        kept[attribute] = (seen[rows] == truth[rows])[fixed].mean()
     return Scores(recognised, kept, count)
 
 

@@ -21,6 +21,7 @@ from pipeline.sample_world.dataset import write_faces
 from pipeline.store import Store
 from pipeline.train_options import options_from
 from pipeline.training import train
+from pipeline.training_run import pick_device
 
 GENERATOR_SEED = 303  # its world; CLIP learned from 101, the judge from 202
 
@@ -28,7 +29,7 @@ GENERATOR_SEED = 303  # its world; CLIP learned from 101, the judge from 202
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for faces, store and run")
-    parser.add_argument("--preset", default="small-32")
+    parser.add_argument("--preset", default="small-64")
     parser.add_argument("--steps", type=int, default=11000)
     parser.add_argument("--faces", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=0)
@@ -41,7 +42,8 @@ def main() -> None:
 
 
 def _train(work: Path, preset: str, steps: int, faces: int, seed: int) -> None:
-    clip = load_clip("sample")
+    device = pick_device("auto")
+    clip = load_clip("sample", device)
     if not (work / "faces" / "truth.csv").is_file():
         write_faces(work / "faces", faces, GENERATOR_SEED, 64)
     with console.progress("embedding") as advance:
@@ -50,7 +52,7 @@ def _train(work: Path, preset: str, steps: int, faces: int, seed: int) -> None:
     label(store, clip, read_prompt_set("sample-faces"), Rule())
     options = options_from(preset, {"steps": steps, "seed": seed, "ema": 0.999})
     with console.progress("training", "steps") as advance:
-        report = train(store, work / "run", options, clip, progress=advance)
+        report = train(store, work / "run", options, clip, device=str(device), progress=advance)
     if report.interrupted:
         raise KeyboardInterrupt
 
