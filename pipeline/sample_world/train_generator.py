@@ -29,7 +29,7 @@ GENERATOR_SEED = 303  # its world; CLIP learned from 101, the judge from 202
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for faces, store and run")
-    parser.add_argument("--preset", default="small-64")
+    parser.add_argument("--preset", default="small-32")
     parser.add_argument("--steps", type=int, default=11000)
     parser.add_argument("--faces", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=0)
