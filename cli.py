@@ -251,7 +251,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other option; may be repeated.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved options as JSON and stop.")] = False,
-    revision: RevisionOption = None,
+    revision: Annotated[int | None, typer.Option(help="Labels; the newest of lanit label by default.")] = None,
     clip: ClipOption = None,
     clip_arch: ArchOption = None,
     device: DeviceOption = "auto",
@@ -271,11 +271,12 @@ def train(
     """
     from pipeline import console
     from pipeline.image_cache import open_image_cache
-    from pipeline.report_tables import show_options, show_train
+    from pipeline.inspect_labels import inspect_labels
+    from pipeline.report_tables import show_coverage, show_options, show_train
     from pipeline.settings import clip_of, merge_settings
     from pipeline.train_options import TrainOptions, options_from
     from pipeline.training import train as train_run
-    from pipeline.training_run import pick_device
+    from pipeline.training_run import labels_to_train, pick_device
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
     named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}
@@ -287,6 +288,7 @@ def train(
     chosen = str(pick_device(device))
     model = clip_of(opened, clip, clip_arch, chosen)
     show_options(f"run {out} on {chosen}", options.to_json(), chosen)
+    show_coverage(inspect_labels(labels_to_train(opened, revision)))
     with console.progress("decoding at training size") as advance:
         open_image_cache(opened, options.size, advance)
     with console.progress("training", "steps") as advance:

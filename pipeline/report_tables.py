@@ -10,6 +10,7 @@ from pipeline.label_table import show_statistics
 
 if TYPE_CHECKING:
     from pipeline.embed import EmbedReport
+    from pipeline.inspect_labels import LabelStatistics
     from pipeline.label import LabelReport
     from pipeline.training import TrainReport
     from pipeline.translation import TranslateReport
@@ -52,6 +53,13 @@ def show_options(title: str, options: Mapping[str, object], device: str) -> None
     size = options["size"]
     if device == "cpu" and isinstance(size, int) and size >= _LARGE:
         console.warn(f"{size} px on a CPU takes days; try --preset small-32, minutes for drawings, or --device cuda")
+
+
+def show_coverage(statistics: LabelStatistics) -> None:
+    """What training is about to learn from, on stderr, with a warning for each prompt that teaches nothing."""
+    console.note(f"label revision {statistics.revision}: {console.percent(statistics.coverage)} of images have a label")
+    for warning in statistics.warnings:
+        console.warn(warning)
 
 
 def show_train(report: TrainReport) -> None:

@@ -199,7 +199,7 @@ def prepare_run(
     """
     store.check_fingerprint(clip.fingerprint)
     clip.model.to(device)
-    labels = store.labels(revision) if revision is not None else _newest_labels(store)
+    labels = labels_to_train(store, revision)
     store.check_current(labels)
     _check_config(folder, options, labels)
     torch.manual_seed(options.seed)
@@ -242,8 +242,10 @@ def _plan_anew(run: TrainingRun) -> None:
         write_json(path, config | {"options": run.options.to_json()})
 
 
-def _newest_labels(store: Store) -> LabelRevision:
-    """The newest revision that ``lanit label`` wrote: what another run relabelled as it learned is that run's own."""
+def labels_to_train(store: Store, revision: int | None) -> LabelRevision:
+    """The named revision, or the newest that ``lanit label`` wrote: what a run relabelled as it learned is its own."""
+    if revision is not None:
+        return store.labels(revision)
     for number in reversed(store.revisions()):
         labels = store.labels(number)
         if not labels.origin.startswith("train:"):
