@@ -22,7 +22,7 @@ _SLOPE = 0.2  # of every leaky ReLU
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Sizes of the networks (METHOD §2). Zeros mean the paper's value for the image size.
+    """Sizes of the networks (METHOD §2). Of the channels, 0 means the paper's value for the image size.
 
     image_size: S, pixels. domains: N, the slack domain included. channels: c0 at full resolution, 2^14 / S by default.
     max_channels: where doubling stops. discriminator_channels: c0 of the discriminator and the style encoder,
