@@ -1,0 +1,182 @@
+"""What the user typed, as inputs: folders, tars, tables, patterns of them, and URLs of all these."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import posixpath
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lanit.errors import LanitError, UsageError
+from pipeline.files import storable
+from pipeline.images import is_image_name
+from pipeline.inputs.folders import Folder
+from pipeline.inputs.patterns import expand_braces, has_wildcards, matches
+from pipeline.inputs.places import Input
+from pipeline.inputs.storage import file_name, is_url, parent_of, scheme_of, storage_of
+from pipeline.inputs.table_cells import TABLE_SUFFIXES, table_suffix
+from pipeline.inputs.tables import Table
+from pipeline.inputs.tars import Tar, compressed_tar
+
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
+_COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", ".tzst")
+_REQUESTS = 16  # that ask at a time whether the files of a pattern are there
+_NEIGHBOURS = 10_000  # names looked through for one that is close to a mistyped one
+
+
+def open_inputs(texts: Sequence[str | Path], image_column: str | None = None) -> list[Input]:
+    """The inputs that ``texts`` name, in their order, each once.
+
+    A text is a folder, a ``.tar``, a table (``.parquet``, ``.csv``, ``.tsv``, ``.jsonl``), a pattern of these
+    (``data/{000..010}.tar``, ``data/*.parquet``), or a URL of any of them (``s3://…``). A name that exists is not taken
+    for a pattern. What is named twice counts once. A folder inside another of the folders is refused, and so is a table
+    of paths: their images would come twice; tars, and tables that hold bytes, may lie anywhere.
+    image_column: of every table; none: chosen as in :func:`pipeline.inputs.columns.choose_column`.
+    Raises LanitError: missing, unreachable, neither folder nor tar nor table, a table without an image column.
+    """
+    inputs: dict[tuple[object, str], Input] = {}
+    for text in map(str, texts):
+        names = _names(text)
+        kinds = _kinds(names)
+        missing = [name for name, kind in zip(names, kinds, strict=True) if kind is None]
+        if missing:
+            raise _missing(text, names, missing)
+        checked = False
+        for name, kind in zip(names, kinds, strict=True):
+            found = _found(name, kind == "folder", image_column)
+            if isinstance(found, Table) and not checked:
+                found.column()  # raises; the other tables of a pattern are looked at when they are listed
+                checked = True
+            inputs.setdefault(_identity(found.source), found)
+    if not inputs:
+        raise UsageError("no input was given", "Give a folder, a tar or a table.")
+    if image_column is not None and not any(isinstance(found, Table) for found in inputs.values()):
+        raise UsageError("--image-column is for tables, and none was given", "Leave it out.")
+    _refuse_nested(inputs)
+    return list(inputs.values())
+
+
+def open_source(source: str, image_column: str | None) -> Input:
+    """The input that a store knows by ``source``, opened without a look at what it holds or whether it is there."""
+    if source.endswith("/") or (not is_url(source) and Path(source).is_dir()):
+        return Folder(source)
+    if _suffix(source) == ".tar":
+        return Tar(source)
+    return Table(source, image_column) if table_suffix(source) else Folder(source)
+
+
+def _names(text: str) -> list[str]:
+    """Paths and URLs that a text stands for; they need not exist."""
+    if not text.strip():
+        raise UsageError("an input has no name", "Give a folder, a tar or a table.")
+    if scheme_of(text) in ("file", "local"):
+        text = "/" + text.split("://", 1)[1].removeprefix("localhost").lstrip("/")
+    if is_url(text) and "::" in text:
+        raise LanitError(f"{text} is a chain of URLs, which is not supported", "Copy or unpack it first.")
+    if not is_url(text) and (Path(text).exists() or Path(text).is_symlink()):
+        return [text]
+    found: list[str] = []
+    for name in expand_braces(text):
+        if not has_wildcards(name):
+            found.append(name)
+            continue
+        fitting = matches(name)
+        if not fitting:
+            raise LanitError(f"nothing fits the pattern {storable(name)}", "Check its folder and suffix.")
+        found.extend(fitting)
+    return found
+
+
+def _kinds(names: list[str]) -> list[str | None]:
+    """What each is; those behind URLs are asked for side by side."""
+    if len(names) < 2 or not is_url(names[0]):
+        return [storage_of(name).kind(name) for name in names]
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(lambda name: storage_of(name).kind(name), names))
+
+
+def _found(name: str, is_folder: bool, image_column: str | None) -> Input:
+    """Raises LanitError for a file of another kind."""
+    source = _canonical(name, is_folder)
+    suffix = _suffix(source)
+    if is_folder:
+        return Folder(source)
+    if suffix == ".tar":
+        return Tar(source)
+    if table_suffix(source):
+        return Table(source, image_column)
+    if suffix in _COMPRESSED_TARS or file_name(source).lower().endswith(tuple(f".tar{end}" for end in _COMPRESSED)):
+        raise compressed_tar(source)
+    if suffix in _COMPRESSED:
+        raise LanitError(f"{source} is compressed", "Unpack it first.")
+    hint = f"Give a folder of images, a .tar, or a table: {' '.join(TABLE_SUFFIXES)}."
+    if is_image_name(file_name(source)):
+        hint = f"Give its folder: {parent_of(source)}"
+    raise LanitError(f"{source} is a file, but neither a tar nor a table", hint)
+
+
+def _canonical(name: str, is_folder: bool) -> str:
+    """The name that the store keeps. Links to folders are resolved, but a link to a file keeps its own name: its target
+    may have one that says nothing. A URL ends in a slash where nothing else would tell that it is a folder."""
+    if is_url(name):
+        bare = name if name.endswith("://") else name.rstrip("/")
+        is_file_like = scheme_of(name) in ("http", "https") or _suffix(bare) == ".tar" or table_suffix(bare)
+        return f"{bare}/" if is_folder and is_file_like else bare
+    path = Path(name)
+    full = str(path.resolve() if is_folder else path.parent.resolve() / path.name)
+    if full != storable(full):
+        raise LanitError(f"the name of {storable(full)} is not valid UTF-8", "Rename it.")
+    return full
+
+
+def _suffix(source: str) -> str:
+    return posixpath.splitext(file_name(source))[1].lower()
+
+
+def _identity(source: str) -> tuple[object, str]:
+    """The same for two names of one file or folder: the file system and the name in it."""
+    if not is_url(source):
+        return "local", str(Path(source).resolve())
+    from pipeline.inputs.remote import file_system
+
+    system, name = file_system(source)
+    return system, name.rstrip("/")
+
+
+def _refuse_nested(inputs: dict[tuple[object, str], Input]) -> None:
+    for (outer_system, outer_name), outer in inputs.items():
+        if not isinstance(outer, Folder):
+            continue
+        for (system, name), inner in inputs.items():
+            if system != outer_system or not name.startswith(f"{outer_name.rstrip('/')}/"):
+                continue
+            if isinstance(inner, Folder) or (isinstance(inner, Table) and not inner.column().bytes):
+                message = f"{inner.source} lies in {outer.source}, which is given too: images would come twice"
+                raise LanitError(message, "Give one of the two.")
+
+
+def _missing(text: str, names: list[str], missing: list[str]) -> LanitError:
+    first = storable(missing[0])
+    if len(names) > 1:
+        count = f"{len(missing):,} of the" if len(missing) < len(names) else "all"
+        message = f"{count} {len(names):,} files of {storable(text)} are missing, the first is {first}"
+        return LanitError(message, "Check the range.")
+    kind = "file" if _suffix(first) == ".tar" or table_suffix(first) else "folder"
+    close = "" if is_url(first) else _close_name(Path(missing[0]))
+    return LanitError(f"there is no {kind} {first}", f"Did you mean {close}?" if close else "Check the path.")
+
+
+def _close_name(path: Path) -> str:
+    """An existing name that differs in a few letters; empty where there is none."""
+    while not path.parent.exists():
+        path = path.parent
+    try:
+        with os.scandir(path.parent) as entries:
+            names = {entry.name.lower(): entry.name for entry in itertools.islice(entries, _NEIGHBOURS)}
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name.lower(), names, 1, 0.75)
+    return storable(str(path.parent / names[close[0]])) if close else ""

@@ -1,0 +1,127 @@
+"""Image bytes of a Parquet file by row number, a few decoded batches at a time."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lanit.errors import LanitError
+from pipeline.images import ImageError
+from pipeline.inputs.columns import ImageColumn
+from pipeline.inputs.storage import storage_of
+from pipeline.inputs.table_cells import open_parquet, texts
+
+_BATCH_BYTES = 8 << 20
+_LEAST_ROWS, _MOST_ROWS = 16, 4096
+_BATCHES = 4  # kept: threads ask for rows almost in order
+_OPEN_FILES = 4  # hold decoded batches at a time, however many tables a run reads
+
+
+class ParquetRows:
+    """The image column of one file. Safe in threads.
+
+    Rows that are asked for in order are decoded once. An earlier row that is not kept any more costs decoding its row
+    group from the beginning. A row group is never in memory as a whole.
+    """
+
+    def __init__(self, source: str, column: ImageColumn) -> None:
+        self._source = source
+        self._column = column
+        self._lock = threading.Lock()
+        self._cursor: _Cursor | None = None
+
+    def cell(self, row: int) -> tuple[bytes | None, str | None]:
+        """The image bytes of a row; where there are none, the path beside them, if any. Raises ImageError."""
+        with self._lock:
+            cursor = self._cursor
+            try:
+                if cursor is None:
+                    cursor = self._cursor = _Cursor(self._source, self._column)
+                    _note_open(self)
+                start, batch = cursor.batch(row)
+            except LanitError as error:
+                raise ImageError(error.message, self._source) from error
+            except (pa.ArrowException, OSError) as error:
+                self._cursor = None
+                raise ImageError(f"the table is damaged ({error})", self._source) from error
+        column = batch.column(0).slice(row - start, 1)
+        if not isinstance(column, pa.StructArray):
+            return column[0].as_py(), None
+        parts = dict(zip((field.name for field in column.type.fields), column.flatten(), strict=True))
+        data: bytes | None = parts["bytes"][0].as_py()
+        return data, next(texts(parts["path"])) if data is None and "path" in parts else None
+
+    def release(self) -> None:
+        """Close the file and forget its batches, once no thread uses them; the next row opens it again."""
+        self._cursor = None  # without the lock: the caller may hold that of another file
+
+
+class _Cursor:
+    """A position in an open file, and the batches before it."""
+
+    def __init__(self, source: str, column: ImageColumn) -> None:
+        self._file: BinaryIO = storage_of(source).open(source)
+        self._table: pq.ParquetFile = open_parquet(self._file, source)
+        self._column = column
+        metadata = self._table.metadata
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        self._starts = [0, *accumulate(group.num_rows for group in groups)]
+        self._batch_rows = [_batch_rows(group, column) for group in groups]
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._next = self._end = 0  # the row that the next batch begins with, and where its row group ends
+        self._kept: deque[tuple[int, pa.RecordBatch]] = deque(maxlen=_BATCHES)
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def batch(self, row: int) -> tuple[int, pa.RecordBatch]:
+        """The batch around a row, and the number of its first row."""
+        if not 0 <= row < self._starts[-1]:
+            raise LanitError(f"the table has {self._starts[-1]} rows by now, and no row {row}", "Embed it again.")
+        for start, batch in self._kept:
+            if start <= row < start + len(batch):
+                return start, batch
+        if not self._next <= row < self._end:
+            self._enter(bisect_right(self._starts, row) - 1)
+        while True:
+            start, batch = self._next, next(self._batches, None)
+            if batch is None:
+                raise OSError("a row group is shorter than the file says")
+            self._next += len(batch)
+            self._kept.append((start, batch))
+            if row < self._next:
+                return start, batch
+
+    def _enter(self, group: int) -> None:
+        self._next, self._end = self._starts[group : group + 2]
+        self._batches = self._table.iter_batches(
+            self._batch_rows[group], row_groups=[group], columns=self._column.fields, use_threads=False
+        )
+
+
+def _batch_rows(group: Any, column: ImageColumn) -> int:
+    """Rows that take about :data:`_BATCH_BYTES`, by the mean of the row group."""
+    chunks = (group.column(index) for index in range(group.num_columns))
+    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column.bytes)
+    return max(_LEAST_ROWS, min(_MOST_ROWS, _BATCH_BYTES * group.num_rows // max(1, size)))
+
+
+_open: deque[weakref.ref[ParquetRows]] = deque()
+_open_lock = threading.Lock()
+
+
+def _note_open(rows: ParquetRows) -> None:
+    """Release the file that was opened longest ago, where there are too many."""
+    with _open_lock:
+        _open.append(weakref.ref(rows))
+        oldest = _open.popleft()() if len(_open) > _OPEN_FILES else None
+    if oldest is not None and oldest is not rows:
+        oldest.release()

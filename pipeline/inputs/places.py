@@ -1,0 +1,49 @@
+"""Where one image lies, and what every kind of input can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One image of an input.
+
+    source: the input, as :class:`Input` names it. path: POSIX path in a folder; name of a member in a tar; in a table,
+    the image path as written, or the key of a row that holds bytes. A name that is not UTF-8 keeps surrogate escapes.
+    offset: none for a file of its own; in a tar, where the image's data begins, in bytes; in a table, its row.
+    bytes: size of the image's data, where the listing tells it. modified_ns: when the file, or the tar or table around
+    it, was last changed, nanoseconds since 1970; none where nothing tells.
+    """
+
+    source: str
+    path: str
+    offset: int | None = None
+    bytes: int | None = None
+    modified_ns: int | None = None
+
+
+class Input(Protocol):
+    """A folder, a tar or a table of images, on this machine or behind a URL.
+
+    source: an absolute path or a URL, which :func:`pipeline.inputs.opening.open_source` opens again.
+    image_column: of a table, where it was named. ignored: files that are not images by name, and warnings: what could
+    not be listed, both complete once :meth:`places` is exhausted.
+    """
+
+    source: str
+    image_column: str | None
+    ignored: int
+    warnings: list[str]
+
+    def places(self) -> Iterator[Place]:
+        """The images, in any order, in bounded memory. A path may come twice. Raises LanitError where nothing can be
+        listed."""
+
+    def read(self, path: str, offset: int | None, size: int | None) -> bytes:
+        """The data of one image. Safe in threads. Raises ImageError."""
+
+    def exists(self) -> bool:
+        """Whether the input is still there."""

@@ -1,0 +1,118 @@
+"""What a folder, a tar or a table needs of the place where its files lie: this machine, or somewhere behind a URL."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Literal, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+Kind = Literal["file", "folder"]
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+class Stat(NamedTuple):
+    """bytes: the size of a file. modified_ns: when it was last changed, nanoseconds since 1970. None where unknown."""
+
+    bytes: int | None
+    modified_ns: int | None
+
+
+UNKNOWN = Stat(None, None)
+
+Walk = Iterator[tuple[str, Callable[[], Stat]]]
+"""Files below a folder: POSIX path relative to it, and a call that tells size and time."""
+
+
+class Troubles:
+    """What went wrong while listing: one sentence for each kind of trouble, however often it came."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def add(self, one: str, many: str, example: str) -> None:
+        """``one`` and ``many``: what to say after the number, such as "folder cannot be listed"."""
+        count, first = self._seen.get((one, many), (0, example))
+        self._seen[one, many] = (count + 1, first)
+
+    def sentences(self) -> list[str]:
+        return [
+            f"1 {one}: {first}" if count == 1 else f"{count:,} {many}, the first is {first}"
+            for (one, many), (count, first) in self._seen.items()
+        ]
+
+
+class Storage(Protocol):
+    """Files by full name: an absolute path or a URL. Holds nothing, so it is safe in threads."""
+
+    def kind(self, path: str) -> Kind | None:
+        """None where there is nothing. Raises LanitError where that cannot be found out."""
+
+    def stat(self, path: str) -> Stat:
+        """Of a file; unknown where there is none. Never raises."""
+
+    def walk(self, folder: str, troubles: Troubles) -> Walk:
+        """Every file below ``folder``, those under folders whose names begin with a dot left out; the memory this
+        takes is bounded by the largest single folder. Raises LanitError where ``folder`` cannot be listed."""
+
+    def open(self, path: str) -> BinaryIO:
+        """A file to read and seek in. Raises LanitError."""
+
+    def read(self, path: str) -> bytes:
+        """A whole file. Raises ImageError."""
+
+    def read_range(self, path: str, offset: int, size: int) -> bytes:
+        """``size`` bytes of a file from ``offset`` on. Raises ImageError where there are fewer."""
+
+
+def storage_of(path: str) -> Storage:
+    """Where ``path`` lies."""
+    return _remote() if is_url(path) else _local()
+
+
+def is_url(text: str) -> bool:
+    return _SCHEME.match(text) is not None
+
+
+def scheme_of(url: str) -> str:
+    """Such as ``s3``; empty for a path."""
+    found = _SCHEME.match(url)
+    return found[1].lower() if found else ""
+
+
+def file_name(path: str) -> str:
+    """The last part of a path or URL, without the query of a web address."""
+    if scheme_of(path) in ("http", "https"):
+        path = urlsplit(path).path
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def parent_of(path: str) -> str:
+    """The folder around a file."""
+    if scheme_of(path) in ("http", "https"):
+        parts = urlsplit(path)
+        path = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    return path.rstrip("/").rsplit("/", 1)[0] or "/"
+
+
+def located(folder: str, path: str) -> str:
+    """The full name of ``path``: as it is where it is absolute or a URL, else in ``folder``."""
+    if path.startswith("/") or is_url(path):
+        return path
+    return f"{folder.rstrip('/')}/{path}"
+
+
+@functools.cache
+def _local() -> Storage:
+    from pipeline.inputs.local import LocalStorage
+
+    return LocalStorage()
+
+
+@functools.cache
+def _remote() -> Storage:
+    from pipeline.inputs.remote import RemoteStorage  # fsspec is imported where a URL was given
+
+    return RemoteStorage()

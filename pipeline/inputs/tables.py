@@ -1,0 +1,138 @@
+"""A table of image paths or of image bytes: Parquet, CSV, TSV or JSON Lines."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lanit.errors import LanitError
+from pipeline.images import ImageError
+from pipeline.inputs.columns import ImageColumn, choose_column
+from pipeline.inputs.parquet_rows import ParquetRows
+from pipeline.inputs.places import Place
+from pipeline.inputs.storage import Stat, Troubles, is_url, located, parent_of, storage_of
+from pipeline.inputs.table_cells import open_parquet, parquet_texts, path_cells, table_schema
+
+_FEW_ROWS = 64  # read at a time where only the bytes themselves tell which rows have any
+
+
+class Table:
+    """An :class:`pipeline.inputs.places.Input`. The images are in the column that
+    :func:`pipeline.inputs.columns.choose_column` chooses.
+
+    A path is as the table has it: absolute, a URL, or relative to the table's folder; an image that it names has no
+    offset. An image that the table holds has its row for an offset and its key for a path: the text of a key column,
+    else the path of Hugging Face's struct, else such as ``row-000000012``. A row of the struct without bytes is a path.
+    """
+
+    def __init__(self, source: str, image_column: str | None) -> None:
+        self.source = source
+        self.image_column = image_column
+        self.ignored = 0
+        self.warnings: list[str] = []
+        self._rows: ParquetRows | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Table], tuple[str, str | None]]:
+        return Table, (self.source, self.image_column)  # locks and open files stay here
+
+    def column(self) -> ImageColumn:
+        """The column of images. Raises LanitError where there is none, or the table cannot be read."""
+        return choose_column(table_schema(self.source), self.image_column, self.source)
+
+    def places(self) -> Iterator[Place]:
+        self.ignored, self.warnings = 0, []
+        troubles = Troubles()
+        column = self.column()
+        found = False
+        for place in self._held(column) if column.bytes else self._named(column, troubles):
+            found = True
+            yield place
+        if self.ignored:
+            some = "1 row names" if self.ignored == 1 else f"{self.ignored:,} rows name"
+            self.warnings.append(f"{some} no image in the column {column.name} of {self.source}")
+        if not found:
+            self.warnings.append(f"there are no images in {self.source}")
+        self.warnings.extend(troubles.sentences())
+
+    def read(self, path: str, offset: int | None, size: int | None) -> bytes:
+        if offset is None:
+            return self._read_path(path)
+        data, named = self._held_rows().cell(offset)
+        if data is not None:
+            return data
+        if named:
+            return self._read_path(named)
+        raise ImageError("the row holds no image", f"row {offset} of {self.source}")
+
+    def exists(self) -> bool:
+        return storage_of(self.source).kind(self.source) == "file"
+
+    def _read_path(self, path: str) -> bytes:
+        full = located(parent_of(self.source), path)
+        return storage_of(full).read(full)
+
+    def _held_rows(self) -> ParquetRows:
+        with self._lock:
+            if self._rows is None:
+                try:
+                    self._rows = ParquetRows(self.source, self.column())
+                except LanitError as error:
+                    raise ImageError(error.message, self.source) from error
+            return self._rows
+
+    def _named(self, column: ImageColumn, troubles: Troubles) -> Iterator[Place]:
+        for cell in path_cells(self.source, column.name, troubles):
+            if cell:
+                yield self._named_place(cell)
+            else:
+                self.ignored += 1
+
+    def _named_place(self, path: str) -> Place:
+        full = located(parent_of(self.source), path)
+        # a request for each row, only to learn a size, would cost as much as the image
+        known = Stat(None, None) if is_url(full) else storage_of(full).stat(full)
+        return Place(self.source, path, None, *known)
+
+    def _held(self, column: ImageColumn) -> Iterator[Place]:
+        modified = storage_of(self.source).stat(self.source).modified_ns
+        with storage_of(self.source).open(self.source) as file:
+            table = open_parquet(file, self.source)
+            row = 0
+            for group in range(table.metadata.num_row_groups):
+                keys = self._texts(table, column.key, group)
+                paths = self._texts(table, column.path, group)
+                for held, key, path in zip(_has_bytes(table, column, group), keys, paths, strict=False):
+                    if held or not path:
+                        yield Place(self.source, key or path or f"row-{row:09d}", row, None, modified)
+                    else:
+                        yield self._named_place(path)
+                    row += 1
+
+    def _texts(self, table: pq.ParquetFile, field: str | None, group: int) -> Iterator[str | None]:
+        return repeat(None) if field is None else parquet_texts(table, field, self.source, [group])
+
+
+def _has_bytes(table: pq.ParquetFile, column: ImageColumn, group: int) -> Iterator[bool]:
+    """For each row of a row group, whether it holds bytes; their count of nulls tells, where it was written."""
+    metadata = table.metadata.row_group(group)
+    if column.path is None:  # then a row without bytes has nothing else either
+        return repeat(True, metadata.num_rows)
+    chunks: list[Any] = [metadata.column(index) for index in range(metadata.num_columns)]
+    [chunk] = [chunk for chunk in chunks if chunk.path_in_schema == column.bytes]
+    nulls = chunk.statistics.null_count if chunk.is_stats_set and chunk.statistics.has_null_count else None
+    if nulls in (0, metadata.num_rows):
+        return repeat(nulls == 0, metadata.num_rows)
+    return _looked_at(table, column, group)
+
+
+def _looked_at(table: pq.ParquetFile, column: ImageColumn, group: int) -> Iterator[bool]:
+    batches = table.iter_batches(_FEW_ROWS, row_groups=[group], columns=[column.bytes], use_threads=False)
+    for batch in batches:
+        values: pa.Array = batch.column(0).flatten()[0]
+        yield from values.is_valid().to_pylist()
