@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 from collections.abc import Callable
@@ -10,18 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from lanit.errors import LanitError
-from pipeline.images import ImageError, decode_rgb, find_images, list_images
+from pipeline import images
+from pipeline.images import ImageError, decode_rgb, find_images, is_image_name, list_images
+from tests.image_builders import encoded, jpeg_segment, picture, png, tiff
 
 RED = (250, 10, 20)
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def test_modes_become_8_bit_rgb() -> None:
@@ -57,6 +52,63 @@ def test_greys_of_every_depth() -> None:
     assert not decode_rgb(encoded(Image.fromarray(constant), "TIFF")).any()
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_integer_greys_span_the_bits_that_they_take(bits: int) -> None:
+    """A 12-bit scan in a 16-bit file is not black."""
+    ramp = np.linspace(0, 2**bits - 1, 35).reshape(5, 7).round()
+    expected = np.rint(ramp * 255 / (2**bits - 1))
+    for array in (ramp.astype(np.uint16), ramp.astype(np.uint32), ramp.astype(np.int32)):
+        np.testing.assert_array_equal(decode_rgb(tiff(array))[..., 1], expected)
+    np.testing.assert_array_equal(decode_rgb(tiff(ramp.astype(np.uint16), t262=0))[..., 1], 255 - expected)
+    signed = (ramp - 2 ** (bits - 1)).astype(np.int16)  # negative values: from lowest to highest
+    assert np.abs(decode_rgb(tiff(signed))[..., 2] - expected).max() <= 1
+
+
+def test_values_that_are_no_numbers_do_not_spoil_the_others() -> None:
+    ramp = np.linspace(-3, 9, 20).reshape(4, 5).astype(np.float32)
+    odd = ramp.copy()
+    odd[1, 1], odd[1, 2], odd[1, 3] = np.nan, np.inf, -np.inf
+    expected = np.rint((ramp + 3) * 255 / 12)
+    expected[1, 1:4] = 0, 255, 0
+    np.testing.assert_allclose(decode_rgb(tiff(odd))[..., 0], expected, atol=1)
+    assert not decode_rgb(tiff(np.full((2, 3), np.nan, np.float32))).any()
+
+
+def test_16_bit_colours_keep_their_upper_bits() -> None:
+    colours = np.random.default_rng(0).integers(0, 65536, (6, 5, 3), dtype=np.uint16)
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    for data in (png(5, 6, 16, 2, lines), tiff(colours)):
+        assert np.abs(decode_rgb(data).astype(int) - colours / 257).max() <= 1
+
+
+def test_adobes_inverted_cmyk_is_turned_back() -> None:
+    """Without Adobe's marker the same numbers mean the opposite."""
+    inks = Image.fromarray(np.full((16, 16, 4), (200, 40, 10, 30), np.uint8), "CMYK")
+    expected = np.array([255 - min(255, ink + 30) for ink in (200, 40, 10)])
+    assert np.abs(decode_rgb(encoded(inks, "JPEG", quality=100))[8, 8].astype(int) - expected).max() <= 25
+    assert np.abs(decode_rgb(encoded(inks, "TIFF"))[8, 8].astype(int) - expected).max() <= 25
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(picture(), "PNG"),
+        encoded(picture("RGBA"), "PNG"),
+        encoded(picture("P"), "PNG", transparency=bytes(range(256))),
+        encoded(picture("CMYK"), "TIFF"),
+        tiff(np.random.default_rng(0).integers(-900, 3000, (44, 60), dtype=np.int16)),
+    ],
+    ids=["RGB", "RGBA", "P", "CMYK", "16-bit"],
+)
+def test_strips_make_the_same_picture(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = decode_rgb(data)
+    assert whole.shape == (44, 60, 3)
+    assert whole.flags.writeable
+    for pixels in (1, 60 * 7):
+        monkeypatch.setattr(images, "_STRIP_PIXELS", pixels)
+        np.testing.assert_array_equal(decode_rgb(data), whole)
+
+
 def test_transparency_is_laid_on_white() -> None:
     half = Image.new("RGBA", (4, 4), (*RED, 128))
     assert tuple(decode_rgb(encoded(half, "PNG"))[0, 0]) == (252, 132, 137)
@@ -77,6 +129,55 @@ def test_exif_rotation_is_applied() -> None:
     assert array.shape == (8, 4, 3)
     assert (array[:2] == 255).all()
     assert (array[2:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_turns_the_top_left_corner(kind: str, orientation: int) -> None:
+    """Where the first row and column of the file belong: table of tag 0x0112 in the EXIF standard."""
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    array = decode_rgb(encoded(Image.fromarray(stored), kind, exif=exif))
+    corner = {2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left")}
+    corner |= {6: ("top", "right"), 7: ("bottom", "right"), 8: ("bottom", "left")}
+    vertical, horizontal = corner.get(orientation, ("top", "left"))
+    rows = slice(0, 8) if vertical == "top" else slice(-8, None)
+    columns = slice(0, 8) if horizontal == "left" else slice(-8, None)
+    assert array.shape == ((32, 16, 3) if 5 <= orientation <= 8 else (16, 32, 3))
+    assert array[rows, columns].mean() > 240
+    assert array.astype(int).sum() < 3 * 64 * 255 * 1.3
+
+
+def test_damaged_exif_costs_at_most_the_rotation() -> None:
+    jpeg = encoded(picture(), "JPEG")
+    for block in (b"", b"MM\0*", b"II*\0\x08\0\0\0\xff\xff" + bytes(40), bytes(range(200))):
+        array = decode_rgb(jpeg[:2] + jpeg_segment(0xE1, b"Exif\0\0" + block) + jpeg[2:])
+        np.testing.assert_array_equal(array, decode_rgb(jpeg))
+    # a rotation that can be read counts, though the rest could not be written again
+    unwritable = b"MM\0*\0\0\0\x08\0\x02\x01\x12\0\3\0\0\0\1\0\6\0\0\x87\x69\0\2\0\0\0\4abcd\0\0\0\0"
+    array = decode_rgb(jpeg[:2] + jpeg_segment(0xE1, b"Exif\0\0" + unwritable) + jpeg[2:])
+    assert array.shape == (60, 44, 3)
+
+
+def test_heic_is_read_or_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from base64 import b85decode
+
+    from tests.hostile_contents import HEIC
+
+    assert is_image_name("IMG_0001.HEIC")
+    monkeypatch.setattr(images, "_formats", lambda: ("JPEG", "AVIF"))
+    with pytest.raises(ImageError, match=r"pip install 'lanit\[heic\]'"):
+        decode_rgb(b85decode(HEIC))
+    monkeypatch.undo()
+    pytest.importorskip("pillow_heif")
+    array = decode_rgb(b85decode(HEIC))
+    assert array.shape == (16, 16, 3)
+    assert np.abs(array[3, 3].astype(int) - (200, 30, 40)).max() < 30
+    assert array[12:].max() < 30
 
 
 def test_first_frame_of_an_animation() -> None:
