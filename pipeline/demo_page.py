@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from pipeline.charts import Chart, line_chart
-from pipeline.inspect_labels import LabelStatistics
+from pipeline.label_statistics import LabelStatistics
+from pipeline.pages import render_page
 from pipeline.sample_world.judge import Scores
 
 
@@ -81,40 +77,7 @@ class DemoResults:
     machine: str
 
 
-def data_uri(picture: np.ndarray) -> str:
-    """A uint8 RGB array (H, W, 3) as the address of a PNG picture within the page."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def whole(value: float) -> str:
-    """A count with a narrow space between thousands."""
-    return f"{value:,.0f}".replace(",", "\u202f")
-
-
-def score(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.0f}\u202f%"
-
-
-def plural(count: float, noun: str) -> str:
-    return f"{count:g} {noun}" if count == 1 else f"{count:g} {noun}s"
-
-
 def render(results: DemoResults) -> str:
     """The whole page as HTML; it loads nothing from anywhere and runs no script."""
-    assets = files("pipeline") / "assets"
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(data_uri=data_uri, whole=whole, score=score, percent=percent, plural=plural)
-    template = environment.from_string((assets / "demo.html").read_text(encoding="utf-8"))
-    return template.render(
-        r=results,
-        style=Markup((assets / "page.css").read_text(encoding="utf-8")),
-        charts=[(chart, Markup(line_chart(chart))) for chart in results.charts],
-    )
+    charts = [(chart, Markup(line_chart(chart))) for chart in results.charts]
+    return render_page("demo.html", {"r": results, "charts": charts})
