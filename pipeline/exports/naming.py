@@ -1,0 +1,84 @@
+"""Names of exported files and folders: valid on every system, unique, and with the suffix of what is in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.images import is_image_name
+
+_MAGIC = (
+    (rb"\xff\xd8\xff", "jpg"),
+    (rb"\x89PNG\r\n\x1a\n", "png"),
+    (rb"GIF8[79]a", "gif"),
+    (rb"RIFF.{4}WEBP", "webp"),
+    (rb"BM", "bmp"),
+    (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "tif"),
+    (rb"P[14]\s", "pbm"),
+    (rb"P[25]\s", "pgm"),
+    (rb"P[36]\s", "ppm"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "jp2"),
+    (rb".{4}ftypavi[fs]", "avif"),
+    (rb".{4}ftyp(hei[cmsx]|hev[cx]|mif1|msf1)", "heic"),
+    (rb".{128}DICM", "dcm"),
+)
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_LONGEST = 180  # bytes of a name, of the 255 that file systems take: tools add to them
+_SEPARATOR = "__"
+
+
+def suffix_of(data: bytes, path: str) -> str:
+    """Suffix, without the dot, for the format of ``data``; where that is unknown, that of ``path``, or "bin"."""
+    for pattern, suffix in _MAGIC:
+        if re.match(pattern, data, re.DOTALL):
+            return suffix
+    named = PurePosixPath(path).suffix[1:].lower()
+    return named if named.isascii() and named.isalnum() else "bin"
+
+
+def folder_names(names: Sequence[str], reserved: Sequence[str] = ()) -> tuple[str, ...]:
+    """A name of a folder for each of ``names``, those in ``reserved`` kept for others; equal in no case."""
+    taken = {name.casefold() for name in reserved}
+    made = []
+    for name in names:
+        safe = _FORBIDDEN.sub("_", name).strip(". ") or "_"
+        safe, number = _shortened(safe, ""), 1
+        while (made_name := safe if number == 1 else f"{safe}-{number}").casefold() in taken:
+            number += 1
+        taken.add(made_name.casefold())
+        made.append(made_name)
+    return tuple(made)
+
+
+class FileNames:
+    """Flat names for images that lie in a tree: ``a/b/1.jpg`` becomes ``a__b__1.jpg``.
+
+    An image whose name would meet another's, or does not tell its format, gets its image_id into the name as well.
+    """
+
+    def __init__(self, paths: pa.ChunkedArray) -> None:
+        """paths: of all the images to name, of one source or several."""
+        lowered = pc.utf8_lower(pc.replace_substring(paths, "/", _SEPARATOR))
+        counts = pc.value_counts(lowered)
+        twice = counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1))
+        self._twice = set(pc.struct_field(twice, "values").to_pylist())
+
+    def name(self, path: str, image_id: str, data: bytes | None) -> str:
+        """data: of the image, asked for its format where ``path`` has no suffix of an image."""
+        flat = path.replace("/", _SEPARATOR)
+        pure = PurePosixPath(flat)
+        known = is_image_name(flat)
+        stem, suffix = (pure.stem, pure.suffix) if known else (flat, f".{suffix_of(data or b'', '')}")
+        safe = _FORBIDDEN.sub("_", stem).strip(" ").lstrip(".")
+        if not known or safe != stem or len(safe.encode()) > _LONGEST or flat.lower() in self._twice:
+            return _shortened(safe, f"~{image_id}") + suffix
+        return safe + suffix
+
+
+def _shortened(name: str, end: str) -> str:
+    """``name`` cut to what leaves room for ``end``, whole characters only, and ``end``."""
+    return name.encode()[: _LONGEST - len(end)].decode(errors="ignore") + end

@@ -1,0 +1,68 @@
+"""Images packed into files of about one size, as tars and tables of images are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pipeline.exports.destination import flush_to_disk
+from pipeline.exports.selection import Advance, Chunk, Missing, Record, Selection, read_ahead
+from pipeline.store_images import StoreImages
+
+
+class Shard(Protocol):
+    """A file that is being filled."""
+
+    path: Path
+
+    def add(self, record: Record, data: bytes, embedding: np.ndarray | None) -> None:
+        """data: of the image, as it was found; embedding: float32 (k), where it goes along."""
+
+    def close(self) -> None:
+        """Complete the file."""
+
+
+def write_shards(
+    selection: Selection,
+    start: int,
+    files: int,
+    open_shard: Callable[[int], Shard],
+    *,
+    limit: int,
+    embeddings: bool,
+    advance: Advance,
+) -> Iterator[Chunk]:
+    """Write images into shard after shard, each of at most ``limit`` bytes of images, or of one image.
+
+    open_shard: makes the shard of a number. Memory holds a few images, whatever the size of a shard.
+    """
+    images = StoreImages(selection.store)
+    vectors = selection.embeddings(start) if embeddings else None
+    shard: Shard | None = None
+    size, missing = 0, list[Missing]()
+    for record, data in read_ahead(images, selection.records(start)):
+        embedding = next(vectors) if vectors is not None else None
+        if isinstance(data, Missing):
+            missing.append(data)
+        else:
+            if shard is not None and size + len(data) > limit:
+                yield _closed(shard, record.position, missing)
+                shard, size, missing, files = None, 0, [], files + 1
+            if shard is None:
+                shard = open_shard(files)
+            shard.add(record, data, embedding)
+            size += len(data)
+        advance(record.position + 1)
+    if shard is not None:
+        yield _closed(shard, len(selection), missing)
+    elif missing:
+        yield Chunk(len(selection), 0, tuple(missing))
+
+
+def _closed(shard: Shard, stop: int, missing: list[Missing]) -> Chunk:
+    shard.close()
+    flush_to_disk(shard.path)
+    return Chunk(stop, 1, tuple(missing))
