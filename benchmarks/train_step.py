@@ -17,9 +17,9 @@ from lanit.prompts import PromptLearner
 from lanit.steps import Batch, Guidance, Networks, Optimisers, StepPlan, fused_step, paper_step
 from pipeline import console
 from pipeline.clip_models import load_clip
+from pipeline.devices import pick_device
 from pipeline.prompt_sets import read_prompt_set
 from pipeline.train_options import options_from
-from pipeline.training_run import pick_device
 
 VARIANTS = (("paper", False), ("paper", True), ("fused", False), ("fused", True))
 

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import huggingface_hub.constants
 import open_clip
@@ -40,6 +40,9 @@ SAMPLE_FOLDER = Path(__file__).parent / "assets" / "sample-clip"
 CONFIG_NAME = "open_clip_config.json"
 _ELSEWHERE = "Give local weights (--clip FILE or FOLDER), or try --clip sample."
 _CONNECT_SECONDS = 5.0
+
+Precision = Literal["fp32", "bf16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class ClipModel:
 
     def encode_preprocessed(self, images: Tensor) -> Tensor:
         """Unit-norm embeddings, float32 (B×k), of images that :attr:`preprocessing` has passed, float32 (B×3×s×s)."""
-        features: Tensor = self.model.encode_image(images.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
+        dtype = DTYPES[self.fingerprint.precision]
+        features: Tensor = self.model.encode_image(images.to(dtype, memory_format=torch.channels_last))  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -98,13 +102,16 @@ class ClipModel:
         return list(dict.fromkeys(word for word in words if word not in self.vocabulary))
 
 
-def load_clip(spec: str, device: torch.device | str = "cpu", architecture: str | None = None) -> ClipModel:
-    """Load a CLIP in float32, frozen, in evaluation mode.
+def load_clip(
+    spec: str, device: torch.device | str = "cpu", architecture: str | None = None, precision: Precision = "fp32"
+) -> ClipModel:
+    """Load a CLIP, frozen, in evaluation mode.
 
     spec: ``sample``; a folder with ``open_clip_config.json`` and weights; a weights file (.pt, .pth, .bin,
         .safetensors); ``NAME`` or ``NAME/TAG`` of open_clip; ``hf-hub:org/name``.
     architecture: open_clip name for a weights file. Without it the configuration beside the file is used, else
         ViT-B-32. OpenAI's own archives are recognised; their weights saved otherwise need ViT-B-32-quickgelu.
+    precision: of the image tower's weights and arithmetic; the text tower is always in float32.
     Raises LanitError (UsageError for an unknown name) with what to type next. The network is used only for names
     and ``hf-hub:``, and not where HF_HUB_OFFLINE is set or the hub cannot be reached.
     """
@@ -118,9 +125,10 @@ def load_clip(spec: str, device: torch.device | str = "cpu", architecture: str |
         weights_sha256=weights_digest(model),
         preprocessing=preprocessing.to_json(),
         activation="quick_gelu" if source.config.get("quick_gelu") else "gelu",
-        precision="fp32",
+        precision=precision,
         embedding_dim=int(source.config["embed_dim"]),
     )
+    model.visual.to(DTYPES[precision])
     with _quiet():
         tokenizer = _tokenizer(source)
     return ClipModel(

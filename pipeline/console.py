@@ -9,8 +9,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
@@ -19,8 +20,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-Advance = Callable[[int, int], None]
-"""Called with (done, total), both counted from the start of the work."""
+
+class Advance(Protocol):
+    """Called with (done, total), both counted from the start of the work, and a remark on how it goes."""
+
+    def __call__(self, done: int, total: int, detail: str = "") -> None: ...
+
 
 _PIPE_WIDTH = 120  # columns where there is no terminal to ask; tables take only what they need
 _PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
@@ -78,6 +83,16 @@ def bar(share: float, width: int = 10) -> str:
     return full * filled + empty * (width - filled)
 
 
+def sparkline(counts: Sequence[int], mark: int | None = None) -> str:
+    """Counts as a row of bars, the highest as high as a line; ``mark``: where among them to draw a bound."""
+    levels, bound = ("▁▂▃▄▅▆▇█", "│") if _unicode(_console()) else (".:-=+*#@", "|")
+    most = max(counts, default=0)
+    bars = [levels[-(-count * len(levels) // most) - 1] if count else " " for count in counts]
+    if mark is not None:
+        bars.insert(mark, bound)
+    return "".join(bars)
+
+
 def percent(share: float | None) -> str:
     """A share as a percentage: "12.3 %", or "-" where there is none."""
     return "-" if share is None else f"{100 * share:.1f} %"
@@ -96,10 +111,10 @@ def progress(label: str, unit: str = "images") -> Iterator[Advance]:
         task = shown.add_task(label, total=None, count="")
         started: list[tuple[float, int]] = []
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: int, total: int, detail: str = "") -> None:
             if not started or done < started[0][1]:  # a second count, such as steps after images, starts anew
                 started[:] = [(time.monotonic(), done)]
-            count = f"{done:,}/{total:,} {_rate(*started[0], done, unit)}"
+            count = f"{done:,}/{total:,} {_rate(*started[0], done, unit)} {detail}".rstrip()
             shown.update(task, completed=done, total=max(total, 1), count=count)
 
         yield advance
@@ -109,7 +124,7 @@ def _plain_progress(label: str, unit: str) -> Advance:
     started: list[tuple[float, int]] = []
     last = [time.monotonic()]
 
-    def advance(done: int, total: int) -> None:
+    def advance(done: int, total: int, detail: str = "") -> None:
         now = time.monotonic()
         if not started or done < started[0][1]:
             started[:] = [(now, done)]
@@ -118,7 +133,8 @@ def _plain_progress(label: str, unit: str) -> Advance:
             since, first = started[0]
             per_second = (done - first) / (now - since) if now > since else 0.0
             left = f", {_clock((total - done) / per_second)} left" if per_second > 0 else ""
-            note(f"{label}: {done:,} of {total:,} {unit}{_rate(since, first, done, unit, ', ')}{left}")
+            rest = f"{left}; {detail}" if detail else left
+            note(f"{label}: {done:,} of {total:,} {unit}{_rate(since, first, done, unit, ', ')}{rest}")
 
     return advance
 

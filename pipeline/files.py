@@ -30,14 +30,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     An exception inside leaves ``path`` as it was and removes the temporary file.
     Raises LanitError where the disk refuses.
     """
+    with temporary_beside(path) as temporary:
+        yield temporary
+        publish(temporary, path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Flush ``temporary`` to disk and give it the name of ``path``, in the same folder."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``, for :func:`publish`; removed on leaving if it is still there.
+
+    Raises LanitError where the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise LanitError(f"cannot write {path}: {error.strerror or error}", _DISK_HINT) from error
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ from PIL import Image
 
 from lanit.errors import LanitError
 from pipeline.files import atomic_path
-from pipeline.images import decode_rgb
 from pipeline.store import Store
+from pipeline.store_images import StoreImages
 
 _CHUNK = 256
 
@@ -25,10 +24,7 @@ def open_image_cache(store: Store, size: int, progress: Callable[[int, int], Non
     Built where it is missing, or where the images it was made from are no longer the store's. An image keeps its
     middle square. Raises LanitError where a file is gone since it was embedded.
     """
-    table = store.ok_images()
-    files = [
-        Path(source) / path for source, path in zip(table["source"].to_pylist(), table["path"].to_pylist(), strict=True)
-    ]
+    images = StoreImages(store)
     key = hashlib.sha256()
     for column in store.images(["image_id", "sha256", "status"]).columns:
         key.update("\n".join(map(str, column.to_pylist())).encode())
@@ -36,7 +32,7 @@ def open_image_cache(store: Store, size: int, progress: Callable[[int, int], Non
     if not path.is_file():
         path.parent.mkdir(exist_ok=True)
         with atomic_path(path) as temporary:
-            _build(files, size, temporary, progress)
+            _build(images, size, temporary, progress)
         for old in path.parent.glob(f"images-{size}-*.npy"):
             if old != path:
                 old.unlink()
@@ -44,17 +40,17 @@ def open_image_cache(store: Store, size: int, progress: Callable[[int, int], Non
     return mapped
 
 
-def _build(files: list[Path], size: int, path: Path, progress: Callable[[int, int], None] | None) -> None:
-    shape = (len(files), 3, size, size)
+def _build(images: StoreImages, size: int, path: Path, progress: Callable[[int, int], None] | None) -> None:
+    shape = (len(images), 3, size, size)
     out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    done, remaining = 0, iter(files)
+    done = 0
     with ThreadPoolExecutor(4) as pool:
-        while chunk := list(islice(remaining, _CHUNK)):
-            for image in pool.map(lambda file: _load(file, size), chunk):
+        while chunk := range(done, min(done + _CHUNK, len(images))):
+            for image in pool.map(lambda row: _load(images, row, size), chunk):
                 out[done] = image.transpose(2, 0, 1)
                 done += 1
             if progress:
-                progress(done, len(files))
+                progress(done, len(images))
     out.flush()
 
 
@@ -69,8 +65,10 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
-def _load(file: Path, size: int) -> np.ndarray:
+def _load(images: StoreImages, row: int, size: int) -> np.ndarray:
     try:
-        return fit_square(decode_rgb(file), size)
+        return fit_square(images.decode(row), size)
     except (LanitError, OSError) as error:
-        raise LanitError(f"cannot read {file}, which the store names: {error}", "Run lanit embed again.") from error
+        raise LanitError(
+            f"cannot read {images.name(row)}, which the store names: {error}", "Run lanit embed again."
+        ) from error

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
 from lanit.errors import LanitError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = b"lanit"
 """Key of the JSON document in the key-value metadata of every Parquet file of the store."""
 
+Storage = Literal["float32", "float16"]
+"""Type of the embeddings on disk; they are float32 once read."""
+STORAGE_TYPES: dict[Storage, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
+
 ACTIVE_PREFIX = "label:"
 MARGIN_PREFIX = "margin:"
+HUMAN_PREFIX = "human:"
 _ANEW = "Write the store anew: lanit embed DIR --mode overwrite"
 
 
@@ -28,7 +33,7 @@ class Fingerprint:
     weights_sha256: over names, shapes, types and bytes of the state dict in sorted order, as loaded.
     preprocessing: :meth:`lanit.preprocessing.ClipPreprocessing.to_json`.
     activation: ``gelu`` or ``quick_gelu``; the same weights give other embeddings under the other.
-    precision: ``fp32``.
+    precision: of the image tower, ``fp32`` or ``bf16``; the text tower is always fp32.
     """
 
     architecture: str
@@ -58,27 +63,37 @@ class Fingerprint:
         """Names of the fields that differ."""
         return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
 
+    def same_model(self, other: Fingerprint) -> bool:
+        """Whether text embeddings of the one may be compared with image embeddings of the other: precision apart,
+        which the text tower does not share."""
+        return self.differences(other) in ([], ["precision"])
 
-def images_schema(embedding_dim: int) -> pa.Schema:
-    """A part of the images table: one row per image file found, in the order of (source, path)."""
+
+def images_schema(embedding_dim: int, storage: Storage = "float32") -> pa.Schema:
+    """A part of the images table: one row per image found, in the order of (source, offset, path)."""
     return pa.schema(
         [
             pa.field("image_id", pa.string(), nullable=False),
             pa.field("path", pa.string(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
+            pa.field("offset", pa.int64()),
+            pa.field("modified_ns", pa.int64()),
             pa.field("width", pa.int32()),
             pa.field("height", pa.int32()),
             pa.field("bytes", pa.int64()),
             pa.field("sha256", pa.string()),
             pa.field("status", pa.string(), nullable=False),
             pa.field("error_message", pa.string()),
-            pa.field("embedding", pa.list_(pa.float32(), embedding_dim)),
+            pa.field("embedding", pa.list_(STORAGE_TYPES[storage], embedding_dim)),
         ]
     )
 
 
-def labels_schema(domains: Sequence[str]) -> pa.Schema:
-    """A label revision: one row per image with status ok, in store order; two columns per domain."""
+def labels_schema(domains: Sequence[str], *, human: bool) -> pa.Schema:
+    """A label revision: one row per image with status ok, in store order; two columns per domain.
+
+    human: whether some labels were set by people; then a third column per domain says which.
+    """
     columns = [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
@@ -87,6 +102,8 @@ def labels_schema(domains: Sequence[str]) -> pa.Schema:
     for domain in domains:
         columns.append(pa.field(ACTIVE_PREFIX + domain, pa.bool_(), nullable=False))
         columns.append(pa.field(MARGIN_PREFIX + domain, pa.float32(), nullable=False))
+        if human:
+            columns.append(pa.field(HUMAN_PREFIX + domain, pa.bool_(), nullable=False))
     return pa.schema(columns)
 
 
@@ -111,17 +128,25 @@ class Part:
 
 
 @dataclass(frozen=True)
+class SourceEntry:
+    """An input of the store. source: absolute folder, tar or table, or a URL; image_column: of a table, if named."""
+
+    source: str
+    image_column: str | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """``store.json``: what the images table consists of. Its replacement is the only commit.
 
     clip_spec, clip_architecture: what ``load_clip`` was given, so that later commands need no ``--clip``.
-    sources: absolute folders.
     """
 
     fingerprint: Fingerprint
     clip_spec: str
     clip_architecture: str | None
-    sources: tuple[str, ...]
+    storage: Storage
+    sources: tuple[SourceEntry, ...]
     parts: tuple[Part, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -131,7 +156,8 @@ class Manifest:
             "clip_architecture": self.clip_architecture,
             "embedding_dim": self.fingerprint.embedding_dim,
             "fingerprint": self.fingerprint.to_json(),
-            "sources": list(self.sources),
+            "storage": self.storage,
+            "sources": [asdict(source) for source in self.sources],
             "parts": [asdict(part) for part in self.parts],
         }
 
@@ -148,8 +174,16 @@ class Manifest:
                 fingerprint=Fingerprint.from_json(value["fingerprint"]),
                 clip_spec=value["clip_spec"],
                 clip_architecture=value["clip_architecture"],
-                sources=tuple(value["sources"]),
+                storage=_storage(value["storage"], name),
+                sources=tuple(SourceEntry(entry["source"], entry["image_column"]) for entry in value["sources"]),
                 parts=tuple(Part(part["file"], part["rows"], part["ok"]) for part in value["parts"]),
             )
         except (KeyError, TypeError) as error:
             raise LanitError(f"{name} is damaged: it lacks {error}", _ANEW) from error
+
+
+def _storage(value: Any, name: str) -> Storage:
+    if value not in get_args(Storage):
+        raise LanitError(f"{name} has embeddings of an unknown type, {value}", _ANEW)
+    storage: Storage = value
+    return storage

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanit.errors import UsageError
 from lanit.labels import Rule, RuleKind
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip_models import DEFAULT_CLIP, ClipModel, Precision, load_clip
+from pipeline.devices import pick_device
+from pipeline.files import read_json
+from pipeline.schemas import Manifest
+from pipeline.store import MANIFEST_NAME
 
 if TYPE_CHECKING:
+    from pipeline.embed import EmbedOptions, EngineMaker
+    from pipeline.label_decisions import Decider
+    from pipeline.ray_cluster import Workforce
     from pipeline.store import Store
 
 DEFAULT_K = 2
@@ -40,6 +49,55 @@ def clip_of(store: Store, spec: str | None, architecture: str | None, device: st
         model = load_clip(spec or store.clip_spec, device, architecture)
     store.check_fingerprint(model.fingerprint)
     return model
+
+
+def clip_to_embed(
+    store: Path, spec: str | None, architecture: str | None, precision: Precision | None, device: str, *, anew: bool
+) -> ClipModel:
+    """The CLIP to embed with: as named, else the one that filled the store, unless that begins anew."""
+    path = store / MANIFEST_NAME
+    if not anew and path.exists():
+        stored = Manifest.from_json(read_json(path), str(path))
+        precision = precision or ("bf16" if stored.fingerprint.precision == "bf16" else "fp32")
+        if spec is None:
+            spec, architecture = stored.clip_spec, architecture or stored.clip_architecture
+    return load_clip(spec or DEFAULT_CLIP, pick_device(device), architecture, precision or "fp32")
+
+
+@contextlib.contextmanager
+def workforce_of(engine: str, address: str | None, actors: int | None, device: str) -> Iterator[Workforce | None]:
+    """The cluster of ``--engine ray --address --actors`` for as long as the block lasts; none for this machine alone.
+
+    Raises UsageError where the options contradict, LanitError where the cluster cannot be had.
+    """
+    if engine == "local":
+        if address is not None or actors is not None:
+            name = "--actors" if address is None else "--address"
+            raise UsageError(f"{name} is of a Ray cluster", "Add --engine ray.")
+        yield None
+        return
+    from pipeline.ray_cluster import workforce
+
+    with workforce(address, actors, device) as force:
+        yield force
+
+
+def engine_maker(force: Workforce | None, clip: ClipModel, options: EmbedOptions) -> EngineMaker | None:
+    """What embeds on a cluster; none for this machine alone."""
+    if force is None:
+        return None
+    from pipeline.ray_engine import ray_engine
+
+    return ray_engine(clip, options, force)
+
+
+def decider_of(force: Workforce | None, remark: Callable[[str], None]) -> Decider | None:
+    """What labels on a cluster; none for this machine alone. remark: called with what a person should know."""
+    if force is None:
+        return None
+    from pipeline.ray_label import ray_decider
+
+    return ray_decider(force, remark)
 
 
 def merge_settings(options: type[Any], texts: Sequence[str], named: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,53 +14,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.files import atomic_path, exclusive_lock, read_json
-from pipeline.schemas import (
-    ACTIVE_PREFIX,
-    MARGIN_PREFIX,
-    SCHEMA_VERSION,
-    Fingerprint,
-    Manifest,
-    images_schema,
-    labels_schema,
-    metadata_of,
-    with_metadata,
+from pipeline.files import exclusive_lock, publish, read_json, temporary_beside
+from pipeline.label_revisions import (
+    BLOCK_ROWS,
+    LabelBlock,
+    LabelRevision,
+    Labels,
+    RevisionFile,
+    RevisionHeader,
+    digest_of,
+    write_revision,
 )
+from pipeline.schemas import Fingerprint, Manifest, Part, Storage, images_schema, metadata_of
 
 if TYPE_CHECKING:
     from pipeline.prompt_sets import PromptSet
 
+__all__ = ["LabelRevision", "Store"]
+
 MANIFEST_NAME = "store.json"
 IMAGES_FOLDER = "images"
 LABELS_FOLDER = "labels"
-UNFINISHED_NAME = f"{IMAGES_FOLDER}/unfinished.json"
+UNFINISHED_NAME = f"{IMAGES_FOLDER}/unfinished.jsonl"
 _LABEL_WAIT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class LabelRevision:
-    """The labels of n images in N domains, as one file of the store holds them.
-
-    number: of the revision; parent: the revision it was made from, or none.
-    origin: ``label``, or ``train:<run> step <k>``. rule: ``{"kind": …, "value": …}``.
-    active: bool (n×N). margin: float32 (n×N), f_n − f_base. similarity_base: float32 (n), f_base.
-    image_ids, paths: arrays of n strings, in store order.
-    """
-
-    number: int
-    parent: int | None
-    origin: str
-    rule: dict[str, Any]
-    prompt_set: PromptSet
-    active: np.ndarray
-    margin: np.ndarray
-    similarity_base: np.ndarray
-    image_ids: np.ndarray
-    paths: np.ndarray
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return self.prompt_set.domains
 
 
 class Store:
@@ -86,7 +61,7 @@ class Store:
             raise LanitError(f"there is no store at {root}", hint)
         manifest = Manifest.from_json(read_json(path, f"{hint} --mode overwrite"), str(path))
         for part in manifest.parts:
-            check_part(root / part.file, part.rows, manifest.fingerprint, hint)
+            check_part(root / part.file, part.rows, manifest.fingerprint, manifest.storage, hint)
         return cls(root, manifest)
 
     @property
@@ -118,22 +93,44 @@ class Store:
 
     def images(self, columns: list[str] | None = None) -> pa.Table:
         """All rows of the images table, in store order; all columns unless some are named."""
-        schema = images_schema(self.embedding_dim)
+        schema = images_schema(self.embedding_dim, self.manifest.storage)
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
         tables = [_read(self.root / part.file, schema.names).cast(schema) for part in self.manifest.parts]
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def ok_images(self) -> pa.Table:
-        """image_id, path, source, width, height of the rows with status ok, in the order of :meth:`embeddings`."""
-        table = self.images(["image_id", "path", "source", "width", "height", "status"])
+        """image_id, path, source, offset, bytes, width, height of the rows with status ok, in the order of
+        :meth:`embeddings`."""
+        table = self.images(["image_id", "path", "source", "offset", "bytes", "width", "height", "status"])
         return table.filter(pc.equal(table["status"], "ok")).drop_columns(["status"])
+
+    def ok_parts(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Columns of the rows with status ok, part by part, in the order of :meth:`embeddings`."""
+        for part in self.manifest.parts:
+            yield self._ok_rows(part, columns)
+
+    def images_of(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Columns of some of the rows with status ok, numbered as :meth:`embeddings` does, in the order asked for.
+
+        Only the parts that hold them are read.
+        """
+        schema = images_schema(self.embedding_dim, self.manifest.storage)
+        found = [pa.schema([schema.field(name) for name in columns]).empty_table()]
+        places = [np.empty(0, np.int64)]
+        for part, wanted, inside in self._parts_of(rows):
+            found.append(self._ok_rows(part, columns).take(inside).cast(found[0].schema))
+            places.append(wanted)
+        return pa.concat_tables(found).take(np.argsort(np.concatenate(places)))
 
     def embedding_parts(self) -> Iterator[np.ndarray]:
         """The embeddings part by part, float32 (n_part×k), so that no more than one part need be in memory."""
         for part in self.manifest.parts:
-            column = _read(self.root / part.file, ["embedding"])["embedding"].combine_chunks()
-            yield column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.embedding_dim)
+            yield self._embeddings_in(part)
+
+    def labelled_part(self, part: Part) -> tuple[pa.Table, np.ndarray]:
+        """image_id and path of the rows of a part with status ok, and their embeddings, float32 (n×k). For threads."""
+        return self._ok_rows(part, ["image_id", "path"]), self._embeddings_in(part)
 
     def embeddings(self) -> np.ndarray:
         """Unit-norm embeddings of the rows with status ok: float32 (n×k), C-contiguous, in store order."""
@@ -144,9 +141,22 @@ class Store:
             start += len(block)
         return out
 
+    def embeddings_of(self, rows: np.ndarray) -> np.ndarray:
+        """Embeddings of some of the rows of :meth:`embeddings`, in the order asked for: float32 (len(rows)×k).
+
+        Only the parts that hold them are read.
+        """
+        out = np.empty((len(rows), self.embedding_dim), np.float32)
+        for part, wanted, inside in self._parts_of(rows):
+            out[wanted] = self._embeddings_in(part)[inside]
+        return out
+
     def check_fingerprint(self, fingerprint: Fingerprint, hint: str = "") -> None:
-        """Raise LanitError, naming both models, unless the store was filled by the model of ``fingerprint``."""
-        if fingerprint != self.fingerprint:
+        """Raise LanitError, naming both models, unless the store was filled by the model of ``fingerprint``.
+
+        In which precision its image tower worked does not matter here: see :meth:`Fingerprint.same_model`.
+        """
+        if not self.fingerprint.same_model(fingerprint):
             differences = ", ".join(self.fingerprint.differences(fingerprint))
             raise LanitError(
                 f"the store {self.root} holds embeddings of {self.fingerprint.describe()}, "
@@ -160,8 +170,8 @@ class Store:
         names = (re.fullmatch(r"r(\d{4,})\.parquet", file.name) for file in files)
         return sorted(int(name[1]) for name in names if name)
 
-    def labels(self, revision: int | None = None) -> LabelRevision:
-        """A label revision, the newest unless one is named.
+    def revision_file(self, revision: int | None = None) -> RevisionFile:
+        """A label revision, the newest unless one is named, of which no row has been read yet.
 
         It may predate the last ``lanit embed``: see :meth:`check_current`.
         Raises LanitError where there is none, or where it was made from another model's embeddings.
@@ -174,19 +184,25 @@ class Store:
             raise LanitError(
                 f"the store {self.root} has no label revision {number}", f"It has {', '.join(map(str, known))}."
             )
-        path = self._revision_path(number)
-        return _read_revision(path, number, self.fingerprint)
+        return RevisionFile.open(self._revision_path(number), number, self.fingerprint)
 
-    def is_current(self, revision: LabelRevision) -> bool:
+    def labels(self, revision: int | None = None) -> LabelRevision:
+        """The same as :meth:`revision_file`, whole in memory."""
+        return self.revision_file(revision).read()
+
+    def is_current(self, revision: Labels) -> bool:
         """Whether ``revision`` labels exactly the images that the store holds now, in the same order."""
-        ids = self.ok_images()["image_id"].to_numpy()
-        return len(ids) == len(revision.image_ids) and bool(np.array_equal(ids, revision.image_ids))
+        if revision.rows != self.ok:
+            return False
+        ids = pa.chunked_array([chunk for table in self.ok_parts(["image_id"]) for chunk in table["image_id"].chunks])
+        blocks = revision.blocks(keys=True)
+        return all(ids.slice(each.start, each.rows).equals(pa.chunked_array([each.image_ids])) for each in blocks)
 
-    def check_current(self, revision: LabelRevision) -> None:
+    def check_current(self, revision: Labels) -> None:
         """Raise LanitError unless row i of ``revision`` is row i of :meth:`embeddings`."""
         if not self.is_current(revision):
             raise LanitError(
-                f"label revision {revision.number} has {len(revision.image_ids)} images; "
+                f"label revision {revision.number} has {revision.rows} images; "
                 f"the store {self.root} now holds {self.ok}, or others",
                 "Run: lanit label --prompts FILE",
             )
@@ -211,26 +227,55 @@ class Store:
         shape = (images.num_rows, len(prompt_set.domains))
         if active.shape != shape or margin.shape != shape or similarity_base.shape != shape[:1]:
             raise LanitError(f"labels of shape {active.shape} do not fit {shape[0]} images and {shape[1]} domains")
-        table = _revision_table(images, active, margin, similarity_base, prompt_set)
-        metadata = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "labels",
-            "fingerprint": self.fingerprint.to_json(),
-            "parent": parent,
-            "origin": origin,
-            "rule": rule,
-            "prompt_set": prompt_set.to_json(),
-        }
-        with lock_store(self.root, _LABEL_WAIT_SECONDS):
-            known = self.revisions()
-            for earlier in reversed(known if origin.startswith("train:") else known[-1:]):
-                if _same_revision(self._revision_path(earlier), table, metadata):
+        digest = digest_of(self.parts_array(), active, margin, similarity_base)
+        header = RevisionHeader(self.fingerprint, prompt_set, rule, origin, parent, digest)
+        return self.write_labels(header, _blocks_of(images, active, margin, similarity_base))
+
+    def write_labels(self, header: RevisionHeader, blocks: Iterable[LabelBlock]) -> int:
+        """Write a label revision and return its number; ``blocks`` are the rows with status ok, in store order.
+
+        Atomic, safe among processes. Where the newest revision already has this header, its number is returned and
+        ``blocks`` are left alone; for an origin in training, where any revision has, as after a resumed run.
+        """
+        earlier = self._revision_of(header)
+        if earlier is not None:
+            return earlier
+        with temporary_beside(self.root / LABELS_FOLDER / "r.parquet") as temporary:
+            write_revision(temporary, header, blocks)
+            with lock_store(self.root, _LABEL_WAIT_SECONDS):
+                earlier = self._revision_of(header)
+                if earlier is not None:
                     return earlier
-            number = known[-1] + 1 if known else 1
-            with atomic_path(self._revision_path(number)) as temporary:
-                final = table.cast(with_metadata(table.schema, metadata | {"revision": number}))
-                pq.write_table(final, temporary, compression="zstd")
+                number = max(self.revisions(), default=0) + 1
+                publish(temporary, self._revision_path(number))
         return number
+
+    def parts_array(self) -> np.ndarray:
+        """The names of the parts, which are named by their content, as bytes: what embeddings are made of."""
+        return np.frombuffer("\n".join(part.file for part in self.manifest.parts).encode(), np.uint8)
+
+    def _revision_of(self, header: RevisionHeader) -> int | None:
+        known = self.revisions()
+        candidates = known if header.origin.startswith("train:") else known[-1:]
+        return next((number for number in reversed(candidates) if header.is_of(self._revision_path(number))), None)
+
+    def _parts_of(self, rows: np.ndarray) -> Iterator[tuple[Part, np.ndarray, np.ndarray]]:
+        """Parts that hold any of ``rows``; which of ``rows`` they hold, and as which of their rows with status ok."""
+        start = 0
+        for part in self.manifest.parts:
+            wanted = np.flatnonzero((rows >= start) & (rows < start + part.ok))
+            if len(wanted):
+                yield part, wanted, rows[wanted] - start
+            start += part.ok
+
+    def _ok_rows(self, part: Part, columns: list[str]) -> pa.Table:
+        table = _read(self.root / part.file, [*columns, "status"])
+        return table.filter(pc.equal(table["status"], "ok")).select(columns)
+
+    def _embeddings_in(self, part: Part) -> np.ndarray:
+        column = _read(self.root / part.file, ["embedding"])["embedding"].combine_chunks()
+        values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.embedding_dim)
+        return values.astype(np.float32, copy=False)
 
     def _revision_path(self, number: int) -> Path:
         return self.root / LABELS_FOLDER / f"r{number:04d}.parquet"
@@ -251,7 +296,8 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
         raise LanitError(f"cannot read {path}: {error}", hint) from error
 
 
-def check_part(path: Path, rows: int | None, fingerprint: Fingerprint, hint: str) -> None:
+def check_part(path: Path, rows: int | None, fingerprint: Fingerprint, storage: Storage, hint: str) -> None:
+    """Raise LanitError unless ``path`` is a whole part of ``rows`` rows of this model and this type."""
     try:
         footer = pq.ParquetFile(path)
     except FileNotFoundError as error:
@@ -263,66 +309,18 @@ def check_part(path: Path, rows: int | None, fingerprint: Fingerprint, hint: str
     made_by = Fingerprint.from_json(metadata_of(schema).get("fingerprint", {}))
     if (
         rows not in (None, found)
-        or not schema.equals(images_schema(fingerprint.embedding_dim))
+        or not schema.equals(images_schema(fingerprint.embedding_dim, storage))
         or made_by != fingerprint
     ):
         raise LanitError(f"{path} does not fit {MANIFEST_NAME} beside it", f"{hint} --mode overwrite")
 
 
-def _read_revision(path: Path, number: int, fingerprint: Fingerprint) -> LabelRevision:
-    from pipeline.prompt_sets import PromptSet
-
-    anew = "Run: lanit label --prompts FILE"
-    try:
-        table = pq.read_table(path, partitioning=None)
-        metadata = metadata_of(table.schema)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise LanitError(f"label revision {number} cannot be read ({error})", anew) from error
-    if metadata.get("kind") != "labels" or metadata.get("schema_version") != SCHEMA_VERSION:
-        raise LanitError(f"{path} is not a label revision of schema version {SCHEMA_VERSION}", anew)
-    made_by = Fingerprint.from_json(metadata["fingerprint"])
-    if made_by != fingerprint:
-        raise LanitError(
-            f"label revision {number} was made with {made_by.describe()}; the store now holds {fingerprint.describe()}",
-            anew,
-        )
-    prompt_set = PromptSet.from_json(metadata["prompt_set"])
-    return LabelRevision(
-        number=number,
-        parent=metadata["parent"],
-        origin=metadata["origin"],
-        rule=metadata["rule"],
-        prompt_set=prompt_set,
-        active=_matrix(table, ACTIVE_PREFIX, prompt_set.domains, np.dtype(bool)),
-        margin=_matrix(table, MARGIN_PREFIX, prompt_set.domains, np.dtype(np.float32)),
-        similarity_base=table["similarity_base"].to_numpy(),
-        image_ids=table["image_id"].to_numpy(),
-        paths=table["path"].to_numpy(),
-    )
-
-
-def _matrix(table: pa.Table, prefix: str, domains: tuple[str, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    out = np.empty((table.num_rows, len(domains)), dtype)
-    for position, domain in enumerate(domains):
-        out[:, position] = table[prefix + domain].to_numpy()
-    return out
-
-
-def _revision_table(
-    images: pa.Table, active: np.ndarray, margin: np.ndarray, similarity_base: np.ndarray, prompt_set: PromptSet
-) -> pa.Table:
-    columns = [images["image_id"], images["path"], pa.array(similarity_base.astype(np.float32))]
-    for position in range(len(prompt_set.domains)):
-        columns.append(pa.array(active[:, position].astype(bool)))
-        columns.append(pa.array(np.ascontiguousarray(margin[:, position], np.float32)))
-    return pa.table(columns, schema=labels_schema(prompt_set.domains))
-
-
-def _same_revision(path: Path, table: pa.Table, metadata: dict[str, Any]) -> bool:
-    try:
-        known = metadata_of(pq.read_schema(path))
-        known.pop("revision", None)
-        expected = metadata_of(with_metadata(table.schema, metadata))  # through JSON, as the stored one went
-        return known == expected and bool(pq.read_table(path, partitioning=None).equals(table))
-    except (OSError, ValueError, pa.ArrowException):
-        return False
+def _blocks_of(
+    images: pa.Table, active: np.ndarray, margin: np.ndarray, similarity_base: np.ndarray
+) -> Iterator[LabelBlock]:
+    for start in range(0, len(active), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        keys = images.slice(start, BLOCK_ROWS)
+        ids, paths = (keys[name].combine_chunks() for name in ("image_id", "path"))
+        none = np.empty((len(keys), 0), bool)
+        yield LabelBlock(start, len(keys), active[rows], margin[rows], similarity_base[rows], none, ids, paths)

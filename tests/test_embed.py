@@ -16,15 +16,22 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.embed
+import pipeline.embed_engine
 from lanit.errors import LanitError, UsageError
-from lanit.preprocessing import ClipPreprocessing
 from pipeline.clip_models import ClipModel, load_clip
-from pipeline.embed import EmbedReport, embed, prepare
-from pipeline.images import decode_rgb
+from pipeline.decode import decode_for_clip
+from pipeline.embed import EmbedOptions, EmbedReport
+from pipeline.embed import embed as embed_inputs
 from pipeline.store import Store
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos.tar"
+
+
+def embed(
+    source: Path | list[Path], store: Path, clip: ClipModel, *, progress: Any = None, engine: Any = None, **options: Any
+) -> EmbedReport:
+    inputs = source if isinstance(source, list) else [source]
+    return embed_inputs(inputs, store, clip, EmbedOptions(**options), progress=progress, engine=engine)
 
 
 def contents(store: Path) -> dict[str, bytes]:
@@ -38,6 +45,10 @@ def contents(store: Path) -> dict[str, bytes]:
 def statuses(store: Path) -> dict[str, str | None]:
     table = Store.open(store).images(["path", "error_message"])
     return dict(zip(table["path"].to_pylist(), table["error_message"].to_pylist(), strict=True))
+
+
+def sources(store: Store) -> list[str]:
+    return [entry.source for entry in store.manifest.sources]
 
 
 def adds_up(report: EmbedReport) -> bool:
@@ -119,16 +130,9 @@ def test_embeddings_are_those_of_the_model_in_path_order(
     embed(folder, tmp_path / "store", tiny_clip, batch_size=3, workers=3)
     store = Store.open(tmp_path / "store")
     for path, embedding in zip(store.ok_images()["path"].to_pylist(), store.embeddings(), strict=True):
-        image = torch.from_numpy(decode_rgb(folder / path)).permute(2, 0, 1)[None] / 127.5 - 1
-        expected = tiny_clip.encode_images(image)[0].numpy()
+        decoded = decode_for_clip((folder / path).read_bytes(), tiny_clip.preprocessing)
+        expected = tiny_clip.encode_preprocessed(tiny_clip.preprocessing.normalise(decoded.pixels[None]))[0].numpy()
         np.testing.assert_allclose(embedding, expected, atol=1e-5)
-
-
-def test_one_colour_at_a_time_changes_nothing() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (77, 50, 3), dtype=np.uint8)
-    preprocessing = ClipPreprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
-    whole = preprocessing(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1)[0]
-    assert torch.equal(prepare(image, preprocessing), whole)
 
 
 def test_workers_and_a_second_run_give_the_same_bytes(
@@ -166,7 +170,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     clip, model = counting(tiny_clip, limit=4)
     with pytest.raises(KeyboardInterrupt):
         embed(folder, root, clip, batch_size=2, part_rows=3, mode=mode)
-    assert (root / "images" / "unfinished.json").exists()
+    assert (root / "images" / "unfinished.jsonl").exists()
     for name, data in before.items():
         assert (root / name).read_bytes() == data, "the old store stays whole"
     if not earlier_store:
@@ -222,13 +226,13 @@ def test_two_folders_in_one_store(make_images: Callable[..., Path], tiny_clip: C
     report = embed(second, root, tiny_clip, part_rows=2)
     assert (report.found, report.ok, report.kept, report.stored) == (3, 3, 5, 7)
     store = Store.open(root)
-    assert store.manifest.sources == (str(first), str(second))
+    assert sources(store) == [str(first), str(second)]
     assert store.images(["source"])["source"].to_pylist() == [str(first)] * 5 + [str(second)] * 3
     first.rename(tmp_path / "third")
     clip, model = counting(tiny_clip)
     report = embed(tmp_path / "third", root, clip, part_rows=2)
     assert (report.skipped, report.failed, report.dropped, report.kept, model.seen) == (4, 1, 5, 3, 0)
-    assert Store.open(root).manifest.sources == (str(second), str(tmp_path / "third"))
+    assert sources(Store.open(root)) == [str(second), str(tmp_path / "third")]
     report = embed(second, root, tiny_clip, mode="overwrite")
     assert (report.ok, report.kept, report.stored) == (3, 0, 3)
 
@@ -272,7 +276,7 @@ def test_bad_folders_and_options(tiny_clip: ClipModel, tmp_path: Path) -> None:
     for source, message in [
         ("missing", "there is no folder"),
         ("empty", "only 1 other files"),
-        ("empty/readme.txt", "not a"),
+        ("empty/readme.txt", "is a file, but"),
     ]:
         with pytest.raises(LanitError, match=message) as caught:
             embed(tmp_path / source, tmp_path / "store", tiny_clip)
@@ -311,24 +315,28 @@ def test_embeddings_that_are_not_finite_fail(
     assert np.isfinite(Store.open(tmp_path / "store").embeddings()).all()
 
 
-def test_memory_stays_flat(
+def test_no_more_images_are_decoded_ahead_than_two_batches_and_a_few(
     make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """No more images are decoded ahead of the model than two batches and a few."""
     decoded, ahead = [0], [0]
-    real = pipeline.embed.prepare
+    real = pipeline.embed_engine.decode_for_clip
 
-    def prepared(image: np.ndarray, preprocessing: ClipPreprocessing) -> torch.Tensor:
+    def decode(*arguments: Any) -> Any:
         decoded[0] += 1
         ahead[0] = max(ahead[0], decoded[0] - model.seen)
-        return real(image, preprocessing)
+        return real(*arguments)
 
-    monkeypatch.setattr(pipeline.embed, "prepare", prepared)
+    monkeypatch.setattr(pipeline.embed_engine, "decode_for_clip", decode)
     clip, model = counting(tiny_clip)
     calls: list[tuple[int, int]] = []
-    embed(make_images(60), tmp_path / "store", clip, batch_size=2, progress=lambda *call: calls.append(call))
-    assert ahead[0] <= 2 * 2 + 8 + 2
-    assert calls == [(number, 60) for number in range(1, 61)]
+    embed(
+        make_images(60), tmp_path / "store", clip, batch_size=2, part_rows=7, workers=2,
+        progress=lambda done, total, _: calls.append((done, total)),
+    )  # fmt: skip
+    assert decoded[0] == 60
+    assert 2 * 2 < ahead[0] <= 2 * 2 + 8 + 2 + 1
+    assert calls == sorted(calls)
+    assert calls[-1] == (60, 60)
 
 
 @pytest.mark.skipif(not PHOTOS.exists(), reason="needs ../shared/data/photos.tar beside the repository")

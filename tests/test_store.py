@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.embed import embed
+from pipeline.embed import EmbedOptions, embed
 from pipeline.files import atomic_path, exclusive_lock, read_json, write_bytes, write_json
 from pipeline.prompt_sets import PromptSet
 from pipeline.schemas import metadata_of
@@ -25,7 +25,7 @@ PROMPTS = PromptSet(("smiling", "black hair", "größe.3"), ("a face with {}.",)
 
 @pytest.fixture
 def store(make_images: Callable[..., Path], tiny_clip: Any, tmp_path: Path) -> Store:
-    embed(make_images(7), tmp_path / "store", tiny_clip, part_rows=3)
+    embed([make_images(7)], tmp_path / "store", tiny_clip, EmbedOptions(part_rows=3))
     return Store.open(tmp_path / "store")
 
 
@@ -59,7 +59,7 @@ def test_revisions_round_trip_side_by_side(store: Store) -> None:
     newest = store.labels()
     assert (newest.number, newest.parent, newest.origin) == (2, 1, "train:runs/a step 40")
     assert newest.rule == {"kind": "adaptive", "value": 0.0}
-    assert metadata_of(pq.read_schema(store.root / "labels" / "r0002.parquet"))["revision"] == 2
+    assert metadata_of(pq.read_schema(store.root / "labels" / "r0002.parquet"))["parent"] == 1
 
 
 def test_saying_the_same_twice_writes_once(store: Store) -> None:
@@ -84,7 +84,7 @@ def test_a_revision_older_than_the_images_is_told(
     store: Store, make_images: Callable[..., Path], tiny_clip: Any
 ) -> None:
     add(store)
-    embed(make_images(9), store.root, tiny_clip, part_rows=3)
+    embed([make_images(9)], store.root, tiny_clip, EmbedOptions(part_rows=3))
     changed = Store.open(store.root)
     assert not changed.is_current(changed.labels())
     with pytest.raises(LanitError, match=r"revision 1 has 7 images; .* holds 9"):
@@ -97,7 +97,7 @@ def test_labels_of_another_model_are_refused(
     from pipeline.clip_models import load_clip
 
     add(store)
-    embed(make_images(7), store.root, load_clip(str(make_clip(seed=9))), mode="overwrite")
+    embed([make_images(7)], store.root, load_clip(str(make_clip(seed=9))), EmbedOptions(mode="overwrite"))
     changed = Store.open(store.root)
     with pytest.raises(LanitError, match="revision 1 was made with custom-") as caught:
         changed.labels()

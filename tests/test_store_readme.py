@@ -27,7 +27,7 @@ def table(heading: str) -> list[list[str]]:
     ("heading", "schema"),
     [
         ("images/part-NNNNN-XXXXXXXX.parquet", images_schema(512)),
-        ("labels/rNNNN.parquet", labels_schema(["<domain>"])),
+        ("labels/rNNNN.parquet", labels_schema(["<domain>"], human=True)),
     ],
 )
 def test_columns(heading: str, schema: object) -> None:
@@ -42,7 +42,7 @@ def test_columns(heading: str, schema: object) -> None:
 def test_fingerprint_and_manifest_keys() -> None:
     fingerprint = Fingerprint("a", "b", {}, "gelu", "fp32", 4)
     assert [row[0] for row in table("The fingerprint")] == [field.name for field in fields(Fingerprint)]
-    manifest = Manifest(fingerprint, "sample", None, (), ()).to_json()
+    manifest = Manifest(fingerprint, "sample", None, "float32", (), ()).to_json()
     assert [row[0] for row in table("store.json")] == list(manifest)
 
 

@@ -1,0 +1,150 @@
+"""The scratch catalogue: what was found against what is known, in the order of the table, off the heap."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.catalogue import Catalogue
+from pipeline.inputs.places import Place
+
+
+class Listed:
+    """An input that lists what it is given."""
+
+    image_column = None
+    ignored = 0
+
+    def __init__(self, source: str, places: Iterator[Place] | list[Place]) -> None:
+        self.source, self._places = source, places
+        self.warnings: list[str] = []
+
+    def places(self) -> Iterator[Place]:
+        yield from self._places
+
+    def read(self, path: str, offset: int | None, size: int | None) -> bytes:
+        raise NotImplementedError
+
+    def exists(self) -> bool:
+        return True
+
+
+def part(
+    folder: Path, name: str, rows: list[tuple[str, str, int | None, int | None, int | None, str | None, str]]
+) -> Path:
+    names = ["source", "path", "offset", "modified_ns", "bytes", "sha256", "status"]
+    types = [pa.string(), pa.string(), pa.int64(), pa.int64(), pa.int64(), pa.string(), pa.string()]
+    columns = [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(types)]
+    pq.write_table(pa.table(columns, names=names), folder / name)
+    return folder / name
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
+    made = Catalogue(tmp_path / "images" / "catalogue.sqlite")
+    yield made
+    made.close()
+    assert not (tmp_path / "images" / "catalogue.sqlite").exists()
+
+
+def test_rows_come_by_source_then_offset_then_path(catalogue: Catalogue) -> None:
+    catalogue.find(Listed("/b", [Place("/b", name) for name in ("ä", "z", "a b", "\n", "Z")]))
+    catalogue.find(Listed("/a.tar", [Place("/a.tar", "x", 900), Place("/a.tar", "y", 100), Place("/a.tar", "w", 500)]))
+    catalogue.ready()
+    planned = [(row.place.source, row.place.path) for row in catalogue.plan([])]
+    assert planned[:3] == [("/a.tar", "y"), ("/a.tar", "w"), ("/a.tar", "x")]
+    assert planned[3:] == [("/b", name) for name in ("\n", "Z", "a b", "z", "ä")]
+    assert catalogue.count([]) == 8
+
+
+def test_a_file_named_twice_is_one_image_and_a_member_named_twice_are_two(catalogue: Catalogue) -> None:
+    assert catalogue.find(Listed("/f", [Place("/f", "a"), Place("/f", "a")])) == (1, 1)
+    assert catalogue.find(Listed("/t.tar", [Place("/t.tar", "a", 512), Place("/t.tar", "a", 2048)])) == (2, 1)
+    catalogue.ready()
+    assert [row.place.path for row in catalogue.plan([])] == ["a", "a", "a#2048"]
+
+
+def test_unchanged_means_same_size_time_and_place(catalogue: Catalogue, tmp_path: Path) -> None:
+    known = [
+        ("/f", "same", None, 5, 10, "s1", "ok"),
+        ("/f", "longer", None, 5, 10, "s2", "ok"),
+        ("/f", "touched", None, 5, 10, "s3", "ok"),
+        ("/f", "timeless", None, None, 10, "s4", "ok"),
+        ("/f", "failed", None, 5, 10, None, "failed"),
+        ("/f", "gone", None, 5, 10, "s5", "ok"),
+    ]
+    catalogue.learn("p0", part(tmp_path, "p0", known), committed=True)
+    found = [
+        ("same", 10, 5),
+        ("longer", 11, 5),
+        ("touched", 10, 6),
+        ("timeless", 10, None),
+        ("failed", 10, 5),
+        ("new", 1, 1),
+    ]
+    catalogue.find(Listed("/f", [Place("/f", path, None, size, time) for path, size, time in found]))
+    catalogue.ready()
+    rows = {row.place.path: row for row in catalogue.plan([])}
+    assert {path for path, row in rows.items() if row.unchanged} == {"same", "failed"}
+    assert rows["new"].known is None
+    assert rows["touched"].known is not None
+    assert not rows["failed"].known.ok  # type: ignore[union-attr]
+    assert catalogue.dropped([]) == 1
+
+
+def test_content_is_known_of_the_store_but_not_of_an_unfinished_run(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.learn("p0", part(tmp_path, "p0", [("/f", "a", None, 1, 1, "in store", "ok")]), committed=True)
+    catalogue.learn("p1", part(tmp_path, "p1", [("/f", "b", None, 1, 1, "in journal", "ok")]), committed=False)
+    catalogue.find(Listed("/f", [Place("/f", "b", None, 1, 1)]))
+    catalogue.ready()
+    assert catalogue.by_content("in store") is not None
+    assert catalogue.by_content("in journal") is None
+    (row,) = catalogue.plan([])
+    assert row.unchanged
+    assert catalogue.dropped([]) == 1  # "a", which only the store knows
+
+
+def test_rows_of_other_inputs_are_kept_as_the_store_has_them(catalogue: Catalogue, tmp_path: Path) -> None:
+    rows = [("/other", "x", None, 1, 1, "s", "ok"), ("/vanished", "y", None, 1, 1, "t", "ok")]
+    catalogue.learn("p0", part(tmp_path, "p0", rows), committed=True)
+    catalogue.find(Listed("/f", [Place("/f", "b")]))
+    catalogue.ready()
+    planned = list(catalogue.plan(["/other"]))
+    assert [(row.place.source, row.kept) for row in planned] == [("/f", False), ("/other", True)]
+    assert catalogue.count(["/other"]) == 2
+    assert catalogue.dropped(["/other"]) == 1
+
+
+def test_memory_does_not_grow_with_the_rows(catalogue: Catalogue) -> None:
+    def places(count: int) -> Iterator[Place]:
+        return (Place("/f", f"folder/{number:09d}.jpg", None, number, number) for number in range(count))
+
+    catalogue.find(Listed("/f", places(20_000)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    catalogue.find(Listed("/g", places(200_000)))
+    catalogue.ready()
+    assert sum(1 for _ in catalogue.plan([])) == 220_000
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < 200_000 * 80, "a Python string and tuple for each row would take more"
+
+
+def test_a_plan_can_be_sent_to_another_process_and_gone_through_twice(catalogue: Catalogue, tmp_path: Path) -> None:
+    digests = ["00" * 31 + "01", "7f" * 15 + "00" * 17, "7f" * 32, "ff" * 32]
+    rows = [("/f", f"{number}", None, 1, 1, digest, "ok") for number, digest in enumerate(reversed(digests))]
+    catalogue.learn("p0", part(tmp_path, "p0", [*rows, ("/f", "bad", None, 1, 1, None, "failed")]), committed=True)
+    catalogue.find(Listed("/f", [Place("/f", name, None, 1, 1) for name in ("0", "new", "3")]))
+    catalogue.ready()
+    plan = catalogue.plan(["/kept"])
+    sent = pickle.loads(pickle.dumps(plan))
+    assert [row.place.path for row in plan] == ["0", "3", "new"]
+    assert list(sent) == list(plan)
+    contents = plan.contents()
+    assert contents.dtype == np.dtype("S16")
+    assert [bytes(digest).ljust(16, b"\0").hex() for digest in contents] == [digest[:32] for digest in digests]
