@@ -38,7 +38,7 @@ def _one_line_errors(ctx: Any) -> Iterator[None]:
         command = " ".join(["lanit", *filter(None, [ctx.invoked_subcommand])])
         _fail(f"{message}. Try: {command} --help", error.exit_code, error)
     except KeyboardInterrupt as error:
-        goal = " to continue" if ctx.invoked_subcommand in ("embed", "train") else ""
+        goal = " to continue" if ctx.invoked_subcommand in ("embed", "train", "export") else ""
         _fail(f"interrupted; run the same command again{goal}", 130, error)
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of a pipe went away: Typer ends quietly
@@ -78,8 +78,13 @@ ClipOption = Annotated[str | None, typer.Option("--clip", help="CLIP to use, if 
 ArchOption = Annotated[str | None, typer.Option("--clip-arch", help="open_clip architecture of a --clip weights file.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto is CUDA where there is a GPU.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+EngineOption = Annotated[Literal["local", "ray"], typer.Option(help="Work here, or on a Ray cluster.")]
+AddressOption = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster, or auto.  [default: auto, else a new one]")
+]
+ActorsOption = Annotated[int | None, typer.Option(min=1, help="Ray processes.  [default: one a GPU, else one a node]")]
 RevisionOption = Annotated[int | None, typer.Option(help="Label revision; the newest by default.")]
-RuleName = Literal["adaptive", "top-k", "fixed", "argmax"]
+RuleName = Literal["adaptive", "top-k", "fixed", "argmax", "given"]
 DEFAULT_STORE = Path("manifests")
 DEFAULT_CLIP = "ViT-B-32/openai"
 
@@ -116,40 +121,76 @@ def _lanit(
         typer.echo(ctx.get_help())
 
 
-@app.command(short_help="Embed a folder of images with CLIP.")
+@app.command(short_help="Embed images with CLIP: folders, tars, tables, URLs.")
 def embed(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images, read with all its subfolders.")],
-    clip: Annotated[str, typer.Option(help="sample, NAME/TAG, weights file, folder, hf-hub:ORG/NAME.")] = DEFAULT_CLIP,
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Folders, .tar, .parquet, .csv, .jsonl, or URLs of them.")
+    ],
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="sample, NAME/TAG, weights file, folder, hf-hub:ORG/NAME.  [default: the store's, else "
+            f"{DEFAULT_CLIP}]"
+        ),
+    ] = None,
     clip_arch: ArchOption = None,
     mode: Annotated[Literal["resume", "overwrite"], typer.Option(help="Keep what is there, or start anew.")] = "resume",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try images again that failed before.")] = False,
+    max_failures: Annotated[int | None, typer.Option(min=0, help="Stop where more images fail.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images.  [default: 178956970]")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Of a table with several columns of images.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 64,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode.  [default: one a processor]")] = None,
+    decode: Annotated[
+        Literal["cpu", "gpu"], typer.Option(help="Where; gpu: JPEG by nvJPEG, with --device cuda.")
+    ] = "cpu",
+    precision: Annotated[
+        Literal["fp32", "bf16"] | None, typer.Option(help="Of CLIP's image tower.  [default: the store's, else fp32]")
+    ] = None,
+    storage: Annotated[
+        Literal["float32", "float16"] | None,
+        typer.Option(help="Of embeddings on disk.  [default: the store's, else float32]"),
+    ] = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    actors: ActorsOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed every image of a folder with CLIP, into a store of Parquet files and a FAISS index.
+    """Embed every image of the inputs with CLIP, into a store of Parquet files and a FAISS index.
 
-    Running it again embeds what is new or changed. An image that does not decode is kept as a row with its error.
+    Running it again goes on where it was interrupted and embeds what is new or changed; moved files are recognised.
+    An image that does not decode is kept as a row with its error. Tars may be named by a pattern in quotes, tables hold
+    paths of images or images themselves.
 
     \b
     Example:
       lanit embed photos/
       lanit embed faces/ --clip sample --store faces-store
+      lanit embed "shards/{00000..00099}.tar" scans.parquet s3://bucket/photos/ --workers 16
+      lanit embed s3://bucket/photos/ --engine ray --address auto
     """
+
     from pipeline import console
-    from pipeline.images import list_some_images
+    from pipeline.inputs.opening import open_inputs
 
-    found = len(list_some_images(source).paths)  # a mistyped or empty folder should not wait for a model to load
-    from pipeline.clip_models import load_clip
-    from pipeline.embed import embed as embed_folder
+    open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
+    from pipeline.embed import EmbedOptions
+    from pipeline.embed import embed as embed_inputs
+    from pipeline.images import MAX_PIXELS
     from pipeline.report_tables import show_embed
-    from pipeline.training_run import pick_device
+    from pipeline.settings import clip_to_embed, engine_maker, workforce_of
 
-    model = load_clip(clip, pick_device(device), clip_arch)
-    console.note(f"{found:,} images in {source}; CLIP {model.spec} on {model.device}; store {store}")
-    with console.progress("embedding") as advance:
-        report = embed_folder(source, store, model, batch_size=batch_size, workers=workers, mode=mode, progress=advance)
+    options = EmbedOptions(
+        batch_size, workers, mode, retry_failed, max_failures, max_pixels or MAX_PIXELS, storage, image_column, decode
+    )
+    with workforce_of(engine, address, actors, device) as force:
+        model = clip_to_embed(store, clip, clip_arch, precision, "cpu" if force else device, anew=mode == "overwrite")
+        console.note(f"CLIP {model.spec} in {model.fingerprint.precision} on {force or model.device}; store {store}")
+        with console.progress("embedding") as advance:
+            make = engine_maker(force, model, options)
+            report = embed_inputs(inputs, store, model, options, progress=advance, engine=make)
     for warning in report.warnings:
         console.warn(warning)
     if as_json:
@@ -160,11 +201,26 @@ def embed(
 
 @app.command(short_help="Label the images by a list of phrases.")
 def label(
-    prompts: Annotated[str, typer.Option(metavar="FILE|NAME", help="Prompt file, or a set such as celeba-hq-10.")],
+    prompts: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="Prompt file, or a set such as celeba-hq-10.")
+    ] = None,
     noun: Annotated[str | None, typer.Option(help="What the images show, such as face: gives nine templates.")] = None,
-    rule: Annotated[RuleName, typer.Option(help="How similarities become labels.")] = "adaptive",
+    rule: Annotated[RuleName | None, typer.Option(help="How similarities become labels.  [default: adaptive]")] = None,
     k: Annotated[int | None, typer.Option(help="Labels per image, for --rule top-k.  [default: 2]")] = None,
     threshold: Annotated[float | None, typer.Option(help="Cosine, for --rule fixed.  [default: 0.25]")] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE|folders", help="Labels by people, which replace CLIP's: CSV or Parquet.")
+    ] = None,
+    from_folders: Annotated[
+        bool, typer.Option("--from-folders", help="No prompts: label images by the folders they lie in.")
+    ] = False,
+    from_table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="No prompts: label images by a CSV or Parquet of 0 and 1.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and write nothing.")] = False,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    actors: ActorsOption = None,
     clip: ClipOption = None,
     clip_arch: ArchOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -173,28 +229,37 @@ def label(
     """Label the embedded images by a list of phrases, as a new label revision.
 
     A prompt file has one phrase a line; '#' starts a comment; 'noun: face', 'template: a face with {}.' and
-    'base: a face.' say how phrases become sentences. The adaptive rule labels an image with a phrase where naming it
-    describes the image better than not naming it. Nothing is embedded again.
+    'base: a face.' say how phrases become sentences; 'smiling | offset=0.01' raises the bar of a phrase. The adaptive
+    rule labels an image with a phrase where naming it describes the image better than not naming it. A table of labels
+    has a column path or image_id, and for each phrase a column of 1, 0 or nothing. Nothing is embedded again.
 
     \b
     Example:
       lanit label --prompts prompts.txt --noun face
-      lanit label --prompts celeba-hq-10
+      lanit label --prompts better.txt --dry-run
       lanit label --prompts prompts.txt --rule top-k --k 3
+      lanit label --prompts prompts.txt --labels checked.csv
+      lanit label --from-folders
     """
     from pipeline import console
+    from pipeline.label_sources import check_sources, label_source
     from pipeline.prompt_sets import read_prompt_set
 
-    prompt_set = read_prompt_set(prompts, noun)
+    check_sources(prompts, labels, from_folders, from_table, rule)
+    prompt_set = read_prompt_set(prompts, noun) if prompts is not None else None
     opened = _open_store(store)
     from pipeline.label import label as label_store
     from pipeline.report_tables import show_label, warn_of_words
-    from pipeline.settings import clip_of, make_rule
+    from pipeline.settings import clip_of, decider_of, make_rule, workforce_of
 
-    chosen = make_rule(rule, k, threshold)
+    source = label_source(opened, prompt_set, noun=noun, labels=labels, from_table=from_table)
+    chosen = make_rule(rule or source.rule, k, threshold)
     model = clip_of(opened, clip, clip_arch)
-    with console.progress("labelling") as advance:
-        report = label_store(opened, model, prompt_set, chosen, advance)
+    with workforce_of(engine, address, actors, "cpu") as force, console.progress("labelling") as advance:
+        decide = decider_of(force, console.warn)
+        report = label_store(
+            opened, model, source.prompts, chosen, advance, given=source.given, dry_run=dry_run, decide=decide
+        )
     warn_of_words(report.unknown_words)
     if as_json:
         console.print_json(report.to_json())
@@ -206,33 +271,275 @@ def label(
 def inspect(
     revision: RevisionOption = None,
     truth: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet: column path (or image_id), one of 0/1 per domain.")
+        str | None,
+        typer.Option(
+            metavar="FILE|folders", help="CSV or Parquet: column path or image_id, one of 0/1 per domain; or folders."
+        ),
+    ] = None,
+    rules: Annotated[
+        str | None, typer.Option(help="Rules to set side by side, such as adaptive,top-2,fixed=0.25.")
+    ] = None,
+    compare: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="A B", help="Two revisions: which labels flipped, on what images.")
+    ] = None,
+    flips: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="With --compare: write every flip as CSV.")
+    ] = None,
+    augment: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Count labels that flip when N images are mirrored and cropped.")
+    ] = 0,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Count near-duplicates and leakage.")] = False,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Exit with 1 below it: coverage, labels, smallest; with --truth f1, micro-f1, precision, recall, ap.",
+        ),
     ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(help="Ambiguous below this |margin|.  [default: 0.1 of the margins' standard deviation]"),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="PAGE", help="Also write a page: figures, charts, and images to look at.")
+    ] = None,
+    seed: SeedOption = 0,
+    clip: ClipOption = None,
+    clip_arch: ArchOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Report on a label revision: shares, margins, coverage, prompts that never or always fire; scores given truth.
+    """Report on a label revision: shares, margins, coverage, what goes together; warnings with the next thing to try.
+
+    With --truth also scores, and what is mistaken for what. With folders, the folder that an image lies in names its
+    domain.
 
     \b
     Example:
       lanit inspect-labels
       lanit inspect-labels --revision 1 --truth faces/truth.csv --json
+      lanit inspect-labels --rules adaptive,top-2,fixed=0.25 --truth folders
+      lanit inspect-labels --compare 1 2 --csv flips.csv
+      lanit inspect-labels --html labels.html
+      lanit inspect-labels --fail-under coverage=0.9 --fail-under smallest=100
     """
     from pipeline import console
-    from pipeline.inspect_labels import inspect_labels, read_truth
-    from pipeline.label_table import show_statistics
+    from pipeline.inspect_labels import InspectOptions, inspect_store
+    from pipeline.label_limits import check_limits, parse_limits
 
-    labels = _open_store(store).labels(revision)
-    known = read_truth(truth, labels.domains) if truth is not None else None
-    statistics = inspect_labels(labels, epsilon=epsilon, truth=known)
+    limits = parse_limits(fail_under or [], scored=truth is not None)
+    if html is not None:
+        from pipeline.pages import check_page
+
+        check_page(html)
+    options = InspectOptions(
+        revision, truth, rules, compare, augment, duplicates, epsilon, seed, clip, clip_arch, flips
+    )
+    opened = _open_store(store)
+    with console.progress("looking at images") as advance:
+        report = inspect_store(opened, options, advance)
+    if html is not None:
+        from pipeline.label_page import label_page
+        from pipeline.pages import write_page
+
+        with console.progress("thumbnails") as advance:
+            page = label_page(report, opened, seed=seed, progress=advance)
+        write_page(html, page)
+        console.note(f"page: {html} ({len(page.encode()) / 1e6:.1f} MB)")
     if as_json:
-        console.print_json(statistics.to_json())
+        console.print_json(report.to_json())
     else:
-        show_statistics(statistics)
+        from pipeline.inspection_tables import show_inspection
+
+        show_inspection(report)
+    check_limits(report.statistics, limits)
+
+
+@app.command("suggest-prompts", short_help="Suggest words that the prompts lack.")
+def suggest(
+    revision: RevisionOption = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Words to choose from, one a line.  [default: built in]")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Words to suggest, at most.")] = 10,
+    clusters: Annotated[int, typer.Option(min=1, help="Groups of images without a label, at most.")] = 8,
+    html: Annotated[Path | None, typer.Option(metavar="PAGE", help="Also write a page of thumbnails.")] = None,
+    seed: SeedOption = 0,
+    clip: ClipOption = None,
+    clip_arch: ArchOption = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Suggest words for what the prompts of a label revision leave unsaid, each with images that show it.
+
+    A word scores by how far it beats the base prompt and what the present prompts lead to expect, over all images,
+    those without a label first. Those are also shown in groups of look-alikes. No image is embedded again.
+
+    \b
+    Example:
+      lanit suggest-prompts
+      lanit suggest-prompts --html suggestions.html
+      lanit suggest-prompts --vocabulary my-words.txt --top 20
+    """
+    from pipeline import console
+    from pipeline.pages import check_page, write_page
+
+    if html is not None:
+        check_page(html)
+    opened = _open_store(store)
+    from pipeline.devices import pick_device
+    from pipeline.report_tables import show_suggestions
+    from pipeline.settings import clip_of
+    from pipeline.suggest import SuggestOptions, suggest_prompts
+    from pipeline.suggest_page import suggestions_page
+    from pipeline.vocabulary import read_vocabulary
+
+    words = read_vocabulary(vocabulary)
+    model = clip_of(opened, clip, clip_arch, str(pick_device(device)))
+    options = SuggestOptions(top, clusters, seed)
+    with console.progress("reading words", "words") as advance:
+        report = suggest_prompts(opened, model, words, revision, options, advance)
+    if html is not None:
+        write_page(html, suggestions_page(report, opened))
+    if as_json:
+        console.print_json(report.to_json())
+    else:
+        show_suggestions(report, html)
+
+
+@app.command(short_help="Find images by words or by an example.")
+def search(
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="Words, as a caption would have them.")] = None,
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="An example instead of words.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Images to show.")] = 20,
+    labels: Annotated[
+        list[str] | None, typer.Option("--label", help="Only images with this label, of the newest; may be repeated.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="PAGE", help="Also write a page of thumbnails.")] = None,
+    clip: ClipOption = None,
+    clip_arch: ArchOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the images nearest to a text, or to an image, by the embeddings of the store.
+
+    \b
+    Example:
+      lanit search "a striped cat"
+      lanit search "a photo of a cat" --label "black fur" --top 50 --html cats.html
+      lanit search --image example.jpg
+    """
+    from pipeline import console
+    from pipeline.pages import check_page, write_page
+
+    if html is not None:
+        check_page(html)
+    opened = _open_store(store)
+    from pipeline.gallery import search_page
+    from pipeline.index import index_state
+    from pipeline.report_tables import show_search, warn_of_words
+    from pipeline.search import check_query
+    from pipeline.search import search as search_store
+    from pipeline.settings import clip_to_embed
+
+    check_query(text, image)
+    model = clip_to_embed(store, clip, clip_arch, None, "cpu", anew=False)
+    if index_state(opened) != "current":
+        console.note("building the index: once, for this and later searches")
+    report = search_store(opened, model, text=text, image=image, top=top, labels=labels or ())
+    warn_of_words(report.unknown_words)
+    if html is not None:
+        write_page(html, search_page(report, opened))
+    if as_json:
+        console.print_json(report.to_json())
+    else:
+        show_search(report, html)
+
+
+@app.command(short_help="Find near-duplicates, and images two folders share.")
+def duplicates(
+    threshold: Annotated[float, typer.Option(help="Cosine from which on two images are near-duplicates.")] = 0.95,
+    between: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Only images of B that are in A too: folders, tars or beginnings of paths."),
+    ] = None,
+    every_pair: Annotated[
+        bool, typer.Option("--every-pair", help="Compare each image with each, however long that takes.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(metavar="PAGE", help="Also write a page of thumbnails.")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Also write all groups as CSV.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Find groups of images of the same content, or of nearly the same embedding; or what two folders share.
+
+    What a cosine means depends on the CLIP: look at --html, and at the cosines that the command prints, before
+    throwing anything away. The sample CLIP, for one, takes faces that share their attributes for duplicates.
+    --threshold 1 finds nothing but equal images. Nothing is deleted.
+
+    \b
+    Example:
+      lanit duplicates --html duplicates.html
+      lanit duplicates --threshold 0.98 --csv duplicates.csv
+      lanit duplicates --between photos/train photos/val
+    """
+    from pipeline import console
+    from pipeline.pages import check_page, write_page
+
+    if html is not None:
+        check_page(html)
+    opened = _open_store(store)
+    from pipeline.duplicates import find_duplicates, write_duplicates
+    from pipeline.gallery import duplicates_page
+    from pipeline.report_tables import show_duplicates
+
+    with console.progress("comparing") as advance:
+        report = find_duplicates(opened, threshold, between, every_pair=every_pair, progress=advance)
+    for warning in report.warnings:
+        console.warn(warning)
+    if html is not None:
+        write_page(html, duplicates_page(report, opened))
+    if table is not None:
+        write_duplicates(report, table)
+    if as_json:
+        console.print_json(report.to_json())
+    else:
+        show_duplicates(report, html, table)
+
+
+@app.command(short_help="Build the index of the embeddings, or another kind.")
+def index(
+    kind: Annotated[
+        Literal["auto", "flat", "ivf", "pq"], typer.Option(help="flat: exact; ivf: lists; pq: lists of short codes.")
+    ] = "auto",
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the FAISS index of the embeddings where it does not fit them, or one of another kind.
+
+    lanit embed and lanit search build it on their own; this is for choosing the kind.
+
+    auto compares every image up to a million, and above that the nearest of some thousand lists (ivf). pq keeps a
+    code of each embedding, a sixteenth of its size; lanit search then reads the embeddings of the best. The store
+    keeps to the kind asked for.
+
+    \b
+    Example:
+      lanit index
+      lanit index --kind pq
+    """
+    from pipeline import console
+
+    opened = _open_store(store)
+    from pipeline.index import rebuild_index
+    from pipeline.report_tables import show_index
+
+    report = rebuild_index(opened, kind)
+    if as_json:
+        console.print_json(report.to_json())
+    else:
+        show_index(report)
 
 
 @app.command(short_help="Train a translator on the labels, or continue a run.")
@@ -270,13 +577,14 @@ def train(
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
     """
     from pipeline import console
+    from pipeline.devices import pick_device
     from pipeline.image_cache import open_image_cache
     from pipeline.inspect_labels import inspect_labels
     from pipeline.report_tables import show_coverage, show_options, show_train
     from pipeline.settings import clip_of, merge_settings
     from pipeline.train_options import TrainOptions, options_from
     from pipeline.training import train as train_run
-    from pipeline.training_run import labels_to_train, pick_device
+    from pipeline.training_run import labels_to_train
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
     named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}
@@ -339,6 +647,61 @@ def translate(
         console.print_json(report.to_json())
     else:
         show_translate(report)
+
+
+@app.command(short_help="Write the store for other tools: webdataset, datasets, ….")
+def export(
+    to: Annotated[
+        Literal["clip-retrieval", "webdataset", "huggingface", "folders", "csv"], typer.Option(help="What to write.")
+    ],
+    out: Annotated[Path, typer.Option(help="New folder, which appears once it is whole.")],
+    revision: RevisionOption = None,
+    only_labelled: Annotated[bool, typer.Option("--only-labelled", help="Leave out images without a label.")] = False,
+    files: Annotated[
+        Literal["copy", "hardlink", "symlink"] | None,
+        typer.Option(help="How images get into folders; from tars and tables always copied.  [default: copy]"),
+    ] = None,
+    pairs: Annotated[
+        str, typer.Option(metavar="LABEL|A,B", help="trainA: without it, or A alone; trainB: with it, or B alone.")
+    ] = "",
+    margins: Annotated[bool, typer.Option("--margins", help="Columns of margins too, in csv.")] = False,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="The embedding of each image too, in webdataset and huggingface.")
+    ] = False,
+    shard_size: Annotated[int | None, typer.Option(min=1, help="MB of a tar or Parquet file.  [default: 500]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write embedded images with their labels in a layout that other tools read; image files are never encoded again.
+
+    clip-retrieval: embeddings and metadata, for clip-retrieval index and autofaiss. webdataset: tars. huggingface: a
+    folder for datasets.load_dataset. folders: one for each label, for ImageFolder; an image is in that of each of its
+    labels. csv: a column of 0 and 1 for each label. The same command continues an interrupted export.
+
+    \b
+    Example:
+      lanit export --to webdataset --out shards/
+      lanit export --to folders --out classes/ --only-labelled --files hardlink
+      lanit export --to folders --out glasses/ --pairs "eyeglasses"
+      lanit export --to csv --out table/ --margins
+    """
+    from pipeline import console
+
+    opened = _open_store(store)
+    from pipeline.export import ExportRequest, parse_pairs
+    from pipeline.export import export as export_store
+    from pipeline.report_tables import show_export
+
+    request = ExportRequest(to, revision, only_labelled, files, parse_pairs(pairs), margins, embeddings, shard_size)
+    with console.progress("exporting") as advance:
+        report = export_store(opened, out, request, overwrite=overwrite, progress=advance)
+    for warning in report.warnings:
+        console.warn(warning)
+    if as_json:
+        console.print_json(report.to_json())
+    else:
+        show_export(report)
 
 
 @app.command(short_help="All of it on the sample world, ending in a page.")

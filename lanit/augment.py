@@ -7,15 +7,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def flip_and_crop(images: Tensor, generator: torch.Generator, crop_probability: float) -> Tensor:
-    """Mirror each image with probability ½, and with ``crop_probability`` resize a random crop of it (scale 0.8 to 1,
-    ratio 0.9 to 1.1) to the full size.
+def flip_and_crop(
+    images: Tensor, generator: torch.Generator, crop_probability: float, mirror_probability: float = 0.5
+) -> Tensor:
+    """Mirror each image with ``mirror_probability``, and with ``crop_probability`` resize a random crop of it (scale
+    0.8 to 1, ratio 0.9 to 1.1) to the full size.
 
     images: float (B×3×S×S) in [-1, 1], on the generator's device. Same shape and range returned.
     """
     batch, device = len(images), images.device
     draw = torch.rand(6, batch, generator=generator, device=device)
-    mirror = draw[0] < 0.5
+    mirror = draw[0] < mirror_probability
     if not crop_probability:
         return torch.where(mirror[:, None, None, None], images.flip(3), images)
     cropped = draw[1] < crop_probability

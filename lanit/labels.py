@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lanit.errors import UsageError
 
-RuleKind = Literal["adaptive", "top-k", "fixed", "argmax"]
+RuleKind = Literal["adaptive", "top-k", "fixed", "argmax", "given"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Rule:
     """How similarities become labels.
 
     kind: ``adaptive`` (f_n > f_base, METHOD 1), ``top-k`` (the ``value`` largest f_n),
-        ``fixed`` (f_n > ``value``) or ``argmax`` (one-hot).
+        ``fixed`` (f_n > ``value``), ``argmax`` (one-hot) or ``given`` (none but what people gave, METHOD 4).
     value: K for top-k, a cosine for fixed, unused otherwise.
     """
 
@@ -47,26 +47,53 @@ def margin(images: Tensor, domains: Tensor, base: Tensor) -> Tensor:
     return images @ (domains - base).T
 
 
-def adaptive(margins: Tensor) -> Tensor:
-    """Bool (B×N): true where naming the domain describes the image better than not naming it (METHOD 1)."""
-    return margins > 0
+def adaptive(margins: Tensor, offsets: Tensor | None = None) -> Tensor:
+    """Bool (B×N): true where naming the domain describes the image better than not naming it (METHOD 1).
+
+    offsets: float (N), the margins that it takes; 0 unless given.
+    """
+    return margins > (0 if offsets is None else offsets)
 
 
-def top_k(similarities: Tensor, k: int) -> Tensor:
-    """Bool (B×N): the k largest similarities of each row; all of them where k ≥ N (METHOD 2)."""
-    chosen = similarities.topk(min(k, similarities.shape[1]), dim=1).indices
-    return torch.zeros_like(similarities, dtype=torch.bool).scatter_(1, chosen, True)
+def top_k(scores: Tensor, k: int) -> Tensor:
+    """Bool (B×N): the k largest scores of each row; all of them where k ≥ N (METHOD 2)."""
+    chosen = scores.topk(min(k, scores.shape[1]), dim=1).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True)
 
 
-def assign(rule: Rule, images: Tensor, domains: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels (bool B×N) under ``rule``, and margins (float B×N) whatever the rule."""
-    margins = margin(images, domains, base)
+def decide(
+    rule: Rule, margins: Tensor, similarity_base: Tensor, offsets: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Labels, bool (B×N), under ``rule``, from margins (B×N) and f_base (B) alone.
+
+    An offset is subtracted from its domain's margin, whatever the rule. A weight multiplies the margin where domains
+    compete, so under top-k and arg-max alone; without either, their order is that of f_n. offsets, weights: float (N).
+    """
+    if rule.kind == "given":
+        return torch.zeros_like(margins, dtype=torch.bool)
     if rule.kind == "adaptive":
-        return adaptive(margins), margins
-    similarities = similarity(images, domains)
+        return adaptive(margins, offsets)
+    beyond = margins if offsets is None else margins - offsets
     if rule.kind == "fixed":
-        return similarities > rule.value, margins
-    return top_k(similarities, int(rule.value) if rule.kind == "top-k" else 1), margins
+        return beyond + similarity_base[:, None] > rule.value
+    return top_k(beyond if weights is None else beyond * weights, int(rule.value) if rule.kind == "top-k" else 1)
+
+
+def assign(
+    rule: Rule,
+    images: Tensor,
+    domains: Tensor,
+    base: Tensor,
+    offsets: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels (bool B×N) under ``rule``; margins (float B×N) and f_base (float B) whatever the rule. One product.
+
+    images: unit-norm (B×k); domains: unit-norm (N×k); base: unit-norm (k). offsets, weights: see :func:`decide`.
+    """
+    product = torch.cat([domains - base, base[None]]) @ images.T  # a third faster than its transpose, N being small
+    margins, similarity_base = product[:-1].T, product[-1]
+    return decide(rule, margins, similarity_base, offsets, weights), margins, similarity_base
 
 
 def with_slack(active: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -107,13 +107,14 @@ class Guidance:
     """Frozen CLIP as the losses see it.
 
     encode: images (B×3×S×S) in [-1, 1] to unit-norm embeddings (B×k), differentiable. scale: α.
-    domains: ū (N×k). base: ū_base (k).
+    domains: ū (N×k). base: ū_base (k). offsets: the margins that labels take, float (N); 0 unless given.
     """
 
     encode: Callable[[Tensor], Tensor]
     scale: float
     domains: Tensor
     base: Tensor
+    offsets: Tensor | None = None
 
 
 @dataclass
@@ -208,7 +209,8 @@ def domain_losses(guidance: Guidance, embeddings: Tensor, drawn: Tensor, labels:
         similarities = similarity(embeddings, guidance.domains)
         kept, turned = similarities.chunk(2)
         return losses.domain_loss_cosine(kept, drawn, labels) + losses.domain_loss_cosine(turned, drawn, flipped)
-    kept, turned = margin(embeddings, guidance.domains, guidance.base).chunk(2)
+    margins = margin(embeddings, guidance.domains, guidance.base)
+    kept, turned = (margins if guidance.offsets is None else margins - guidance.offsets).chunk(2)
     if options.domain_scope == "active":
         first = losses.domain_loss_active(kept, labels, guidance.scale)
     else:
@@ -326,11 +328,7 @@ def _generator_step(nets: Networks, optimisers: Optimisers, batch: Batch, transl
     learning = optimisers.prompts is not None and plan.learn_prompts
     joint = learning and options.prompt_update == "joint"
     guidance = prompts()
-    seen = (
-        guidance
-        if joint
-        else Guidance(guidance.encode, guidance.scale, guidance.domains.detach(), guidance.base.detach())
-    )
+    seen = guidance if joint else replace(guidance, domains=guidance.domains.detach(), base=guidance.base.detach())
     unguided = learning and options.prompt_update == "prompts-only"
     with frozen(nets.discriminator):
         loss, parts, of_prompts = generator_objective(

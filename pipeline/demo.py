@@ -20,12 +20,15 @@ from pipeline.charts import Chart, Series
 from pipeline.checkpoints import Bundle, load_bundle
 from pipeline.clip_models import ClipModel, load_clip
 from pipeline.demo_page import DemoResults, ModelResult, Sample, render
+from pipeline.devices import pick_device
 from pipeline.embed import embed
 from pipeline.files import write_bytes, write_json
 from pipeline.image_cache import fit_square
 from pipeline.images import decode_rgb
-from pipeline.inspect_labels import LabelStatistics, Truth, inspect_labels, read_truth
+from pipeline.inspect_labels import inspect_labels
+from pipeline.known_labels import Truth, read_truth
 from pipeline.label import label
+from pipeline.label_statistics import LabelStatistics
 from pipeline.label_table import show_statistics
 from pipeline.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
@@ -35,7 +38,6 @@ from pipeline.sample_world.judge import load_judge
 from pipeline.store import Store
 from pipeline.train_options import options_from
 from pipeline.training import train
-from pipeline.training_run import pick_device
 from pipeline.translation import TranslateRequest, translate
 from pipeline.translator import Translator, load_labeller
 
@@ -149,7 +151,7 @@ def _label(demo: Demo, clip: ClipModel) -> tuple[Store, Truth]:
     truth = write_faces(demo.out / "faces", demo.faces, WORLD + demo.seed, FACE_SIZE)
     demo.announce("embed")
     with console.progress("embedding") as advance:
-        embed(demo.out / "faces", demo.out / "store", clip, progress=advance)
+        embed([demo.out / "faces"], demo.out / "store", clip, progress=advance)
     demo.announce("label")
     store = Store.open(demo.out / "store")
     with console.progress("labelling") as advance:

@@ -1,278 +1,116 @@
-"""Statistics of a label revision, warnings about its prompts, and scores against known truth."""
+"""Stage ``inspect-labels``: a label revision to statistics, scores against known truth, and warnings."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lanit.errors import LanitError, UsageError
+from lanit.errors import UsageError
+from pipeline.known_labels import FOLDERS, Truth, folder_truth, read_truth
+from pipeline.label_compare import Comparison, compare_labels, write_flips
+from pipeline.label_scores import keys_of, score
+from pipeline.label_statistics import LabelStatistics, summarise
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from pipeline.store import LabelRevision
-
-DEFAULT_EPSILON_SHARE = 0.1
-"""The default ε is this share of the standard deviation of all margins: margins of different CLIPs differ in scale
-(0.01 is much for OpenAI's, little for a small model), and about a twelfth of normally spread margins falls within."""
-
-ALWAYS = 0.95
-"""A prompt that labels more than this share of the images tells nearly nothing about any of them."""
-
-LOW_COVERAGE = 0.5
-"""Below this share of images with a label, the slack domain is the largest of all."""
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.floating[Any]]
+    from pipeline.console import Advance
+    from pipeline.label_revisions import Labels, RevisionFile
+    from pipeline.rules_table import RuleOutcome
+    from pipeline.store import Store
 
 
 @dataclass(frozen=True)
-class DomainStatistics:
-    """One prompt. share: of all images. mean_margin: f_n − f_base over all images; mean_margin_labelled: over those it
-    labels, None where it labels none. ambiguous_share: of all images, with |f_n − f_base| < ε."""
+class InspectOptions:
+    """What to look at. revision: none for the newest. truth: a file, or ``folders``. rules: as ``--rules`` has them.
 
-    domain: str
-    count: int
-    share: float
-    mean_margin: float
-    mean_margin_labelled: float | None
-    ambiguous_share: float
-
-
-@dataclass(frozen=True)
-class DomainScores:
-    """One prompt against truth. count: images that carry it. average_precision: ranked by margin; None at count 0."""
-
-    domain: str
-    count: int
-    precision: float
-    recall: float
-    f1: float
-    average_precision: float | None
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Labels against truth, over the images and domains known to both; a ratio over nothing is 0, as in scikit-learn.
-
-    images: scored; without_truth: labelled images that the truth lacks; not_in_store: truth rows without an image here.
-    subset_accuracy: the share of images on which every scored domain is right.
+    compare: two revisions, of which the second is reported on; flips: a CSV file for what differs.
+    augment: images to mirror and crop, 0 for none.
+    duplicates: whether to look for near-duplicates. epsilon: see :func:`inspect_labels`. seed: of what is drawn.
+    clip, clip_architecture: the CLIP for ``augment``, the store's unless named.
     """
 
-    images: int
-    without_truth: int
-    not_in_store: int
-    domains: tuple[DomainScores, ...]
-    domains_without_truth: tuple[str, ...]
-    micro_f1: float
-    macro_f1: float
-    mean_average_precision: float | None
-    subset_accuracy: float
+    revision: int | None = None
+    truth: str | None = None
+    rules: str | None = None
+    compare: tuple[int, int] | None = None
+    augment: int = 0
+    duplicates: bool = False
+    epsilon: float | None = None
+    seed: int = 0
+    clip: str | None = None
+    clip_architecture: str | None = None
+    flips: Path | None = None
 
 
 @dataclass(frozen=True)
-class LabelStatistics:
-    """What ``lanit inspect-labels`` reports.
+class Inspection:
+    """What ``lanit inspect-labels`` found. rules: side by side, where asked for; comparison: with another revision."""
 
-    coverage: share of images with at least one label; slack_share: the rest (METHOD 3).
-    labels_per_image: their mean; label_counts[i]: number of images with i labels, i from 0 to the largest.
-    epsilon: a label is ambiguous where |f_n − f_base| lies below it.
-    """
-
-    revision: int
-    origin: str
-    rule: dict[str, Any]
-    images: int
-    domains: tuple[DomainStatistics, ...]
-    coverage: float
-    slack_share: float
-    labels_per_image: float
-    label_counts: tuple[int, ...]
-    epsilon: float
-    warnings: tuple[str, ...]
-    scores: Scores | None = None
+    revision: RevisionFile
+    truth: Truth | None
+    statistics: LabelStatistics
+    rules: tuple[RuleOutcome, ...]
+    comparison: Comparison | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists, numbers and texts; no number is NaN."""
-        return asdict(self)
+        return self.statistics.to_json() | {
+            "rules": [outcome.to_json() for outcome in self.rules],
+            "comparison": self.comparison.to_json() if self.comparison else None,
+        }
 
 
-@dataclass(frozen=True)
-class Truth:
-    """Known labels. keys: image_id or path of each of the m rows. labels: bool (m×D). domains: D phrases."""
+def inspect_store(store: Store, options: InspectOptions, progress: Advance | None = None) -> Inspection:
+    """Report on a revision of ``store``.
 
-    key: str
-    keys: tuple[str, ...]
-    domains: tuple[str, ...]
-    labels: Bools
-
-
-def inspect_labels(
-    revision: LabelRevision, *, epsilon: float | None = None, truth: Truth | None = None
-) -> LabelStatistics:
-    """Summarise a revision of n images and N domains.
-
-    epsilon: where given, in units of the cosine; by default ``DEFAULT_EPSILON_SHARE`` of the spread of all margins.
+    Reads the revision alone, unless the options ask for what needs more: images and CLIP (augment), embeddings
+    (duplicates). progress: of these. Raises LanitError where revisions, truth or images do not fit.
     """
-    active, margin = revision.active, revision.margin
-    if epsilon is None:
-        epsilon = DEFAULT_EPSILON_SHARE * float(margin.std(dtype=np.float64))
-    elif not (math.isfinite(epsilon) and epsilon >= 0):
-        raise UsageError(f"--epsilon must be a number of at least 0, not {epsilon:g}", "Leave it out for the default.")
-    domains = tuple(
-        _domain(name, active[:, n], margin[:, n], epsilon) for n, name in enumerate(revision.prompt_set.domains)
-    )
-    per_image = active.sum(axis=1)
-    coverage = float((per_image > 0).mean())
-    return LabelStatistics(
-        revision=revision.number,
-        origin=revision.origin,
-        rule=dict(revision.rule),
-        images=len(active),
-        domains=domains,
-        coverage=coverage,
-        slack_share=1 - coverage,
-        labels_per_image=float(per_image.mean()),
-        label_counts=tuple(int(count) for count in np.bincount(per_image)),
-        epsilon=epsilon,
-        warnings=tuple(_warnings(domains, coverage)),
-        scores=None if truth is None else score(revision, truth),
-    )
+    if options.compare is not None and options.revision is not None:
+        raise UsageError("--compare names the revisions itself", "Leave --revision out.")
+    if options.flips is not None and options.compare is None:
+        raise UsageError("--csv is for the labels that flipped between two revisions", "Add --compare A B.")
+    revision = store.revision_file(options.compare[1] if options.compare else options.revision)
+    earlier = store.revision_file(options.compare[0]) if options.compare else None
+    truth = truth_of(revision, options.truth) if options.truth is not None else None
+    statistics = inspect_labels(revision, epsilon=options.epsilon, truth=truth)
+    rules: tuple[RuleOutcome, ...] = ()
+    if options.rules is not None:
+        from pipeline.rules_table import compare_rules, parse_rules  # torch, which the plain report does without
+
+        rules = compare_rules(revision, parse_rules(options.rules), truth)
+    if options.augment:
+        from pipeline.label_flips import count_flips
+        from pipeline.settings import clip_of
+
+        clip = clip_of(store, options.clip, options.clip_architecture)
+        statistics = count_flips(store, revision, clip, options.augment, options.seed, progress).added_to(statistics)
+    if options.duplicates:
+        from pipeline.duplicates import find_duplicates
+        from pipeline.label_duplicates import with_duplicates
+
+        statistics = with_duplicates(statistics, find_duplicates(store, progress=progress))
+    comparison = None
+    if earlier is not None:
+        comparison = compare_labels(earlier, revision)
+        if options.flips is not None:
+            write_flips(earlier, revision, options.flips)
+    return Inspection(revision, truth, statistics, rules, comparison)
 
 
-def _domain(name: str, active: Bools, margin: Floats, epsilon: float) -> DomainStatistics:
-    return DomainStatistics(
-        domain=name,
-        count=int(active.sum()),
-        share=float(active.mean()),
-        mean_margin=float(margin.mean(dtype=np.float64)),
-        mean_margin_labelled=float(margin[active].mean(dtype=np.float64)) if active.any() else None,
-        ambiguous_share=float((np.abs(margin) < epsilon).mean()),
-    )
+def inspect_labels(revision: Labels, *, epsilon: float | None = None, truth: Truth | None = None) -> LabelStatistics:
+    """Summarise a revision, with warnings, and score it where the truth is known.
 
-
-def _warnings(domains: Sequence[DomainStatistics], coverage: float) -> list[str]:
-    found = [f"'{d.domain}' labels no image: reword it or leave it out" for d in domains if d.count == 0]
-    for d in domains:
-        if d.share > ALWAYS:
-            found.append(
-                f"'{d.domain}' labels {100 * d.share:.1f} % of the images: it tells none of them from the others"
-            )
-    if coverage < LOW_COVERAGE:
-        found.append(f"only {100 * coverage:.1f} % of the images have a label: add phrases for what the others show")
-    return found
-
-
-def score(revision: LabelRevision, truth: Truth) -> Scores:
-    """Compare a revision with the truth of its images. Raises LanitError where they have no image in common."""
-    ours = revision.image_ids if truth.key == "image_id" else revision.paths
-    row_of = {str(key): row for row, key in enumerate(ours)}
-    if len(row_of) != len(ours):
-        raise LanitError("two sources of this store hold images of the same path", "Give the truth by image_id.")
-    pairs = [(row_of[key], position) for position, key in enumerate(truth.keys) if key in row_of]
-    if not pairs:
-        raise LanitError(
-            f"no {truth.key} of the truth is an image of the store, such as '{truth.keys[0]}' against '{ours[0]}'",
-            "Write paths relative to the embedded folder.",
-        )
-    rows, positions = (np.array(side) for side in zip(*pairs, strict=True))
-    names = [name for name in revision.prompt_set.domains if name in truth.domains]
-    columns = [revision.prompt_set.domains.index(name) for name in names]
-    predicted, margin = revision.active[rows][:, columns], revision.margin[rows][:, columns]
-    actual = truth.labels[positions][:, [truth.domains.index(name) for name in names]]
-    domains = tuple(_score_domain(name, predicted[:, n], margin[:, n], actual[:, n]) for n, name in enumerate(names))
-    precisions = [d.average_precision for d in domains if d.average_precision is not None]
-    return Scores(
-        images=len(rows),
-        without_truth=len(ours) - len(rows),
-        not_in_store=len(truth.keys) - len(rows),
-        domains=domains,
-        domains_without_truth=tuple(name for name in revision.prompt_set.domains if name not in names),
-        micro_f1=precision_recall_f1(predicted.ravel(), actual.ravel())[2],
-        macro_f1=float(np.mean([d.f1 for d in domains])),
-        mean_average_precision=float(np.mean(precisions)) if precisions else None,
-        subset_accuracy=float((predicted == actual).all(axis=1).mean()),
-    )
-
-
-def _score_domain(name: str, predicted: Bools, margin: Floats, actual: Bools) -> DomainScores:
-    return DomainScores(
-        name, int(actual.sum()), *precision_recall_f1(predicted, actual), average_precision(margin, actual)
-    )
-
-
-def precision_recall_f1(predicted: Bools, actual: Bools) -> tuple[float, float, float]:
-    """Precision, recall and F1 of bool (n) arrays; 0 where a ratio has nothing to divide by."""
-    right = float((predicted & actual).sum())
-    ours, theirs = float(predicted.sum()), float(actual.sum())
-    return right / max(ours, 1), right / max(theirs, 1), 2 * right / max(ours + theirs, 1)
-
-
-def average_precision(ranking: Floats, actual: Bools) -> float | None:
-    """Σ (R_i − R_{i−1}) P_i over the distinct values of ``ranking`` (n), largest first; None without a positive."""
-    if not actual.any():
-        return None
-    order = np.argsort(-ranking, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(ranking[order])), len(order) - 1)  # ties are taken together
-    right = np.cumsum(actual[order])[ends]
-    precision, recall = right / (ends + 1), right / right[-1]
-    return float((np.diff(recall, prepend=0.0) * precision).sum())
-
-
-def read_truth(path: Path, domains: Sequence[str]) -> Truth:
-    """Read a CSV or Parquet file of known labels.
-
-    It has a column ``image_id`` or ``path`` (relative to the embedded folder) and a column of 0 and 1 (or false and
-    true) for each domain; case, and "_" for a space, make no difference in column names; other columns are left alone.
+    epsilon: margins this close to where labels begin are ambiguous; by default a share of their spread.
     """
-    table = _read_table(path)
-    key = next((name for name in ("image_id", "path") if name in table.columns), None)
-    if key is None:
-        raise LanitError(f"{path} has no column 'path' or 'image_id'", "Name the image of each row in one.")
-    column_of = {_plain(str(name)): name for name in table.columns}
-    found = tuple(domain for domain in domains if _plain(domain) in column_of)
-    if not found:
-        raise LanitError(f"{path} has no column for any of: {', '.join(domains)}", "Name its columns as the prompts.")
-    keys = tuple(str(value).replace("\\", "/") for value in table[key])
-    if not keys:
-        raise LanitError(f"{path} has no rows", "Give one row for each image.")
-    repeated, count = Counter(keys).most_common(1)[0]
-    if count > 1:
-        raise LanitError(f"{path} has {count} rows for '{repeated}'", "Keep one row for each image.")
-    labels = np.stack([_binary(table[column_of[_plain(domain)]], path) for domain in found], axis=1)
-    return Truth(key, keys, found, labels)
+    statistics = summarise(revision, epsilon)
+    if truth is not None:
+        statistics = dataclasses.replace(statistics, scores=score(revision, truth))
+    return statistics.with_warnings()
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    if not path.is_file():
-        raise LanitError(f"there is no file of truth '{path}'", "Give a CSV or Parquet file with a column 'path'.")
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (ValueError, OSError) as error:  # pandas' and Arrow's parse errors are ValueErrors
-        raise LanitError(f"cannot read {path}: {error}", "Give a CSV or Parquet file with a column 'path'.") from error
-
-
-def _binary(column: pd.Series, path: Path) -> Bools:
-    texts = column.astype(str).str.strip().str.lower()
-    on, off = texts.isin(("1", "1.0", "true")), texts.isin(("0", "0.0", "false"))
-    wrong = ~(on | off)
-    if wrong.any():
-        row = int(np.flatnonzero(wrong.to_numpy())[0])
-        value = column.iloc[row]
-        raise LanitError(f"{path}: column '{column.name}' has '{value}' in row {row + 1}", "Write 0 or 1 everywhere.")
-    return np.asarray(on, dtype=bool)
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
+def truth_of(revision: Labels, source: str) -> Truth:
+    """The truth that ``--truth`` names: a CSV or Parquet file, or ``folders``, the folders that the images lie in."""
+    if source == FOLDERS and not Path(source).is_file():
+        return folder_truth(keys_of(revision)[1], revision.domains)
+    return read_truth(Path(source), revision.domains)

@@ -7,10 +7,11 @@ A prompt file is plain text, one phrase a line::
     template: a face with {}.          optional, repeatable
     base: a face with.                 optional, one for each template line; else the template without its phrase
     blond hair
-    eyeglasses
+    eyeglasses | offset=0.01 weight=2  optional: the margin that it takes, and how much it counts against the others
 
-or JSON with the keys ``noun``, ``templates``, ``bases`` and ``domains``. A file without noun and template gets a few
-general templates. Built-in sets are prompt files of the same JSON form (``assets/prompt-sets.json``).
+or JSON with the keys ``noun``, ``templates``, ``bases`` and ``domains``, a phrase being a text or an object with
+``phrase``, ``offset`` and ``weight``. A file without noun and template gets a few general templates. Built-in sets are
+prompt files of the same JSON form (``assets/prompt-sets.json``).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,9 @@ _GENERAL_TEMPLATES = (
     "an image of {}.",
 )
 _SHORT_HELP = "A prompt file has one phrase a line, and optionally 'noun: face' or 'template: a face with {}.'."
+_SETTINGS_HELP = "Write it like: smiling | offset=0.01 weight=2"
+_UNSET = (0.0, 1.0)  # offset and weight of a phrase without either
+_STORED_KEYS = {"name", "domains", "templates", "bases"}
 
 
 @dataclass(frozen=True)
@@ -45,36 +50,53 @@ class PromptSet:
 
     domains: N phrases. templates: M strings with one ``{}`` each. bases: M strings, the base prompt of each template.
     name: of the built-in set, or the prompt file's stem; for people, no part of the set's identity.
+    offsets: N margins that f_n − f_base has to exceed, 0 unless set; weights: N factors of the margin where domains
+    compete (top-k, arg-max), 1 unless set (METHOD 1, 2). Left out, they are filled in.
     """
 
     domains: tuple[str, ...]
     templates: tuple[str, ...]
     bases: tuple[str, ...]
     name: str
+    offsets: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offsets", self.offsets or (0.0,) * len(self.domains))
+        object.__setattr__(self, "weights", self.weights or (1.0,) * len(self.domains))
 
     def to_json(self) -> dict[str, object]:
-        return {
+        """The set as it is stored; offsets and weights only where one was set."""
+        stored: dict[str, object] = {
             "name": self.name,
             "domains": list(self.domains),
             "templates": list(self.templates),
             "bases": list(self.bases),
         }
+        if any(self.offsets):
+            stored["offsets"] = list(self.offsets)
+        if any(weight != 1 for weight in self.weights):
+            stored["weights"] = list(self.weights)
+        return stored
 
     @classmethod
     def from_json(cls, data: object) -> PromptSet:
         """The set that ``to_json`` wrote; LanitError where ``data`` is anything else."""
-        if not isinstance(data, dict) or set(data) != {"name", "domains", "templates", "bases"}:
-            raise LanitError("this is not a stored prompt set", "Label the store again: lanit label --prompts FILE.")
+        anew = "Label the store again: lanit label --prompts FILE."
+        if not isinstance(data, dict) or not _STORED_KEYS <= set(data) <= _STORED_KEYS | {"offsets", "weights"}:
+            raise LanitError("this is not a stored prompt set", anew)
         domains, templates, bases = (_strings(data[key], key) for key in ("domains", "templates", "bases"))
         if not domains or not templates or len(bases) != len(templates):
-            raise LanitError(
-                "the stored prompt set is incomplete", "Label the store again: lanit label --prompts FILE."
-            )
-        return cls(domains, templates, bases, str(data["name"]))
+            raise LanitError("the stored prompt set is incomplete", anew)
+        numbers = [tuple(float(value) for value in data.get(key, ())) for key in ("offsets", "weights")]
+        if any(len(values) not in (0, len(domains)) for values in numbers):
+            raise LanitError("the stored prompt set is incomplete", anew)
+        return cls(domains, templates, bases, str(data["name"]), *numbers)
 
     def digest(self) -> str:
-        """SHA-256 (hex) of what decides the labels: domains, templates and bases, not the name."""
-        content = json.dumps([self.domains, self.templates, self.bases], ensure_ascii=True)
+        """SHA-256 (hex) of what decides the labels: all but the name."""
+        numbers = [[*self.offsets], [*self.weights]] if {"offsets", "weights"} & set(self.to_json()) else []
+        content = json.dumps([self.domains, self.templates, self.bases, *numbers], ensure_ascii=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def sentences(self) -> list[str]:
@@ -93,6 +115,7 @@ class _Draft:
     domains: list[tuple[str, str]] = field(default_factory=list)
     templates: list[tuple[str, str]] = field(default_factory=list)
     bases: list[tuple[str, str]] = field(default_factory=list)
+    settings: list[tuple[float, float]] = field(default_factory=list)  # (offset, weight) of each domain
 
 
 def read_prompt_set(name_or_path: str, noun: str | None = None) -> PromptSet:
@@ -112,6 +135,13 @@ def read_prompt_set(name_or_path: str, noun: str | None = None) -> PromptSet:
     else:
         draft = _parse_text(text, str(path))
     return _complete(draft, noun, path.stem)
+
+
+def prompt_set_of(phrases: Sequence[str], source: str, name: str, noun: str | None = None) -> PromptSet:
+    """The set of ``phrases`` in the templates of ``noun``, or in general ones. source: where they stand, for errors."""
+    draft = _Draft(source, domains=[(_tidy(phrase), f"{source}, '{phrase}'") for phrase in phrases])
+    draft.settings = [_UNSET] * len(draft.domains)
+    return _complete(draft, noun, name)
 
 
 def built_in_names() -> list[str]:
@@ -166,8 +196,45 @@ def _parse_text(text: str, source: str) -> _Draft:
         elif colon and difflib.get_close_matches(header.lower(), _HEADERS, cutoff=0.7):
             raise LanitError(f"{where}: unknown header '{header}:'", "Headers are noun:, template: and base:.")
         else:
-            draft.domains.append((line, where))
+            phrase, bar, settings = line.partition("|")
+            draft.domains.append((phrase.strip(), where))
+            draft.settings.append(_parse_settings(settings, where) if bar else _UNSET)
     return draft
+
+
+def _parse_settings(text: str, where: str) -> tuple[float, float]:
+    """Offset and weight from what follows a phrase's bar: ``offset=0.01 weight=2``, each at most once."""
+    values: dict[str, object] = {}
+    for word in text.split():
+        name, equals, value = word.partition("=")
+        if not equals or name in values:
+            raise LanitError(f"{where}: cannot read '{word}' after the '|'", _SETTINGS_HELP)
+        values[name] = value
+    if not values:
+        raise LanitError(f"{where}: nothing after the '|'", _SETTINGS_HELP)
+    return _check_settings(values, where)
+
+
+def _check_settings(values: Mapping[str, object], where: str) -> tuple[float, float]:
+    for name in values:
+        if name not in ("offset", "weight"):
+            raise LanitError(f"{where}: a phrase has no '{name}'", _SETTINGS_HELP)
+    offset, weight = _number(values.get("offset", _UNSET[0])), _number(values.get("weight", _UNSET[1]))
+    if not -2 <= offset <= 2:  # of the difference of two cosines; NaN fails too
+        raise LanitError(
+            f"{where}: the offset '{values['offset']}' is no number from -2 to 2", f"It is a margin. {_SETTINGS_HELP}"
+        )
+    if not (weight > 0 and math.isfinite(weight)):
+        raise LanitError(f"{where}: the weight '{values['weight']}' is no number above 0", _SETTINGS_HELP)
+    return offset, weight
+
+
+def _number(value: object) -> float:
+    """The number that ``value`` is or writes; NaN where it is none."""
+    try:
+        return math.nan if isinstance(value, bool) or not isinstance(value, str | int | float) else float(value)
+    except ValueError:
+        return math.nan
 
 
 def _add_header(draft: _Draft, header: str, value: str, where: str) -> None:
@@ -200,10 +267,22 @@ def _parse_json(data: object, source: str) -> _Draft:
     draft = _Draft(source)
     if data.get("noun") is not None:
         draft.noun = _check_noun(data["noun"], source)
+    given, texts_of = data.get("domains", []), data
+    if isinstance(given, list):
+        phrases = [_json_phrase(each, f"{source}, domains {number}") for number, each in enumerate(given, 1)]
+        draft.settings = [settings for _, settings in phrases]
+        texts_of = data | {"domains": [phrase for phrase, _ in phrases]}
     for key, entries in (("domains", draft.domains), ("templates", draft.templates), ("bases", draft.bases)):
-        texts = _strings(data.get(key, []), f"{source}: '{key}'")
+        texts = _strings(texts_of.get(key, []), f"{source}: '{key}'")
         entries.extend((_tidy(text), f"{source}, {key} {number}") for number, text in enumerate(texts, 1))
     return draft
+
+
+def _json_phrase(value: object, where: str) -> tuple[object, tuple[float, float]]:
+    """A phrase, and its offset and weight, from a text or from an object with ``phrase``."""
+    if not isinstance(value, dict) or "phrase" not in value:
+        return value, _UNSET
+    return value["phrase"], _check_settings({key: value[key] for key in value if key != "phrase"}, where)
 
 
 def _strings(value: object, what: str) -> tuple[str, ...]:
@@ -228,6 +307,8 @@ def _complete(draft: _Draft, noun: str | None, name: str) -> PromptSet:
         templates=templates,
         bases=(*bases, *(remove_phrase(template) for template in added)),
         name=name,
+        offsets=tuple(offset for offset, _ in draft.settings),
+        weights=tuple(weight for _, weight in draft.settings),
     )
 
 
@@ -238,6 +319,8 @@ def _check_domains(draft: _Draft) -> None:
     for domain, where in draft.domains:
         if "{" in domain or "}" in domain:
             raise LanitError(f"{where}: '{domain}' has braces", f"Write a template as 'template: {domain}'.")
+        if "|" in domain:
+            raise LanitError(f"{where}: '{domain}' has a bar", _SETTINGS_HELP)
         if "," in domain or ";" in domain:
             raise LanitError(f"{where}: '{domain}' has a comma or semicolon", "Put each phrase on a line of its own.")
         if not any(character.isalnum() for character in domain):

@@ -6,32 +6,50 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipeline import console
+from pipeline.inspection_tables import show_comparison
 from pipeline.label_table import show_statistics
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.duplicates import DuplicateReport
     from pipeline.embed import EmbedReport
-    from pipeline.inspect_labels import LabelStatistics
+    from pipeline.export import ExportReport
+    from pipeline.index import IndexReport
     from pipeline.label import LabelReport
+    from pipeline.label_statistics import LabelStatistics
+    from pipeline.search import SearchReport
+    from pipeline.suggest import SuggestReport
     from pipeline.training import TrainReport
     from pipeline.translation import TranslateReport
 
 
 def show_embed(report: EmbedReport) -> None:
     """images = embedded + failed + skipped."""
+    names = ", ".join(report.sources[:3]) + (f" and {len(report.sources) - 3} more" if len(report.sources) > 3 else "")
     entries = {"images found": report.found, "embedded": report.ok, "failed": report.failed}
-    console.counts(f"Images of {report.source}", entries | {"skipped (unchanged)": report.skipped})
-    speed = f"{report.seconds:.1f} s, {report.images_per_second:.1f} images/s on {report.device}"
-    console.say(f"{speed}: {report.waiting:.0%} of it waiting for images to decode, {report.model:.0%} in CLIP")
+    console.counts(f"Images of {names}", entries | {"skipped (unchanged)": report.skipped})
+    shares = {"waiting for images to decode": report.waiting, "in CLIP": report.model, "writing": report.writing}
+    text = ", ".join(f"{share:.0%} {name}" for name, share in shares.items())
+    console.say(f"{report.seconds:.1f} s, {report.images_per_second:.1f} images/s on {report.device}: {text}")
+    if report.more_workers:
+        console.say(f"the loader is the limit: try --workers {2 * report.workers}")
     if report.dropped or report.kept:
-        console.say(f"{report.dropped:,} rows of files that are gone dropped, {report.kept:,} of other folders kept")
+        console.say(f"{report.dropped:,} rows of images that are gone dropped, {report.kept:,} of other inputs kept")
     console.say(f"the store {report.store} holds {report.stored:,} embeddings; index {report.index}")
 
 
 def show_label(report: LabelReport) -> None:
-    """The new labels, then images = labelled + without a label + failed."""
-    if not report.created:
+    """The new labels, what a dry run would change, then images = labelled + without a label + failed."""
+    if not report.created and not report.dry_run:
         console.note(f"revision {report.revision} already has these labels: nothing written")
+    if report.human_left_in is not None:
+        console.note(f"revision {report.human_left_in} has labels by people, these do not: give them again (--labels)")
     show_statistics(report.statistics)
+    if report.comparison is not None:
+        show_comparison(report.comparison)
+    if report.not_in_store:
+        console.note(f"{report.not_in_store:,} rows of the labels given name no image of the store")
     entries = {"images": report.images, "labelled": report.labelled, "without a label": report.unlabelled}
     console.counts("Images of the store", entries | {"failed to embed": report.failed})
 
@@ -77,3 +95,106 @@ def show_translate(report: TranslateReport) -> None:
     console.say(f"one row for each in {report.table}")
     if report.grid is not None:
         console.say(f"sources and translations side by side in {report.grid}")
+
+
+def show_search(report: SearchReport, page: Path | None) -> None:
+    """The images found, nearest first."""
+    several = len({hit.source for hit in report.hits}) > 1
+    rows = [(str(hit.rank), hit.path, *([hit.source] if several else []), f"{hit.cosine:.4f}") for hit in report.hits]
+    query = f"“{report.query}”" if report.kind == "text" else report.query
+    columns = ("rank", "image", "source", "cosine") if several else ("rank", "image", "cosine")
+    of = f"{report.searched:,} images" + (f" labelled {' and '.join(report.labels)}" if report.labels else "")
+    console.table(f"Nearest to {query}, of {of}", columns, rows, left=len(columns) - 1)
+    if page is not None:
+        console.say(f"their thumbnails are in {page}")
+
+
+_GROUPS_SHOWN = 10
+
+
+def show_duplicates(report: DuplicateReport, page: Path | None, table: Path | None) -> None:
+    """images = to keep + copies + near-duplicates; the largest groups; how near images are to each other."""
+    copies = {"of the same content": report.exact_copies, "near-duplicates": report.near_copies}
+    if report.between is None or report.sizes is None:
+        title = f"Images of {report.store}, near-duplicates from a cosine of {report.threshold:g} on"
+        entries = {"images": report.images, "without those below": report.images - sum(copies.values())}
+    else:
+        first, second = report.between
+        title = f"Images of {second} that are in {first} too, from a cosine of {report.threshold:g} on"
+        entries = {f"images of {second}": report.sizes[1], "not there": report.sizes[1] - sum(copies.values())}
+    console.counts(title, entries | copies)
+    if report.group_count:
+        shown = list(report.groups(_GROUPS_SHOWN))
+        rows = [
+            (group.members[0].path, group.members[1].path, f"{len(group.members):,}",
+             f"{min(member.cosine for member in group.members[1:]):.4f}") for group in shown
+        ]  # fmt: skip
+        title = f"The largest of {report.group_count:,} groups" if report.group_count > len(shown) else "Groups"
+        console.table(title, ("first", "second", "images", "lowest cosine"), rows, left=2)
+    if report.nearest:
+        parts = (f"{100 * share:g} % of images at most {cosine:.4f}" for share, cosine in report.nearest)
+        console.say(f"cosine with the nearest other image: {', '.join(parts)}")
+    for what, file in (("the groups' thumbnails are", page), ("all groups are", table)):
+        if file is not None:
+            console.say(f"{what} in {file}")
+
+
+def show_index(report: IndexReport) -> None:
+    """What kind it is, and how large."""
+    lists = f", {report.probes:,} of {report.lists:,} lists looked through" if report.lists else ""
+    state = f"built in {report.seconds:.1f} s" if report.built else "unchanged"
+    console.say(f"index of {report.rows:,} embeddings: {report.kind}{lists}, {report.bytes / 1e6:,.1f} MB, {state}")
+
+
+_READ_BY = {
+    "clip-retrieval": "clip-retrieval index --embeddings_folder {out} --index_folder index",
+    "webdataset": 'webdataset.WebDataset("{out}/images-{{000000..{last:06d}}}.tar")',
+    "huggingface": 'datasets.load_dataset("{out}")',
+    "folders": 'torchvision.datasets.ImageFolder("{out}")',
+    "csv": 'pandas.read_csv("{out}/images.csv")',
+}
+
+
+def show_export(report: ExportReport) -> None:
+    """Images of each label or folder; images = exported + missing + left out + failed; what reads the result."""
+    if not report.created:
+        console.note(f"{report.out} already has this export: nothing written (--overwrite writes it anew)")
+    if report.groups:
+        source = f"label revision {report.revision}"
+        console.table(f"Exported from {source}", ("", "images"), [(n, f"{c:,}") for n, c in report.groups.items()])
+    entries = {"images": report.images, "exported": report.exported, "missing or changed": report.missing}
+    console.counts("Images of the store", entries | {"left out": report.left_out, "failed to embed": report.failed})
+    if report.missing_list is not None:
+        console.say(f"those missing are listed in {report.missing_list}")
+    console.say(f"{report.files:,} files in {report.out}; read them with:")
+    reader = "a CycleGAN's --dataroot {out}" if "trainA" in report.groups else _READ_BY[report.to]
+    console.say(reader.format(out=report.out, last=max(report.files - 1, 0)))
+
+
+def show_suggestions(report: SuggestReport, page: Path | None) -> None:
+    """Words to add with the images that show them, then the images without a label in groups."""
+    if not report.uncovered:
+        console.note("every image has a label: words are suggested for what the labels leave unsaid")
+    rows = [
+        (", ".join([each.word, *(f"({other})" for other in each.also)]), " ".join(one.path for one in each.examples),
+         f"{each.images:,}", f"{each.uncovered:,}", f"{each.score:.4f}")
+        for each in report.suggestions
+    ]  # fmt: skip
+    about = f"revision {report.revision} ({report.prompt_set}), of {report.compared:,} words compared"
+    if rows:
+        columns = ("word", "images that show it best", "images", "without a label", "score")
+        console.table(f"Words to add to {about}", columns, rows, left=2)
+    else:
+        console.say(f"no word to add to {about}: none says much that its prompts do not say")
+    groups = [
+        (", ".join(word.word for word in group.words) or "-", " ".join(one.path for one in group.examples),
+         f"{group.size:,}")
+        for group in report.groups
+    ]  # fmt: skip
+    if groups:
+        title = f"The {report.uncovered:,} of {report.images:,} images without a label, in groups of look-alikes"
+        console.table(title, ("words that say most of it", "images nearest its centre", "images"), groups, left=2)
+    if page is not None:
+        console.say(f"the images themselves are in {page}")
+    if rows:
+        console.say("add the words that you mean to the prompt file, then: lanit label --prompts FILE --dry-run")

@@ -22,15 +22,16 @@ import torch
 from lanit.augment import flip_and_crop
 from lanit.errors import LanitError
 from lanit.inference import add_each_domain, translate_edited
-from lanit.labels import Rule, adaptive, exclusive_pairs, margin
+from lanit.labels import adaptive, exclusive_pairs, margin
 from lanit.schedules import diversity_weight, ema_decay, r1_weight, step_seed
 from lanit.steps import Batch, Parts, StepPlan, fused_step, paper_step
 from pipeline.clip_models import ClipModel
+from pipeline.devices import pick_device
 from pipeline.grids import labelled_grid, to_uint8, write_png
-from pipeline.label import assign_store
+from pipeline.label import relabel
 from pipeline.store import Store
 from pipeline.train_options import TrainOptions
-from pipeline.training_run import TrainingRun, pick_device, prepare_run
+from pipeline.training_run import TrainingRun, prepare_run
 
 _WARM_STEPS = 5  # not timed: allocations and kernel selection
 _TIMED_STEPS = 30  # when a run limited by minutes plans its number of steps
@@ -221,18 +222,9 @@ def _refresh(run: TrainingRun) -> None:
     """Relabel the stored set by the prompts as learned so far, and train on that from now on (METHOD 15)."""
     before = run.labels
     domains, base = (tensor.float().cpu() for tensor in run.averaged_text())
-    active, margin, similarity_base = assign_store(run.store, domains, base, Rule(**before.rule))
-    number = run.store.add_labels(
-        active,
-        margin,
-        similarity_base,
-        before.prompt_set,
-        before.rule,
-        origin=f"train:{run.folder.name} step {run.clock.step}",
-        parent=before.number,
-    )
+    number = relabel(run.store, before, (domains, base), f"train:{run.folder.name} step {run.clock.step}")
     run.use_labels(run.store.labels(number))
-    flips = dict(zip(before.domains, map(int, (active != before.active).sum(axis=0)), strict=True))
+    flips = dict(zip(before.domains, map(int, (run.labels.active != before.active).sum(axis=0)), strict=True))
     _write_metrics(run, {"kind": "refresh", "label_revision": number, "flips": flips})
 
 
@@ -253,7 +245,7 @@ def _sample(run: TrainingRun) -> None:
         made = translate_edited(
             run.average.module, image.expand(domains, -1, -1, -1), own.expand(domains, -1), targets, latents
         )
-        seen = adaptive(margin(run.clip.encode_images(made), text, base))
+        seen = adaptive(margin(run.clip.encode_images(made), text, base), run.offsets)
         recognised.append(seen.diagonal())
         kept.append((seen == targets)[~torch.eye(domains, dtype=torch.bool, device=run.device)])
         grid.append(to_uint8(torch.cat([image[None], made])))

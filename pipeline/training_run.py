@@ -84,6 +84,8 @@ class TrainingRun:
         self.labels = labels
         self.clock.revision = labels.number
         self.sampler = LabelSampler(labels.active, self.options.slack, self.options.balance)
+        offsets = labels.prompt_set.offsets
+        self.offsets = torch.tensor(offsets, device=self.device) if any(offsets) else None
 
     @property
     def learning(self) -> bool:
@@ -98,7 +100,7 @@ class TrainingRun:
         domains, base = self.fixed_text
         if self.learner is not None and self.learning:
             domains, base = self.learner.text_features()
-        return Guidance(self.clip.encode_images, self.clip.logit_scale, domains, base)
+        return Guidance(self.clip.encode_images, self.clip.logit_scale, domains, base, self.offsets)
 
     @torch.no_grad()
     def averaged_text(self) -> tuple[Tensor, Tensor]:
@@ -247,20 +249,10 @@ def labels_to_train(store: Store, revision: int | None) -> LabelRevision:
     if revision is not None:
         return store.labels(revision)
     for number in reversed(store.revisions()):
-        labels = store.labels(number)
+        labels = store.revision_file(number)
         if not labels.origin.startswith("train:"):
-            return labels
+            return labels.read()
     return store.labels()
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU. Raises LanitError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise LanitError(f"there is no device '{name}'", "Try --device cpu.") from error
 
 
 def _uses_bf16(options: TrainOptions, device: torch.device) -> bool:

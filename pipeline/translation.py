@@ -17,11 +17,11 @@ from torch import Tensor
 
 from lanit.errors import LanitError, UsageError
 from pipeline.checkpoints import load_bundle
+from pipeline.devices import pick_device
 from pipeline.files import storable, write_bytes
 from pipeline.grids import labelled_grid, to_float, to_uint8, write_png
 from pipeline.image_cache import fit_square
 from pipeline.images import ImageError, decode_rgb, list_images
-from pipeline.training_run import pick_device
 from pipeline.translator import Translator, load_labeller
 
 _BATCH = 32

@@ -41,7 +41,8 @@ class Translator:
     def labels(self, images: Tensor, clip: ClipModel) -> Tensor:
         """The images' own labels, bool (B×N), by CLIP and the model's prompts (METHOD 1)."""
         domains, base = self.bundle.domains_embedding, self.bundle.base_embedding
-        return adaptive(margin(clip.encode_images(images), domains.to(self.device), base.to(self.device)))
+        margins = margin(clip.encode_images(images), domains.to(self.device), base.to(self.device))
+        return adaptive(margins, torch.tensor(self.bundle.prompt_set.offsets, device=self.device))
 
     def latents(self, seed: int, count: int) -> Tensor:
         """The latent of ``seed``, the same for every image and device: float32 (count×16)."""

@@ -78,7 +78,7 @@ TRAIN = "train --out run " + " ".join(SMALL)
 CASES = {
     # folders
     "missing folder": Case("embed nowhere --clip {clip}", ("no folder nowhere", "Check the path")),
-    "folder that is a file": Case("embed good.txt --clip {clip}", ("is a file", "Give the folder")),
+    "folder that is a file": Case("embed good.txt --clip {clip}", ("is a file, but neither", "Give a folder")),
     "empty folder": Case(
         "embed empty --clip {clip}", ("no images in", ".jpg"), prepare=lambda w: (w / "empty").mkdir()
     ),

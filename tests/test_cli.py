@@ -193,7 +193,7 @@ def test_embed_label_and_inspect(world: Path, tiny_clip_folder: Path) -> None:
     inspected = run("inspect-labels", "--truth", "truth.csv", "--epsilon", "0.01")
     assert inspected.exit_code == 0, inspected.output
     assert "Scores against the truth of 5 images" in inspected.stdout
-    assert "no column for a very long phrase of many words" in inspected.stdout
+    assert "no truth for a very long phrase of many words" in inspected.stdout
     statistics = json.loads(run("inspect-labels", "--truth", "truth.csv", "--json").stdout)
     assert statistics["images"] == 5 == sum(statistics["label_counts"])
     assert statistics["scores"]["domains_without_truth"] == ["a very long phrase of many words"]

@@ -1,170 +1,218 @@
-"""Statistics and scores of a label revision, against scikit-learn and by counting."""
+"""Statistics of a label revision, by counting."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from sklearn import metrics
 
-from lanit.errors import LanitError, UsageError
-from pipeline.inspect_labels import Truth, average_precision, inspect_labels, precision_recall_f1, read_truth, score
-from pipeline.prompt_sets import PromptSet
-from pipeline.store import LabelRevision
+import pipeline.label_revisions
+from lanit.errors import UsageError
+from pipeline.inspect_labels import InspectOptions, inspect_labels, inspect_store
+from pipeline.label_revisions import LabelRevision
+from pipeline.label_statistics import LabelStatistics, NearSynonyms
+from pipeline.store import Store
 
-DOMAINS = ("blond hair", "smiling", "eyeglasses")
-
-
-def _revision(active: np.ndarray, margin: np.ndarray, domains: tuple[str, ...] = DOMAINS) -> LabelRevision:
-    count = len(active)
-    return LabelRevision(
-        number=3,
-        parent=None,
-        origin="label",
-        rule={"kind": "adaptive", "value": 0.0},
-        prompt_set=PromptSet(domains, ("a {}.",), ("a.",), "test"),
-        active=active,
-        margin=margin.astype(np.float32),
-        similarity_base=np.zeros(count, np.float32),
-        image_ids=np.array([f"id{row}" for row in range(count)], dtype=object),
-        paths=np.array([f"folder/{row}.png" for row in range(count)], dtype=object),
-    )
+Make = Callable[..., LabelRevision]
 
 
-def _random(seed: int, count: int) -> tuple[LabelRevision, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    margin = rng.normal(size=(count, 3)).round(1)  # rounded, so that there are ties
-    actual = margin + rng.normal(size=margin.shape) > 0.3
-    return _revision(margin > 0, margin), actual
-
-
-@pytest.mark.parametrize(("seed", "count"), [(0, 1), (1, 2), (2, 37), (3, 400)])
-def test_scores_equal_scikit_learn(seed: int, count: int) -> None:
-    revision, actual = _random(seed, count)
-    scores = score(revision, Truth("path", tuple(revision.paths), DOMAINS, actual))
-    predicted = revision.active
-    expected = metrics.precision_recall_fscore_support(actual, predicted, average=None, zero_division=0)
-    for position, domain in enumerate(scores.domains):
-        assert domain.precision == pytest.approx(expected[0][position])
-        assert domain.recall == pytest.approx(expected[1][position])
-        assert domain.f1 == pytest.approx(expected[2][position])
-        assert domain.count == expected[3][position]
-        if domain.count:
-            reference = metrics.average_precision_score(actual[:, position], revision.margin[:, position])
-            assert domain.average_precision == pytest.approx(reference)
-        else:
-            assert domain.average_precision is None
-    assert scores.micro_f1 == pytest.approx(metrics.f1_score(actual, predicted, average="micro", zero_division=0))
-    assert scores.macro_f1 == pytest.approx(metrics.f1_score(actual, predicted, average="macro", zero_division=0))
-    assert scores.subset_accuracy == pytest.approx(metrics.accuracy_score(actual, predicted))
-
-
-def test_average_precision_takes_ties_together() -> None:
-    ranking, actual = np.array([1.0, 1.0, 1.0, 0.0]), np.array([False, True, True, False])
-    assert average_precision(ranking, actual) == pytest.approx(2 / 3)
-    assert average_precision(ranking, np.zeros(4, bool)) is None
-
-
-def test_nothing_predicted_and_nothing_true_scores_zero() -> None:
-    nothing = np.zeros(4, bool)
-    assert precision_recall_f1(nothing, nothing) == (0.0, 0.0, 0.0)
-
-
-def test_statistics_by_counting() -> None:
+def test_statistics_by_counting(make_revision: Make) -> None:
     margin = np.array([[0.2, -0.1, -0.3], [0.1, 0.4, -0.3], [-0.02, -0.2, -0.3], [0.3, 0.01, -0.3]])
-    statistics = inspect_labels(_revision(margin > 0, margin), epsilon=0.05)
+    statistics = inspect_labels(make_revision(margin), epsilon=0.05)
     first, second, third = statistics.domains
     assert (first.count, first.share, first.ambiguous_share) == (3, 0.75, 0.25)
     assert first.mean_margin == pytest.approx(0.145)
     assert first.mean_margin_labelled == pytest.approx(0.2)
     assert (second.count, second.ambiguous_share) == (2, 0.25)
-    assert (third.count, third.mean_margin_labelled) == (0, None)
+    assert (third.count, third.mean_margin_labelled, third.only_share, third.companion) == (0, None, None, None)
+    assert (first.only_count, second.only_count) == (1, 0)
+    assert first.only_share == pytest.approx(1 / 3)
     assert (statistics.coverage, statistics.slack_share, statistics.labels_per_image) == (0.75, 0.25, 1.25)
     assert statistics.label_counts == (1, 1, 2)
     assert sum(statistics.label_counts) == statistics.images == 4
+    assert statistics.cooccurrence == ((3, 2, 0), (2, 2, 0), (0, 0, 0))
+    assert (statistics.smallest, statistics.smallest_count) == ("eyeglasses", 0)
+    assert sum(first.histogram) == 4
     assert json.loads(json.dumps(statistics.to_json(), allow_nan=False))["epsilon"] == 0.05
 
 
-def test_default_epsilon_follows_the_spread_of_margins() -> None:
+@pytest.mark.parametrize(("count", "domains", "seed"), [(5, 1, 0), (203, 4, 1), (1000, 6, 2)])
+def test_pairs_by_definition(count: int, domains: int, seed: int, make_revision: Make) -> None:
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(size=(count, domains)) + rng.normal(size=(count, 1))
+    if domains > 3:
+        margin[:, 1] = margin[:, 0] + rng.normal(0, 0.01, count)  # nearly the same words
+        margin[:, 3] = 1  # always
+    names = tuple(f"domain {n}" for n in range(domains))
+    revision = make_revision(margin, domains=names)
+    statistics = inspect_labels(revision)
+    active = revision.active
+    with np.errstate(invalid="ignore", divide="ignore"):
+        phi = np.nan_to_num(np.corrcoef(active.T.astype(float)).reshape(domains, domains))
+    for n, d in enumerate(statistics.domains):
+        assert d.only_count == sum(row[n] and row.sum() == 1 for row in active)
+        others = [m for m in range(domains) if m != n and phi[n, m] > 1e-12]
+        assert (d.companion is None) == (not others)
+        if d.companion is not None:
+            best = max(others, key=lambda m, n=n: phi[n, m])
+            together = (active[:, n] & active[:, best]).sum()
+            assert d.companion.domain == names[best]
+            assert d.companion.phi == pytest.approx(phi[n, best])
+            assert d.companion.share == pytest.approx(together / active[:, n].sum())
+            assert d.companion.lift == pytest.approx(together * count / active[:, n].sum() / active[:, best].sum())
+    expected = {(names[a], names[b]) for a in range(domains) for b in range(a + 1, domains) if phi[a, b] >= 0.8}
+    assert {(pair.first, pair.second) for pair in statistics.near_synonyms} == expected
+    if domains > 3:
+        assert NearSynonyms(names[0], names[1], pytest.approx(phi[0, 1])) in statistics.near_synonyms
+
+
+def test_blocks_and_files_make_no_difference(
+    make_store: Callable[..., Store], make_revision: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(60, 4)).astype(np.float32)
+    store = make_store(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), part_rows=17)
+    margin = rng.normal(size=(60, 3)).astype(np.float32)
+    memory = make_revision(margin, number=1)
+    whole = inspect_labels(memory)
+    monkeypatch.setattr(pipeline.label_revisions, "BLOCK_ROWS", 13)
+    store.add_labels(memory.active, margin, memory.similarity_base, memory.prompt_set, memory.rule, "label", None)
+    stored = inspect_labels(store.revision_file())
+    assert flat(stored.to_json()) == {key: pytest.approx(value) for key, value in flat(whole.to_json()).items()}
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Every number and text of a nested report, by where it stands."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
+    if inner is None:
+        return {name: value}
+    return {key: leaf for own, part in inner for key, leaf in flat(part, f"{name}/{own}").items()}
+
+
+def test_default_epsilon_follows_the_spread_of_margins(make_revision: Make) -> None:
     margin = np.random.default_rng(0).normal(size=(500, 3))
-    small, large = (inspect_labels(_revision(margin > 0, margin * scale)) for scale in (0.01, 1))
+    small, large = (inspect_labels(make_revision(margin * scale)) for scale in (0.01, 1))
     assert large.epsilon == pytest.approx(0.1 * margin.std(), rel=1e-5)
     for ours, theirs in zip(small.domains, large.domains, strict=True):
         assert ours.ambiguous_share == pytest.approx(theirs.ambiguous_share, abs=0.005)
         assert 0.04 < theirs.ambiguous_share < 0.13
     with pytest.raises(UsageError):
-        inspect_labels(_revision(margin > 0, margin), epsilon=-1.0)
+        inspect_labels(make_revision(margin), epsilon=-1.0)
 
 
-def test_warnings_name_prompts_that_never_or_always_fire_and_low_coverage() -> None:
-    active = np.zeros((100, 3), bool)
-    active[:96, 1] = True
-    active[:30, 0] = True
-    warnings = inspect_labels(_revision(active, active - 0.5)).warnings
-    assert len(warnings) == 2
-    assert "'eyeglasses' labels no image" in warnings[0]
-    assert "'smiling' labels 96.0 %" in warnings[1]
-    active[:, 1] = False
-    warnings = inspect_labels(_revision(active, active - 0.5)).warnings
-    assert "only 30.0 % of the images" in warnings[-1]
+def test_offsets_weights_and_people_are_shown(make_revision: Make) -> None:
+    margin = np.array([[0.2, 0.1, 0.0], [0.3, -0.2, 0.0]])
+    human = np.array([[True, False, False], [True, True, False]])
+    revision = make_revision(margin, margin > 0.25, offsets=(0.25, 0, 0), weights=(1, 2, 1), human=human)
+    statistics = inspect_labels(revision, epsilon=0.07)
+    assert [d.offset for d in statistics.domains] == [0.25, 0, 0]
+    assert [d.weight for d in statistics.domains] == [1, 2, 1]
+    assert [d.human for d in statistics.domains] == [2, 1, 0]
+    assert statistics.human == 3
+    assert statistics.domains[0].ambiguous_share == 1, "a margin is ambiguous where it lies close to its offset"
 
 
-def test_scores_join_by_key_and_count_what_is_left_out() -> None:
-    revision, actual = _random(5, 40)
-    order = np.random.default_rng(9).permutation(40)[:30]
-    keys = (*(revision.image_ids[row] for row in order), "elsewhere")
-    labels = np.concatenate([actual[order], [[True, True, True]]])
-    partial = score(revision, Truth("image_id", keys, DOMAINS, labels))
-    assert (partial.images, partial.without_truth, partial.not_in_store) == (30, 10, 1)
-    expected = metrics.f1_score(actual[order], revision.active[order], average="macro", zero_division=0)
-    assert partial.macro_f1 == pytest.approx(expected)
-    two = score(revision, Truth("image_id", keys, (DOMAINS[2], DOMAINS[0]), labels[:, [2, 0]]))
-    assert two.domains_without_truth == ("smiling",)
-    assert [d.f1 for d in two.domains] == [partial.domains[0].f1, partial.domains[2].f1]
-    with pytest.raises(LanitError, match="no path of the truth"):
-        score(revision, Truth("path", ("x.png",), DOMAINS, labels[:1]))
+# ---------------------------------------------------------------- warnings
 
 
-def test_truth_reads_csv_and_parquet_alike(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"path": ["a b/é.png", "2.png"], "Blond_Hair": [1, 0], "smiling ": [0, 1], "note": ["x", "y"]})
-    frame.to_csv(tmp_path / "truth.csv", index=False)
-    frame.assign(Blond_Hair=[True, False]).to_parquet(tmp_path / "truth.parquet")
-    ours = read_truth(tmp_path / "truth.csv", DOMAINS)
-    theirs = read_truth(tmp_path / "truth.parquet", DOMAINS)
-    assert ours.key == theirs.key == "path"
-    assert ours.keys == theirs.keys == ("a b/é.png", "2.png")
-    assert ours.domains == theirs.domains == ("blond hair", "smiling")
-    assert ours.labels.tolist() == theirs.labels.tolist() == [[True, False], [False, True]]
+def warned(statistics: LabelStatistics, *words: str) -> bool:
+    return any(all(word in warning for word in words) for warning in statistics.warnings)
 
 
-BAD_TRUTH = {
-    "no key": ("file,smiling\na.png,1\n", "no column 'path'"),
-    "no domain": ("path,hat\na.png,1\n", "no column for any"),
-    "no rows": ("path,smiling\n", "no rows"),
-    "two rows": ("path,smiling\na.png,1\nb.png,0\na.png,0\n", "2 rows for 'a.png'"),
-    "not binary": ("path,smiling\na.png,1\nb.png,maybe\n", "has 'maybe' in row 2"),
-    "blank": ("path,smiling\na.png,\n", "has '' in row 1"),
-    "ragged": ("path,smiling\na.png,1,1,1\nb.png,0\nc,d,e,f,g,h\n", "cannot read"),
-}
+def test_warnings_name_the_prompt_and_the_next_thing_to_try(make_revision: Make) -> None:
+    rng = np.random.default_rng(0)
+    margin = rng.normal(size=(1000, 3)) - np.array([0.0, -2.5, 9.0])
+    statistics = inspect_labels(make_revision(margin))
+    never, always = statistics.domains[2], statistics.domains[1]
+    assert warned(statistics, "'eyeglasses' labels no image", f"eyeglasses | offset={never.margin_p95:.3g}")
+    assert warned(statistics, f"'smiling' labels {100 * always.share:.1f} %", "noun", "smiling | offset=")
+    assert not warned(statistics, "'blond hair'")
+    better = make_revision(margin, offsets=(0, always.margin_p50, never.margin_p95))
+    moved = make_revision(margin, margin > np.array(better.prompt_set.offsets), offsets=better.prompt_set.offsets)
+    again = inspect_labels(moved)
+    assert not warned(again, "labels no image")
+    assert not warned(again, "tells none of them")
 
 
-@pytest.mark.parametrize("mistake", BAD_TRUTH)
-def test_bad_truth_is_one_line(mistake: str, tmp_path: Path) -> None:
-    text, expected = BAD_TRUTH[mistake]
-    path = tmp_path / "truth.csv"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(LanitError) as caught:
-        read_truth(path, DOMAINS)
-    assert expected in caught.value.message
-    assert caught.value.hint
+def test_low_coverage_few_images_and_synonyms_are_warned_of(make_revision: Make) -> None:
+    active = np.zeros((1000, 3), bool)
+    active[:300, 0] = True
+    active[:290, 1] = True
+    active[:99, 2] = True
+    statistics = inspect_labels(make_revision(active - 0.5))
+    assert warned(statistics, "only 30.0 % of the images have a label", "suggest-prompts")
+    assert warned(statistics, "below 100: 'eyeglasses' (99)")
+    assert warned(statistics, "'blond hair' and 'smiling' label the same images", "keep one")
+    active[:100, 2] = active[300:900, 0] = True
+    fewer = inspect_labels(make_revision(active - 0.5))
+    assert not warned(fewer, "have a label")
+    assert not warned(fewer, "below 100")
+    assert not warned(fewer, "label the same")
 
 
-def test_missing_and_damaged_truth(tmp_path: Path) -> None:
-    with pytest.raises(LanitError, match="no file of truth"):
-        read_truth(tmp_path / "none.csv", DOMAINS)
-    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(LanitError, match="cannot read"):
-        read_truth(tmp_path / "bad.parquet", DOMAINS)
+def test_words_that_do_not_separate_and_weights_that_do_nothing_are_warned_of(make_revision: Make) -> None:
+    margin = np.random.default_rng(0).normal(size=(500, 3)) * np.array([1, 1, 0.01])
+    statistics = inspect_labels(make_revision(margin, weights=(1, 2, 1)))
+    assert warned(statistics, "'eyeglasses' is unsure on 100.0 %")
+    assert warned(statistics, "the weight of 'smiling' changes no label", "top-k")
+    ranked = inspect_labels(make_revision(margin, weights=(1, 2, 1), rule={"kind": "top-k", "value": 1}))
+    assert not warned(ranked, "weight")
+
+
+# ---------------------------------------------------------------- the stage
+
+
+def labelled(make_store: Callable[..., Store], make_revision: Make, count: int = 50) -> Store:
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(count, 4)).astype(np.float32)
+    paths = [
+        f"{'train' if row % 2 else 'test'}/{'smiling' if row % 3 else 'hat'}/{row:03d}.png" for row in range(count)
+    ]
+    store = make_store(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), paths=paths)
+    for offset in (0.0, 0.5):
+        margin = rng.normal(size=(count, 3)).astype(np.float32)
+        revision = make_revision(margin, margin > offset, offsets=(offset,) * 3)
+        store.add_labels(
+            revision.active, margin, revision.similarity_base, revision.prompt_set, revision.rule, "label", None
+        )
+    return store
+
+
+def test_one_call_gives_what_the_options_ask_for(make_store: Callable[..., Store], make_revision: Make) -> None:
+    store = labelled(make_store, make_revision)
+    plain = inspect_store(store, InspectOptions())
+    assert plain.statistics == inspect_labels(store.labels())
+    assert (plain.rules, plain.comparison, plain.truth) == ((), None, None)
+    full = inspect_store(store, InspectOptions(truth="folders", rules="adaptive,top-1", compare=(1, 2)))
+    assert full.statistics.revision == 2
+    assert full.statistics.scores is not None
+    assert [d.domain for d in full.statistics.scores.domains] == ["smiling"]
+    assert [outcome.name for outcome in full.rules] == ["adaptive", "top-1"]
+    assert full.comparison is not None
+    assert (full.comparison.before, full.comparison.after) == (1, 2)
+    json.dumps(full.to_json(), allow_nan=False)
+    with pytest.raises(UsageError, match="names the revisions itself"):
+        inspect_store(store, InspectOptions(revision=1, compare=(1, 2)))
+
+
+def test_the_plain_report_imports_neither_torch_nor_clip(make_store: Callable[..., Store], make_revision: Make) -> None:
+    store = labelled(make_store, make_revision)
+    code = (
+        "import sys, cli; sys.argv = ['lanit', 'inspect-labels', '--json', '--store', sys.argv[1]]\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'open_clip', 'faiss', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(store.root)], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 50

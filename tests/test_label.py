@@ -14,12 +14,13 @@ import open_clip
 import pytest
 import torch
 
-import pipeline.label
+import pipeline.label_decisions
 from lanit.errors import LanitError
 from lanit.labels import Rule
 from pipeline.clip_models import load_clip
 from pipeline.embed import embed
-from pipeline.label import label, text_embeddings
+from pipeline.known_labels import Truth
+from pipeline.label import label, relabel, text_embeddings
 from pipeline.prompt_sets import PromptSet
 from pipeline.store import Store
 from pipeline.text_towers import OpaqueText
@@ -37,7 +38,7 @@ def store(make_images: Callable[..., Path], tiny_clip: Any, tmp_path: Path) -> S
     """Eleven images, one of them broken."""
     folder = make_images(10)
     (folder / "broken.png").write_bytes(b"no picture")
-    embed(folder, tmp_path / "store", tiny_clip, workers=1)
+    embed([folder], tmp_path / "store", tiny_clip)
     return Store.open(tmp_path / "store")
 
 
@@ -89,7 +90,7 @@ def test_no_image_is_opened_and_blocks_do_not_matter(
 ) -> None:
     whole = store.labels(label(store, tiny_clip, PROMPTS, Rule()).revision)
     shutil.rmtree(tmp_path / "images")
-    monkeypatch.setattr(pipeline.label, "_ROWS", 3)
+    monkeypatch.setattr(pipeline.label_decisions, "_ROWS", 3)
     calls: list[tuple[int, int]] = []
     prompts = dataclasses.replace(PROMPTS, name="another name, so another revision")
     report = label(store, tiny_clip, prompts, Rule(), lambda done, total: calls.append((done, total)))
@@ -99,6 +100,16 @@ def test_no_image_is_opened_and_blocks_do_not_matter(
     np.testing.assert_allclose(in_blocks.margin, whole.margin, atol=1e-6)
     assert calls[-1] == (10, 10)
     assert len(calls) == 4
+
+
+def test_labelling_leaves_the_threads_of_torch_as_they_were(store: Store, tiny_clip: Any) -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        label(store, tiny_clip, PROMPTS, Rule())
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_the_same_again_writes_nothing_and_old_revisions_never_change(store: Store, tiny_clip: Any) -> None:
@@ -119,6 +130,101 @@ def test_a_tower_that_reads_only_whole_sentences_gives_the_same(tiny_clip: Any) 
     theirs = text_embeddings(opaque, PROMPTS)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_offsets_raise_the_bar_of_their_prompt(store: Store, tiny_clip: Any, tiny_clip_folder: Path) -> None:
+    similarities, base = _by_hand(tiny_clip_folder, PROMPTS, store.embeddings())
+    margin = similarities - base[:, None]
+    offsets = tuple(float(value) for value in np.median(margin, axis=0))
+    report = label(store, tiny_clip, dataclasses.replace(PROMPTS, offsets=offsets), Rule())
+    revision = store.labels(report.revision)
+    clear = np.abs(margin - offsets) > 1e-5
+    assert (revision.active == (margin > np.array(offsets)))[clear].all()
+    np.testing.assert_allclose(revision.margin, margin, atol=1e-5)
+    assert revision.prompt_set.offsets == offsets
+
+
+def _given(store: Store) -> Truth:
+    """What a person says of three images: of one everything, of two one phrase each; and of an image elsewhere."""
+    paths = store.ok_images()["path"].to_pylist()
+    labels = np.array([[True, False, True], [True] * 3, [False] * 3, [True] * 3])
+    known = np.array([[True] * 3, [False, True, False], [True, False, False], [True] * 3])
+    return Truth("path", (paths[4], paths[0], paths[9], "elsewhere.png"), PROMPTS.domains, labels, known)
+
+
+def test_labels_by_people_win_and_are_marked(store: Store, tiny_clip: Any) -> None:
+    plain = store.labels(label(store, tiny_clip, PROMPTS, Rule()).revision)
+    report = label(store, tiny_clip, PROMPTS, Rule(), given=_given(store))
+    merged = store.labels(report.revision)
+    assert (report.human, report.not_in_store, report.created) == (5, 1, True)
+    assert merged.human is not None
+    expected, marks = plain.active.copy(), np.zeros((10, 3), bool)
+    expected[4], marks[4] = (True, False, True), True
+    expected[0, 1], marks[0, 1] = True, True
+    expected[9, 0], marks[9, 0] = False, True
+    np.testing.assert_array_equal(merged.active, expected)
+    np.testing.assert_array_equal(merged.human, marks)
+    np.testing.assert_array_equal(merged.margin, plain.margin)
+    assert [d.human for d in report.statistics.domains] == [2, 2, 1]
+    assert not label(store, tiny_clip, PROMPTS, Rule(), given=_given(store)).created
+    later = label(store, tiny_clip, PROMPTS, Rule("top-k", 1))
+    assert later.human_left_in == report.revision
+    assert not store.revision_file(later.revision).has_human
+
+
+def test_given_labels_alone_leave_the_rest_without_one(store: Store, tiny_clip: Any) -> None:
+    report = label(store, tiny_clip, PROMPTS, Rule("given"), given=_given(store))
+    revision = store.labels(report.revision)
+    assert revision.active.sum() == 3
+    assert report.labelled == 2
+    assert revision.rule == {"kind": "given", "value": 0.0}
+
+
+def test_relabelling_keeps_rule_offsets_and_what_people_said(store: Store, tiny_clip: Any) -> None:
+    prompts = dataclasses.replace(PROMPTS, offsets=(0.01, 0.0, -0.01))
+    before = store.labels(label(store, tiny_clip, prompts, Rule("top-k", 2), given=_given(store)).revision)
+    domains, base = text_embeddings(tiny_clip, PROMPTS)
+    moved = torch.nn.functional.normalize(domains + torch.randn(3, 24, generator=torch.Generator().manual_seed(0)))
+    number = relabel(store, before, (moved, base), "train:run step 3")
+    after = store.labels(number)
+    assert (after.origin, after.parent, after.rule) == ("train:run step 3", before.number, before.rule)
+    assert after.prompt_set == prompts
+    margin = store.embeddings() @ (moved - base).numpy().T - np.array(prompts.offsets)
+    expected = margin >= np.sort(margin, axis=1)[:, -2:-1]
+    assert before.human is not None
+    expected[before.human] = before.active[before.human]
+    np.testing.assert_array_equal(after.active, expected)
+    np.testing.assert_array_equal(after.human, before.human)
+    assert (after.active != before.active).any()
+    assert relabel(store, before, (moved, base), "train:run step 3") == number, "a resumed run finds its own revision"
+    assert relabel(store, before, (moved, base), "train:run step 4") == number + 1
+
+
+def test_a_dry_run_reports_the_same_and_writes_nothing(store: Store, tiny_clip: Any) -> None:
+    label(store, tiny_clip, PROMPTS, Rule())
+    files = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    other = dataclasses.replace(PROMPTS, domains=("red", "A LARGE green", "violet"))
+    dry = label(store, tiny_clip, other, Rule("top-k", 1), given=None, dry_run=True)
+    assert {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == files
+    assert (dry.revision, dry.created, dry.dry_run) == (0, False, True)
+    before = store.labels(1)
+    real = label(store, tiny_clip, other, Rule("top-k", 1))
+    after = store.labels(real.revision)
+    assert dataclasses.replace(dry.statistics, revision=2) == real.statistics
+    assert dry.comparison is not None
+    assert (dry.comparison.before, dry.comparison.after, dry.comparison.images) == (1, 0, 10)
+    assert [d.domain for d in dry.comparison.domains] == ["red", "A LARGE green"]
+    assert (dry.comparison.added, dry.comparison.removed) == (("violet",), ("blue noise",))
+    for n, flips in enumerate(dry.comparison.domains):
+        assert flips.on == (after.active[:, n] & ~before.active[:, n]).sum()
+        assert flips.off == (before.active[:, n] & ~after.active[:, n]).sum()
+    json.dumps(dry.to_json(), allow_nan=False)
+
+
+def test_a_dry_run_needs_no_earlier_labels(store: Store, tiny_clip: Any) -> None:
+    report = label(store, tiny_clip, PROMPTS, Rule(), dry_run=True)
+    assert report.comparison is None
+    assert store.revisions() == []
 
 
 def test_words_the_model_never_saw_are_named(tiny_clip_folder: Path, store: Store, tmp_path: Path) -> None:

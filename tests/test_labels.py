@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lanit.errors import UsageError
 from lanit.inference import add_each_domain
-from lanit.labels import Rule, adaptive, assign, edit, exclusive_pairs, margin, similarity, top_k, with_slack
+from lanit.labels import Rule, adaptive, assign, decide, edit, exclusive_pairs, margin, similarity, top_k, with_slack
 
 SIZES = [(1, 1, 2), (5, 3, 8), (7, 13, 4), (64, 2, 5)]  # images, domains, dimensions
 
@@ -54,13 +54,15 @@ def test_margin_is_the_difference_of_two_cosines_forward_and_backward(size: tupl
         Rule("top-k", 2),
         Rule("top-k", 99),
         Rule("argmax"),
+        Rule("given"),
     ],
     ids=lambda rule: f"{rule.kind}{rule.value:g}",
 )
 def test_rules_decide_as_the_loops_do(size: tuple[int, int, int], rule: Rule) -> None:
     v, u, base = (tensor.detach() for tensor in embeddings(*size))
-    active, margins = assign(rule, v, u, base)
+    active, margins, similarity_base = assign(rule, v, u, base)
     assert active.dtype == torch.bool
+    torch.testing.assert_close(similarity_base, v @ base)
     for row, image in enumerate(v):
         cosines = [float(cosine(image, text)) for text in u]
         of_base = float(cosine(image, base))
@@ -70,20 +72,55 @@ def test_rules_decide_as_the_loops_do(size: tuple[int, int, int], rule: Rule) ->
             "fixed": [value > rule.value for value in cosines],
             "top-k": [n in descending[: int(rule.value)] for n in range(len(cosines))],
             "argmax": [n == descending[0] for n in range(len(cosines))],
+            "given": [False] * len(cosines),
         }[rule.kind]
         assert active[row].tolist() == expected
         # margins whatever the rule: the store keeps them
         assert margins[row].tolist() == pytest.approx([value - of_base for value in cosines])
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["adaptive", "fixed", "top-k", "argmax"])
+def test_offsets_raise_the_bar_and_weights_count_where_domains_compete(size: tuple[int, int, int], kind: str) -> None:
+    v, u, base = (tensor.detach() for tensor in embeddings(*size))
+    random = torch.Generator().manual_seed(5)
+    offsets = torch.rand(len(u), generator=random, dtype=torch.float64) - 0.5
+    weights = torch.rand(len(u), generator=random, dtype=torch.float64) * 3 + 0.1
+    rule = Rule(kind, {"fixed": 0.1, "top-k": 2}.get(kind, 0))  # type: ignore[arg-type]
+    active, margins, _ = assign(rule, v, u, base, offsets, weights)
+    torch.testing.assert_close(margins, margin(v, u, base))  # as they are, whatever the offsets
+    for row, image in enumerate(v):
+        beyond = [float(cosine(image, text) - cosine(image, base) - o) for text, o in zip(u, offsets, strict=True)]
+        weighed = [score * float(weight) for score, weight in zip(beyond, weights, strict=True)]
+        descending = sorted(range(len(u)), key=lambda n: -weighed[n])
+        for n, (text, offset) in enumerate(zip(u, offsets, strict=True)):
+            expected = {
+                "adaptive": beyond[n] > 0,
+                "fixed": float(cosine(image, text)) - float(offset) > 0.1,
+                "top-k": n in descending[:2],
+                "argmax": n == descending[0],
+            }[kind]
+            assert bool(active[row, n]) == expected
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule("fixed", 0.1), Rule("top-k", 2), Rule("argmax"), Rule("given")])
+def test_what_is_stored_decides_as_embeddings_do(rule: Rule) -> None:
+    v, u, base = (tensor.detach() for tensor in embeddings(64, 5, 8))
+    active, margins, similarity_base = assign(rule, v, u, base)
+    assert torch.equal(decide(rule, margins, similarity_base), active)
+    assert torch.equal(decide(rule, margins, similarity_base, torch.zeros(5), torch.ones(5)), active)
+
+
 def test_adaptive_labels_nothing_at_a_margin_of_zero() -> None:
     assert adaptive(torch.tensor([[0.0, 1e-8, -1e-8]])).tolist() == [[False, True, False]]
+    margins = torch.tensor([[0.5, 0.5, -0.1]])
+    assert adaptive(margins, torch.tensor([0.5, 0.4, -0.2])).tolist() == [[False, True, True]]
 
 
 def test_an_image_may_have_no_label_and_every_label() -> None:
     base = torch.tensor([1.0, 0.0])
     domains = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
-    active, _ = assign(Rule(), torch.tensor([[1.0, 0.0], [-0.8, 0.6]]), domains, base)
+    active, _, _ = assign(Rule(), torch.tensor([[1.0, 0.0], [-0.8, 0.6]]), domains, base)
     assert active.tolist() == [[False, False], [True, True]]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.prompt_sets import PromptSet, built_in_names, ensemble, read_prompt_set
+from pipeline.prompt_sets import PromptSet, built_in_names, ensemble, prompt_set_of, read_prompt_set
 from pipeline.sample_world.faces import ATTRIBUTES
 
 
@@ -61,6 +61,43 @@ def test_json_says_the_same_as_text(tmp_path: Path) -> None:
     assert read_prompt_set(_write(tmp_path, json.dumps(data), "prompts.json")) == text
 
 
+def test_offset_and_weight_stand_behind_a_bar(tmp_path: Path) -> None:
+    text = "smiling | offset=0.01 weight=2  # firmer\nbald|weight=0.5\neyeglasses |offset=-1e-3\nblond hair\n"
+    prompts = read_prompt_set(_write(tmp_path, text))
+    assert prompts.domains == ("smiling", "bald", "eyeglasses", "blond hair")
+    assert prompts.offsets == (0.01, 0.0, -0.001, 0.0)
+    assert prompts.weights == (2.0, 0.5, 1.0, 1.0)
+    data = {
+        "domains": [
+            {"phrase": "smiling", "offset": 0.01, "weight": 2},
+            {"phrase": "bald", "weight": 0.5},
+            {"phrase": "eyeglasses", "offset": -0.001},
+            "blond hair",
+        ]
+    }
+    assert read_prompt_set(_write(tmp_path, json.dumps(data), "prompts.json")) == prompts
+    assert PromptSet.from_json(json.loads(json.dumps(prompts.to_json()))) == prompts
+
+
+def test_a_set_without_offsets_is_stored_and_digested_as_before(tmp_path: Path) -> None:
+    plain = read_prompt_set(_write(tmp_path, "smiling\nbald"))
+    assert plain.offsets == (0.0, 0.0)
+    assert plain.weights == (1.0, 1.0)
+    assert set(plain.to_json()) == {"name", "domains", "templates", "bases"}
+    others = [read_prompt_set(_write(tmp_path, f"smiling | {setting}\nbald")) for setting in ("offset=1", "weight=2")]
+    assert len({plain.digest(), *(other.digest() for other in others)}) == 3
+    with pytest.raises(LanitError, match="incomplete"):
+        PromptSet.from_json(plain.to_json() | {"offsets": [0.1]})
+
+
+def test_phrases_that_are_given_become_a_set() -> None:
+    prompts = prompt_set_of(["snow  leopard", "Fox"], "the folders", "folders", noun="animal")
+    assert prompts.domains == ("snow leopard", "Fox")
+    assert prompts.templates == ensemble("animal")
+    with pytest.raises(LanitError, match="the folders, 'a, b'"):
+        prompt_set_of(["fox", "a, b"], "the folders", "folders")
+
+
 def test_stored_form_comes_back_and_the_name_is_no_part_of_the_digest(tmp_path: Path) -> None:
     prompts = read_prompt_set("celeba-hq-10")
     assert PromptSet.from_json(json.loads(json.dumps(prompts.to_json()))) == prompts
@@ -110,6 +147,21 @@ MISTAKES = {
     "header without text": ("noun:\nsmiling", "line 1"),
     "two nouns": ("noun: face\nnoun: cat\nsmiling", "second 'noun:'"),
     "punctuation only": ("smiling\n--\n", "line 2"),
+    "bar without settings": ("smiling |", "nothing after the '|'"),
+    "setting that is none": ("bald\nsmiling | 0.1", "line 2: cannot read '0.1'"),
+    "two phrases by a bar": ("smiling | bald", "cannot read 'bald'"),
+    "two bars": ("smiling | offset=0.1 | weight=2", "cannot read '|'"),
+    "setting misspelt": ("smiling | ofset=0.1", "a phrase has no 'ofset'"),
+    "setting twice": ("smiling | offset=0.1 offset=0.2", "cannot read 'offset=0.2'"),
+    "offset that is no margin": ("smiling | offset=3", "the offset '3' is no number from -2 to 2"),
+    "offset with a comma": ("smiling | offset=0,1", "the offset '0,1'"),
+    "offset that is no number": ("smiling | offset=nan", "the offset 'nan'"),
+    "weight of nothing": ("smiling | weight=0", "the weight '0' is no number above 0"),
+    "weight without end": ("smiling | weight=inf", "the weight 'inf'"),
+    "bar in JSON": ('{"domains": ["smiling | offset=0.1"]}', "has a bar"),
+    "weight as text in JSON": ('{"domains": [{"phrase": "smiling", "weight": true}]}', "the weight 'True'"),
+    "domains as one text": ('{"domains": "smiling"}', "list of texts"),
+    "no phrase in JSON": ('{"domains": [{"weight": 2}]}', "list of texts"),
     "not text": ("smiling\x00\x01", "not a text file"),
     "broken JSON": ('{"domains": [\n"smiling",]}', "line 2: not valid JSON"),
     "JSON of another kind": ('{"domain": ["smiling"]}', "unknown key 'domain'"),

@@ -423,6 +423,25 @@ def test_domain_losses_judge_each_image_by_its_own_label(prompts: Prompts, varia
         assert result.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_an_offset_moves_the_margin_at_which_an_image_has_the_domain(prompts: Prompts) -> None:
+    """p_n > ½ exactly where labelling with the offset labels the image (METHOD 10)."""
+    images = torch.rand(8, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    labels = torch.tensor([[1, 0, 1], [1, 1, 0], [0, 1, 0], [1, 1, 1]], dtype=torch.bool)
+    drawn = torch.tensor([2, 0, 1, 1])
+    plain, offsets = prompts(), torch.tensor([0.05, -0.1, 0.2], dtype=torch.float64)
+    seen = plain.encode(images)
+    expected = 0.0
+    for i, n in enumerate(drawn.tolist()):
+        for image, label in ((i, labels[i, n]), (4 + i, ~labels[i, n])):
+            p = torch.sigmoid(SCALE * (seen.detach()[image] @ (plain.domains[n] - plain.base).detach() - offsets[n]))
+            expected -= float(torch.log(p if label else 1 - p)) / 4
+    flipped = labels.clone()
+    flipped[range(4), drawn] = ~flipped[range(4), drawn]
+    result = domain_losses(replace(plain, offsets=offsets), seen, drawn, labels, flipped, StepOptions())
+    assert result.item() == pytest.approx(expected)
+    assert result.item() != pytest.approx(domain_losses(plain, seen, drawn, labels, flipped, StepOptions()).item())
+
+
 @pytest.mark.parametrize(("kind", "latent_rows"), [("latent", ROWS), ("reference", 0), ("both", 3)])
 def test_targets_come_from_latents_then_references(nets: Networks, batch: Batch, kind: Any, latent_rows: int) -> None:
     targets = make_targets(nets, batch, kind)

@@ -19,11 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from lanit.errors import LanitError, UsageError
+from lanit.labels import Rule
 from lanit.prompts import PromptLearner
 from pipeline import training
 from pipeline.checkpoints import latest_checkpoint, load_bundle, read_tensors
 from pipeline.clip_models import load_clip
-from pipeline.embed import embed
+from pipeline.embed import EmbedOptions, embed
+from pipeline.known_labels import Truth
+from pipeline.label import label
 from pipeline.prompt_sets import PromptSet
 from pipeline.sampling import LabelSampler
 from pipeline.store import Store
@@ -52,7 +55,7 @@ def original(tiny_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "images").mkdir(exist_ok=True)
         coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((40, 36)).save(folder / "images" / f"{number:02d}.png")
-    embed(folder / "images", folder / "store", tiny_clip)
+    embed([folder / "images"], folder / "store", tiny_clip)
     return folder / "store"
 
 
@@ -295,7 +298,7 @@ def test_labels_of_images_that_are_gone_are_refused(
     more = tmp_path / "more"
     shutil.copytree(original.parent / "images", more)
     (more / "00.png").unlink()
-    embed(more, store.root, tiny_clip, mode="overwrite")
+    embed([more], store.root, tiny_clip, EmbedOptions(mode="overwrite"))
     with pytest.raises(LanitError, match="label revision 1"):
         go(tmp_path / "run", tiny_clip)
     labelled(Store.open(store.root))
@@ -348,6 +351,24 @@ def test_refresh_relabels_by_the_averaged_prompts_and_counts_the_flips(
     bundle = load_bundle(tmp_path / "run")
     difference = (bundle.domains_embedding - bundle.base_embedding).numpy()
     np.testing.assert_allclose(store.labels(3).margin, store.embeddings() @ difference.T, atol=1e-5)
+
+
+def test_refresh_keeps_offsets_and_the_labels_that_people_gave(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    values = rng.integers(-1, 2, (store.ok, len(PROMPTS.domains))).astype(np.int8)
+    paths = tuple(store.ok_images()["path"].to_pylist())
+    given = Truth("path", paths, PROMPTS.domains, values == 1, values >= 0)
+    made = label(store, tiny_clip, PROMPTS, Rule(), dry_run=True).statistics
+    prompts = replace(PROMPTS, offsets=tuple(d.margin_p50 for d in made.domains))
+    first = label(store, tiny_clip, prompts, Rule(), given=given).revision
+    go(tmp_path / "run", tiny_clip, revision=first)
+    for number in (first + 1, first + 2):
+        after = store.labels(number)
+        np.testing.assert_array_equal(after.human, values >= 0)
+        expected = np.where(values >= 0, values == 1, after.margin > np.array(prompts.offsets, np.float32))
+        np.testing.assert_array_equal(after.active, expected)
+        assert after.prompt_set == prompts
+    assert load_bundle(tmp_path / "run").prompt_set.offsets == prompts.offsets
 
 
 def test_labels_in_use_are_those_of_the_newest_refresh(

@@ -22,6 +22,7 @@ from pipeline.image_cache import fit_square
 from pipeline.images import decode_rgb
 from pipeline.prompt_sets import PromptSet
 from pipeline.translation import TranslateRequest, parse_domains, translate
+from pipeline.translator import Translator
 
 DOMAINS = ("blond hair", "black hair", "hat")
 SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)
@@ -76,6 +77,17 @@ def own_labels(bundle: Bundle, clip: Any, path: Path) -> set[str]:
         for name, text in zip(DOMAINS, bundle.domains_embedding, strict=True)
         if float((seen * text).sum()) > of_base
     }
+
+
+def test_own_labels_take_the_offsets_of_the_prompts(model: Path, source: Path, tiny_clip: Any) -> None:
+    bundle = load_bundle(model)
+    images = torch.cat([as_batch(source / name) for name in good(source)])
+    margins = tiny_clip.encode_images(images) @ (bundle.domains_embedding - bundle.base_embedding).T
+    offsets = tuple(float(value) for value in margins.median(dim=0).values + 1e-5)
+    moved = replace(bundle, prompt_set=replace(bundle.prompt_set, offsets=offsets))
+    labels = Translator(moved, torch.device("cpu")).labels(images, tiny_clip)
+    assert torch.equal(labels, margins > torch.tensor(offsets))
+    assert not torch.equal(labels, Translator(bundle, torch.device("cpu")).labels(images, tiny_clip))
 
 
 def table(out: Path) -> list[dict[str, str]]:

@@ -21,7 +21,7 @@ from pipeline.sample_world.dataset import write_faces
 from pipeline.store import Store
 from pipeline.train_options import options_from
 from pipeline.training import train
-from pipeline.training_run import pick_device
+from pipeline.devices import pick_device
 
 GENERATOR_SEED = 303  # its world; CLIP learned from 101, the judge from 202
 
@@ -47,7 +47,7 @@ def _train(work: Path, preset: str, steps: int, faces: int, seed: int) -> None:
     if not (work / "faces" / "truth.csv").is_file():
         write_faces(work / "faces", faces, GENERATOR_SEED, 64)
     with console.progress("embedding") as advance:
-        embed(work / "faces", work / "store", clip, progress=advance)
+        embed([work / "faces"], work / "store", clip, progress=advance)
     store = Store.open(work / "store")
     label(store, clip, read_prompt_set("sample-faces"), Rule())
     options = options_from(preset, {"steps": steps, "seed": seed, "ema": 0.999})

@@ -1,0 +1,152 @@
+"""The commands that work on words: what they print, what they write, and how they exit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import cli
+from pipeline.embed import embed
+from pipeline.store import Store
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(cli.app, [str(each) for each in arguments])
+
+
+@pytest.fixture
+def world(make_images: Callable[..., Path], tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of twelve images in folders a and b, prompts, and labels by a person of some of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    embed([make_images(12)], tmp_path / "manifests", tiny_clip)
+    (tmp_path / "prompts.txt").write_text("red\na large green | offset=0.001\nblue noise\n", encoding="utf-8")
+    (tmp_path / "better.txt").write_text("Red\na small green\nblue noise | offset=0.5\n", encoding="utf-8")
+    (tmp_path / "labels.csv").write_text(
+        "path,red,blue_noise\nb/000.png,1,\na/001.png,0,1\nx.png,1,1\n", encoding="utf-8"
+    )
+    (tmp_path / "truth.csv").write_text(
+        "path,red\n" + "".join(f"{'a' if n % 2 else 'b'}/{n:03d}.png,{n % 2}\n" for n in range(12)), encoding="utf-8"
+    )
+    assert run("label", "--prompts", "prompts.txt").exit_code == 0
+    return tmp_path
+
+
+def store() -> Store:
+    return Store.open(Path("manifests"))
+
+
+@pytest.mark.usefixtures("world")
+def test_a_dry_run_shows_flips_and_writes_nothing() -> None:
+    shown = run("label", "--prompts", "better.txt", "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert "Labels, not written" in shown.stdout
+    assert "Flips from revision 1 to these labels, not written, over 12 images" in shown.stdout
+    assert "new domains       a small green" in shown.stdout
+    assert "domains gone      a large green" in shown.stdout
+    assert store().revisions() == [1]
+    report = json.loads(run("label", "--prompts", "better.txt", "--dry-run", "--json").stdout)
+    assert (report["revision"], report["created"], report["dry_run"]) == (0, False, True)
+    assert [flips["domain"] for flips in report["comparison"]["domains"]] == ["Red", "blue noise"]
+
+
+@pytest.mark.usefixtures("world")
+def test_labels_by_people_are_merged_shown_and_asked_for_again() -> None:
+    merged = run("label", "--prompts", "prompts.txt", "--labels", "labels.csv")
+    assert merged.exit_code == 0, merged.output
+    assert "3 labels are people's" in merged.stdout
+    assert "1 rows of the labels given name no image" in merged.stderr
+    revision = store().labels()
+    rows = {path: row for row, path in enumerate(revision.paths)}
+    assert revision.active[rows["b/000.png"], 0]
+    assert revision.active[rows["a/001.png"]].tolist()[::2] == [False, True]
+    assert revision.human is not None
+    assert revision.human.sum() == 3
+    again = run("label", "--prompts", "prompts.txt", "--rule", "argmax")
+    assert "revision 2 has labels by people, these do not" in again.stderr
+
+
+@pytest.mark.usefixtures("world")
+def test_folders_or_a_table_alone_give_labels() -> None:
+    assert run("label", "--from-folders").exit_code == 0
+    revision = store().labels()
+    assert revision.domains == ("a", "b")
+    assert [path.split("/")[0] for path in revision.paths] == [
+        "ab"[row.tolist().index(True)] for row in revision.active
+    ]
+    assert run("label", "--from-table", "labels.csv", "--noun", "picture").exit_code == 0
+    revision = store().labels()
+    assert (revision.domains, revision.active.sum()) == (("red", "blue noise"), 2)
+    assert revision.rule["kind"] == "given"
+
+
+@pytest.mark.usefixtures("world")
+def test_rules_and_revisions_stand_side_by_side() -> None:
+    rules = run("inspect-labels", "--rules", "adaptive,top-1,fixed=0.1", "--truth", "truth.csv")
+    assert rules.exit_code == 0, rules.output
+    assert "Rules side by side, share of 12 images" in rules.stdout
+    assert "macro F1" in rules.stdout
+    run("label", "--prompts", "better.txt")
+    compared = run("inspect-labels", "--compare", 1, 2, "--csv", "flips.csv")
+    assert compared.exit_code == 0, compared.output
+    assert "Flips from revision 1 to revision 2 over 12 images" in compared.stdout
+    flips = Path("flips.csv").read_text(encoding="utf-8").splitlines()
+    report = json.loads(run("inspect-labels", "--compare", 1, 2, "--rules", "argmax", "--json").stdout)
+    before, after = store().labels(1), store().labels(2)
+    (red, blue) = report["comparison"]["domains"]
+    for each, old, new in ((red, 0, 0), (blue, 2, 2)):
+        assert each["on"] == (after.active[:, new] & ~before.active[:, old]).sum()
+        assert each["off"] == (before.active[:, old] & ~after.active[:, new]).sum()
+        assert len(each["turned_off"]) == min(each["off"], 12)
+    assert len(flips) == 1 + sum(each["on"] + each["off"] for each in (red, blue))
+    assert report["revision"] == 2
+    assert report["rules"][0]["labels_per_image"] == 1
+    for shown in (rules.stdout, compared.stdout):
+        assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("world")
+def test_bounds_exit_with_one_and_one_line() -> None:
+    assert run("inspect-labels", "--fail-under", "coverage=0").exit_code == 0
+    failed = run("inspect-labels", "--fail-under", "smallest=1000", "--json")
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["images"] == 12, "the report is there all the same"
+    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("error:")]
+    assert "smallest is " in line
+    assert ", below 1000" in line
+    assert run("inspect-labels", "--truth", "truth.csv", "--fail-under", "f1=0,coverage=0").exit_code == 0
+    assert run("inspect-labels", "--fail-under", "f1=0.5").exit_code == 2
+    assert run("inspect-labels", "--fail-under", "beauty=0.5").exit_code == 2
+
+
+@pytest.mark.usefixtures("world")
+def test_images_are_opened_only_where_asked_for() -> None:
+    flipped = run("inspect-labels", "--augment", 5, "--duplicates")
+    assert flipped.exit_code == 0, flipped.output
+    assert "changed in 5 images mirrored and cropped" in flipped.stdout
+    assert "near-duplicates" in flipped.stdout
+    plain = run("inspect-labels", "--truth", "folders", "--fail-under", "coverage=0")
+    assert plain.exit_code == 1
+    assert "no folder of the images is named after any of: red" in plain.stderr
+    assert "--augment 500" in run("inspect-labels").stdout
+
+
+@pytest.mark.usefixtures("world")
+def test_contradictions_exit_with_two() -> None:
+    for arguments in (
+        ["label"],
+        ["label", "--prompts", "prompts.txt", "--from-folders"],
+        ["label", "--from-folders", "--labels", "labels.csv"],
+        ["inspect-labels", "--rules", "best"],
+        ["inspect-labels", "--compare", 1, 1, "--revision", 1],
+        ["inspect-labels", "--csv", "flips.csv"],
+        ["inspect-labels", "--augment", -1],
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2, (arguments, result.output)
+        assert len(result.stderr.strip().splitlines()) == 1
