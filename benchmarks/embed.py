@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -77,14 +78,14 @@ def decoder_alone(folder: Path, clip: ClipModel, workers: int) -> None:
 def clip_retrieval(python: str, folder: Path, weights: Path, out: Path) -> float:
     """Images/s of its own inference, loading the model left out: it times and counts them itself."""
     program = (
-        "import sys, time, json, torch\n"
-        "import clip_retrieval.clip_inference.mapper as mapper\n"
+        "import importlib, sys, time\n"
+        "mapper = importlib.import_module('clip_retrieval.clip_inference.mapper')\n"
         "load = mapper.load_clip\n"
         "spent = []\n"
         "def timed(*args, **kwargs):\n"
         "    began = time.time(); model = load(*args, **kwargs); spent.append(time.time() - began); return model\n"
         "mapper.load_clip = timed\n"
-        "from clip_retrieval.clip_inference.main import main\n"
+        "main = importlib.import_module('clip_retrieval.clip_inference.main').main\n"
         "began = time.time()\n"
         "main(sys.argv[1], sys.argv[2], enable_text=False, batch_size=32, num_prepro_workers=int(sys.argv[4]),\n"
         "     clip_model='open_clip:' + sys.argv[3], use_jit=False)\n"
@@ -92,10 +93,10 @@ def clip_retrieval(python: str, folder: Path, weights: Path, out: Path) -> float
     )
     command = [python, "-c", program, str(folder), str(out), f"{ARCHITECTURE}/{weights}", str(usable_processors())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    seconds = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("SECONDS")]
-    if not seconds:
+    seconds = re.search(r"SECONDS ([\d.]+)", done.stdout)
+    if seconds is None:
         raise SystemExit(f"clip-retrieval failed:\n{done.stdout[-500:]}\n{done.stderr[-1500:]}")
-    return float(seconds[0])
+    return float(seconds[1])
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -78,9 +78,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     write_labels(folder / "store", 10 * arguments.rows)
     large = [run("inspect", folder) for _ in range(arguments.rounds)]
     line("inspect ten times the rows", large, "inspect")
-    print(
-        f"its memory ÷ that before                {middle(large, 'mib') / middle(runs['inspect'], 'mib'):6.2f}      at most 1.2"
-    )
+    ratio = middle(large, "mib") / middle(runs["inspect"], "mib")
+    print(f"its memory ÷ that before                {ratio:6.2f}      at most 1.2")
 
 
 def line(name: str, runs: list[dict[str, float]], figure: str, limit: str = "") -> None:

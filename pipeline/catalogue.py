@@ -158,7 +158,7 @@ class Plan:
     kept: frozenset[str]
 
     def __iter__(self) -> Iterator[PlannedRow]:
-        with contextlib.closing(_connect(self.path)) as database:
+        with contextlib.closing(_connect(self.path, 2048)) as database:  # rows are read in their order: few pages do
             for source in sorted(self.sources):
                 yield from (self._kept if source in self.kept else self._found)(database, source)
 
@@ -196,11 +196,11 @@ class Plan:
             yield PlannedRow(place, known, unchanged, badly_named=bool(badly_named))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, cache_kib: int = 8192) -> sqlite3.Connection:
     uri = f"{path.resolve().as_uri()}?nolock=1"  # the store's own lock is held; some file systems have none
     database = sqlite3.connect(uri, uri=True, check_same_thread=False)
     with contextlib.closing(database.cursor()) as cursor:
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", "cache_size=-8192"):
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", f"cache_size=-{cache_kib}"):
             cursor.execute(f"PRAGMA {pragma}")
     return database
 

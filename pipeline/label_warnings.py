@@ -91,8 +91,8 @@ def _ambiguous(statistics: LabelStatistics) -> Iterator[str]:
     for d in statistics.domains:
         if d.ambiguous_share > OFTEN_AMBIGUOUS and _adaptive(statistics):
             yield (
-                f"'{d.domain}' is unsure on {_percent(d.ambiguous_share)} of the images: its wording hardly moves CLIP; "
-                "try another, or more templates"
+                f"'{d.domain}' is unsure on {_percent(d.ambiguous_share)} of the images: its wording hardly moves "
+                "CLIP; try another, or more templates"
             )
 
 

@@ -36,7 +36,7 @@ _SAMPLE = 4096  # images without a label, and as many with one, at most, on whic
 _SHORTLIST = 1024  # words compared more than once: bounds the memory for a vocabulary of any size
 _SPARE = 3  # times as many words as asked for win under the first template, to be compared again
 _ALSO = 3  # other names of one suggestion, at most
-_FEWEST_EACH = 5  # images for each group on average: as many as are shown of it
+_FEWEST_EACH = 10  # images for each group on average; below, a group says little
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ class _Tally:
         chosen = np.flatnonzero(mine)
         self.images += len(chosen)
         self.uncovered += int(bare[chosen].sum())
+        if len(self.keys) == SHOWN * _SPARE:
+            chosen = chosen[keys[chosen] > self.keys[-1]]
         keys, rows = np.append(self.keys, keys[chosen]), np.append(self.rows, chosen + start)
         order = np.lexsort((rows, -keys))[: SHOWN * _SPARE]
         self.keys, self.rows = keys[order], rows[order]

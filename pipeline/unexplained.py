@@ -53,7 +53,7 @@ class Scorer:
     """
 
     def __init__(self, margins: np.ndarray, known: np.ndarray, importance: np.ndarray) -> None:
-        """margins: float32 (V×s), V ≥ 1, of the words. known: float32 (p×s), of the prompts. importance: (s), sum 1."""
+        """margins: float32 (V×s), of the words. known: float32 (p×s), of the prompts. importance: (s), sum 1."""
         self.margins = margins
         self.known = known.astype(np.float32)
         self.importance = importance.astype(np.float32)
@@ -67,7 +67,8 @@ class Scorer:
     def scores(self, among: np.ndarray | None = None) -> np.ndarray:
         """(V), of every word against the prompts so far. among: bool (s), images that alone count, and equally."""
         weights = self.importance if among is None else (among / among.sum()).astype(np.float32)
-        return np.concatenate([self._news(words) @ weights for words in self._blocks()]) * self._unlabelled
+        means = [self._news(words) @ weights for words in self._blocks()]
+        return np.concatenate([np.empty(0), *means]) * self._unlabelled
 
     def likeness(self, word: int, others: np.ndarray) -> np.ndarray:
         """Cosines of the news of ``word`` and of each of ``others`` over the images, (others); 0 without news."""
@@ -97,7 +98,7 @@ class Scorer:
     def _over_images(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The weighted mean of a function of the margins, float64 (V)."""
         means = [function(self.margins[words]) @ self.importance for words in self._blocks()]
-        return np.concatenate(means).astype(np.float64)
+        return np.concatenate([np.empty(0), *means])
 
     def _blocks(self) -> Iterator[slice]:
         return (slice(start, start + _BLOCK) for start in range(0, len(self.margins), _BLOCK))

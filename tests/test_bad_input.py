@@ -167,7 +167,7 @@ CASES = {
     ),
     "truth of other images": Case(
         "inspect-labels --truth t.csv",
-        ("no path of the truth", "folder"),
+        ("no path of the known labels", "folder"),
         prepare=_write("t.csv", "path,red\nx.png,1\n"),
     ),
     "epsilon below zero": Case("inspect-labels --epsilon -1", ("--epsilon", "default"), code=2),

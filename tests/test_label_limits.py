@@ -15,7 +15,11 @@ from pipeline.label_revisions import LabelRevision
 
 
 def test_limits_are_read_from_several_texts() -> None:
-    assert parse_limits(["coverage=0.9", "f1=0.8, smallest=100"], scored=True) == {"coverage": 0.9, "f1": 0.8, "smallest": 100}
+    assert parse_limits(["coverage=0.9", "f1=0.8, smallest=100"], scored=True) == {
+        "coverage": 0.9,
+        "f1": 0.8,
+        "smallest": 100,
+    }
     assert parse_limits([], scored=False) == {}
     for text, message in (("cover=1", "no figure 'cover'"), ("coverage", "'' is no number"), ("f1=x", "'x' is no")):
         with pytest.raises(UsageError, match=message) as caught:
@@ -55,7 +59,7 @@ def test_scores_need_a_truth(make_revision: Callable[..., LabelRevision]) -> Non
     statistics = inspect_labels(make_revision(np.ones((5, 3))))
     with pytest.raises(UsageError, match="f1 needs known labels"):
         parse_limits(["f1=0.5"], scored=False)
-    with pytest.raises(LanitError, match="f1 is undefined, below 0.5"):
+    with pytest.raises(LanitError, match=r"f1 is undefined, below 0.5"):
         check_limits(statistics, {"f1": 0.5})
     with pytest.raises(LanitError, match=r"coverage is 1, below 2; smallest is 5, below 9"):
         check_limits(statistics, {"coverage": 2, "smallest": 9})
