@@ -14,6 +14,7 @@ from lanit.labels import Rule
 from pipeline import console
 from pipeline.checkpoints import SAMPLE_MODEL, load_bundle, save_bundle
 from pipeline.clip_models import load_clip
+from pipeline.devices import pick_device
 from pipeline.embed import embed
 from pipeline.label import label
 from pipeline.prompt_sets import read_prompt_set
@@ -21,7 +22,6 @@ from pipeline.sample_world.dataset import write_faces
 from pipeline.store import Store
 from pipeline.train_options import options_from
 from pipeline.training import train
-from pipeline.devices import pick_device
 
 GENERATOR_SEED = 303  # its world; CLIP learned from 101, the judge from 202
 
