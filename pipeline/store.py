@@ -130,7 +130,11 @@ class Store:
 
     def labelled_part(self, part: Part) -> tuple[pa.Table, np.ndarray]:
         """image_id and path of the rows of a part with status ok, and their embeddings, float32 (n×k). For threads."""
-        return self._ok_rows(part, ["image_id", "path"]), self._embeddings_in(part)
+        table = _read(self.root / part.file, ["image_id", "path", "status", "embedding"])
+        keys = table.select(["image_id", "path"])
+        if part.ok < part.rows:
+            keys = keys.filter(pc.equal(table["status"], "ok"))
+        return keys, self._values(table["embedding"])
 
     def embeddings(self) -> np.ndarray:
         """Unit-norm embeddings of the rows with status ok: float32 (n×k), C-contiguous, in store order."""
@@ -273,8 +277,11 @@ class Store:
         return table.filter(pc.equal(table["status"], "ok")).select(columns)
 
     def _embeddings_in(self, part: Part) -> np.ndarray:
-        column = _read(self.root / part.file, ["embedding"])["embedding"].combine_chunks()
-        values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.embedding_dim)
+        return self._values(_read(self.root / part.file, ["embedding"])["embedding"])
+
+    def _values(self, column: pa.ChunkedArray) -> np.ndarray:
+        """The embeddings of a column that has some, float32 (n×k)."""
+        values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, self.embedding_dim)
         return values.astype(np.float32, copy=False)
 
     def _revision_path(self, number: int) -> Path:
