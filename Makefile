@@ -2,6 +2,7 @@
 PYTHON ?= python3
 MINUTES ?= 6
 OUT ?= demo
+PHOTOS ?= ../shared/data/photos.tar
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -26,8 +27,10 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## benchmarks, as ratios within one run
+bench: $(READY)  ## benchmarks, as ratios within one run; PHOTOS=a tar of photographs for those of embedding
 	$(BIN)/python benchmarks/train_step.py
+	@if test -f $(PHOTOS); then $(BIN)/python benchmarks/embed.py --photos $(PHOTOS); \
+	else echo 'no $(PHOTOS) here: embedding was not measured'; fi
 
 gpu: $(READY)  ## the tests that need a CUDA device
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
