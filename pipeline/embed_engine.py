@@ -192,14 +192,20 @@ class LocalEngine:
     ) -> Iterator[tuple[Row | None, Tensor | bytes | None, list[Row] | None]]:
         """(row, pixels, None) for each row that was read, and (None, None, part) at the end of each part."""
         ahead: deque[tuple[Row | None, Future[Tensor | bytes | None] | None, list[Row] | None]] = deque()
+        on_cpu = self.clip.device.type == "cpu"
+        # a model on the CPU uses every core, and threads that decode meanwhile would hold up its own: they take turns
+        most, left = (self.batch_size, 0) if on_cpu else (2 * self.batch_size + _LOOKAHEAD,) * 2
         for part in parts:
             self.tick(sum(not row.to_read for row in part))
             for row in part:
                 if row.to_read:
                     ahead.append((row, pool.submit(self.reader, row), None))
-                while len(ahead) >= 2 * self.batch_size + _LOOKAHEAD:
-                    yield self._settled(*ahead.popleft())
+                if len(ahead) >= most:
+                    while len(ahead) >= max(left, 1):
+                        yield self._settled(*ahead.popleft())
             ahead.append((None, None, part))
+            while on_cpu and ahead:
+                yield self._settled(*ahead.popleft())
         while ahead:
             yield self._settled(*ahead.popleft())
 

@@ -17,7 +17,7 @@ from lanit.errors import LanitError
 from pipeline.kmeans import cluster_centres
 from pipeline.prompt_sets import PromptSet
 from pipeline.suggest_figures import Shown, count_images, found_by
-from pipeline.unexplained import Scorer, pick_words, same_news
+from pipeline.unexplained import Pick, Scorer, pick_words, same_news
 from pipeline.vocabulary import Vocabulary, new_words, readable_words
 from pipeline.word_directions import Progress, cached_directions, directions_of
 
@@ -186,17 +186,20 @@ def suggest_prompts(
         compared=len(compared),
         sampled=len(sample.embeddings),
         suggestions=tuple(
-            Suggestion(
-                word=finalists[pick.word],
-                also=tuple(finalists[other] for other in pick.also[:_ALSO]),
-                score=pick.score,
-                images=shown.images,
-                uncovered=shown.uncovered,
-                examples=tuple(example_of[row] for row in shown.rows),
-            )
-            for pick, shown in zip(picks, figures.words, strict=True)
+            _suggestion(finalists, pick, shown, example_of) for pick, shown in zip(picks, figures.words, strict=True)
         ),
         groups=tuple(sorted(groups, key=lambda group: -group.size)),
+    )
+
+
+def _suggestion(words: Sequence[str], pick: Pick, shown: Shown, example_of: dict[int, Example]) -> Suggestion:
+    return Suggestion(
+        word=words[pick.word],
+        also=tuple(words[other] for other in pick.also[:_ALSO]),
+        score=pick.score,
+        images=shown.images,
+        uncovered=shown.uncovered,
+        examples=tuple(example_of[row] for row in shown.rows),
     )
 
 

@@ -315,7 +315,7 @@ def test_embeddings_that_are_not_finite_fail(
     assert np.isfinite(Store.open(tmp_path / "store").embeddings()).all()
 
 
-def test_no_more_images_are_decoded_ahead_than_two_batches_and_a_few(
+def test_no_more_images_are_decoded_ahead_of_a_model_on_the_cpu_than_a_batch(
     make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, monkeypatch: Any
 ) -> None:
     decoded, ahead = [0], [0]
@@ -334,7 +334,7 @@ def test_no_more_images_are_decoded_ahead_than_two_batches_and_a_few(
         progress=lambda done, total, _: calls.append((done, total)),
     )  # fmt: skip
     assert decoded[0] == 60
-    assert 2 * 2 < ahead[0] <= 2 * 2 + 8 + 2 + 1
+    assert ahead[0] == 2
     assert calls == sorted(calls)
     assert calls[-1] == (60, 60)
 
