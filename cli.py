@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from lanit.errors import LanitError
 
 if TYPE_CHECKING:
-    from pipeline.store import Store
+    from pipeline.store.store import Store
 
 
 @contextmanager
@@ -176,9 +176,9 @@ def embed(
     from pipeline.inputs.opening import open_inputs
 
     open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
-    from pipeline.embed import EmbedOptions
-    from pipeline.embed import embed as embed_inputs
-    from pipeline.images import MAX_PIXELS
+    from pipeline.decoding.images import MAX_PIXELS
+    from pipeline.embedding.embed import EmbedOptions
+    from pipeline.embedding.embed import embed as embed_inputs
     from pipeline.report_tables import show_embed
     from pipeline.settings import clip_to_embed, engine_maker, workforce_of
 
@@ -242,13 +242,13 @@ def label(
       lanit label --from-folders
     """
     from pipeline import console
-    from pipeline.label_sources import check_sources, label_source
-    from pipeline.prompt_sets import read_prompt_set
+    from pipeline.labelling.label_sources import check_sources, label_source
+    from pipeline.labelling.prompt_sets import read_prompt_set
 
     check_sources(prompts, labels, from_folders, from_table, rule)
     prompt_set = read_prompt_set(prompts, noun) if prompts is not None else None
     opened = _open_store(store)
-    from pipeline.label import label as label_store
+    from pipeline.labelling.label import label as label_store
     from pipeline.report_tables import show_label, warn_of_words
     from pipeline.settings import clip_of, decider_of, make_rule, workforce_of
 
@@ -324,8 +324,8 @@ def inspect(
       lanit inspect-labels --fail-under coverage=0.9 --fail-under smallest=100
     """
     from pipeline import console
-    from pipeline.inspect_labels import InspectOptions, inspect_store
-    from pipeline.label_limits import check_limits, parse_limits
+    from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
+    from pipeline.inspection.limits import check_limits, parse_limits
 
     limits = parse_limits(fail_under or [], scored=truth is not None)
     if html is not None:
@@ -339,7 +339,7 @@ def inspect(
     with console.progress("looking at images") as advance:
         report = inspect_store(opened, options, advance)
     if html is not None:
-        from pipeline.label_page import label_page
+        from pipeline.inspection.page import label_page
         from pipeline.pages import write_page
 
         with console.progress("thumbnails") as advance:
@@ -349,7 +349,7 @@ def inspect(
     if as_json:
         console.print_json(report.to_json())
     else:
-        from pipeline.inspection_tables import show_inspection
+        from pipeline.inspection.terminal_tables import show_inspection
 
         show_inspection(report)
     check_limits(report.statistics, limits)
@@ -391,9 +391,9 @@ def suggest(
     from pipeline.devices import pick_device
     from pipeline.report_tables import show_suggestions
     from pipeline.settings import clip_of
-    from pipeline.suggest import SuggestOptions, suggest_prompts
-    from pipeline.suggest_page import suggestions_page
-    from pipeline.vocabulary import read_vocabulary
+    from pipeline.suggestion.suggest import SuggestOptions, suggest_prompts
+    from pipeline.suggestion.suggest_page import suggestions_page
+    from pipeline.suggestion.vocabulary import read_vocabulary
 
     words = read_vocabulary(vocabulary)
     model = clip_of(opened, clip, clip_arch, str(pick_device(device)))
@@ -436,12 +436,12 @@ def search(
     if html is not None:
         check_page(html)
     opened = _open_store(store)
-    from pipeline.gallery import search_page
-    from pipeline.index import index_state
     from pipeline.report_tables import show_search, warn_of_words
-    from pipeline.search import check_query
-    from pipeline.search import search as search_store
+    from pipeline.searching.gallery import search_page
+    from pipeline.searching.search import check_query
+    from pipeline.searching.search import search as search_store
     from pipeline.settings import clip_to_embed
+    from pipeline.store.index import index_state
 
     check_query(text, image)
     model = clip_to_embed(store, clip, clip_arch, None, "cpu", anew=False)
@@ -490,9 +490,9 @@ def duplicates(
     if html is not None:
         check_page(html)
     opened = _open_store(store)
-    from pipeline.duplicates import find_duplicates, write_duplicates
-    from pipeline.gallery import duplicates_page
     from pipeline.report_tables import show_duplicates
+    from pipeline.searching.duplicates import find_duplicates, write_duplicates
+    from pipeline.searching.gallery import duplicates_page
 
     with console.progress("comparing") as advance:
         report = find_duplicates(opened, threshold, between, every_pair=every_pair, progress=advance)
@@ -532,8 +532,8 @@ def index(
     from pipeline import console
 
     opened = _open_store(store)
-    from pipeline.index import rebuild_index
     from pipeline.report_tables import show_index
+    from pipeline.store.index import rebuild_index
 
     report = rebuild_index(opened, kind)
     if as_json:
@@ -578,13 +578,13 @@ def train(
     """
     from pipeline import console
     from pipeline.devices import pick_device
-    from pipeline.image_cache import open_image_cache
-    from pipeline.inspect_labels import inspect_labels
+    from pipeline.inspection.inspect_labels import inspect_labels
     from pipeline.report_tables import show_coverage, show_options, show_train
     from pipeline.settings import clip_of, merge_settings
-    from pipeline.train_options import TrainOptions, options_from
-    from pipeline.training import train as train_run
-    from pipeline.training_run import labels_to_train
+    from pipeline.store.image_cache import open_image_cache
+    from pipeline.training.train_options import TrainOptions, options_from
+    from pipeline.training.training import train as train_run
+    from pipeline.training.training_run import labels_to_train
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
     named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}
@@ -637,8 +637,8 @@ def translate(
     """
     from pipeline import console
     from pipeline.report_tables import show_translate
-    from pipeline.translation import TranslateRequest, parse_domains, parse_names
-    from pipeline.translation import translate as translate_images
+    from pipeline.translating.translation import TranslateRequest, parse_domains, parse_names
+    from pipeline.translating.translation import translate as translate_images
 
     request = TranslateRequest(parse_domains(to), parse_names(add), parse_names(remove), reference, seed)
     with console.progress("translating") as advance:
@@ -689,8 +689,8 @@ def export(
     from pipeline import console
 
     opened = _open_store(store)
-    from pipeline.export import ExportRequest, parse_pairs
-    from pipeline.export import export as export_store
+    from pipeline.exports.export import ExportRequest, parse_pairs
+    from pipeline.exports.export import export as export_store
     from pipeline.report_tables import show_export
 
     request = ExportRequest(to, revision, only_labelled, files, parse_pairs(pairs), margins, embeddings, shard_size)
@@ -751,7 +751,7 @@ def sample_faces(
 
 
 def _open_store(folder: Path) -> Store:
-    from pipeline.store import Store
+    from pipeline.store.store import Store
 
     return Store.open(folder)
 

@@ -29,9 +29,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.clip_models import ClipModel, load_clip
-from pipeline.decode import decode_for_clip
+from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.devices import pick_device
-from pipeline.embed import EmbedOptions, embed, usable_processors
+from pipeline.embedding.embed import EmbedOptions, embed, usable_processors
 
 ARCHITECTURE = "ViT-B-32"
 

@@ -24,7 +24,7 @@ import faiss  # noqa: F401  (imported late otherwise, in the child)
 import torch
 
 from pipeline.clip_models import ClipModel, load_clip
-from pipeline.embed import EmbedOptions, embed
+from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.sample_world.dataset import write_faces
 
 IMAGES = 600

@@ -21,12 +21,12 @@ from PIL import Image
 
 from lanit.labels import Rule
 from pipeline.clip_models import load_clip
-from pipeline.embed import EmbedOptions, embed
-from pipeline.label import label
-from pipeline.prompt_sets import read_prompt_set
+from pipeline.embedding.embed import EmbedOptions, embed
+from pipeline.labelling.label import label
+from pipeline.labelling.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
-from pipeline.schemas import Storage
-from pipeline.store import Store
+from pipeline.store.schemas import Storage
+from pipeline.store.store import Store
 
 ARCHITECTURE = "ViT-B-32"
 

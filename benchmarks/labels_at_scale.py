@@ -116,7 +116,7 @@ def timed(into: dict[str, float], name: str) -> Iterator[None]:
 
 
 def read(folder: Path) -> dict[str, float]:
-    from pipeline.store import Store
+    from pipeline.store.store import Store
 
     store, figures = Store.open(folder / "store"), dict[str, float]()
     with timed(figures, "read"):
@@ -127,11 +127,11 @@ def read(folder: Path) -> dict[str, float]:
 def label(folder: Path) -> dict[str, float]:
     from lanit.labels import Rule
     from pipeline.clip_models import load_clip
-    from pipeline.inspect_labels import inspect_labels
-    from pipeline.label import label as label_store
-    from pipeline.label import text_embeddings
-    from pipeline.prompt_sets import PromptSet, read_prompt_set
-    from pipeline.store import Store
+    from pipeline.inspection.inspect_labels import inspect_labels
+    from pipeline.labelling.label import label as label_store
+    from pipeline.labelling.label import text_embeddings
+    from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
+    from pipeline.store.store import Store
 
     store, clip, built_in = Store.open(folder / "store"), load_clip(str(folder / "clip")), read_prompt_set(PROMPTS)
     prompts = PromptSet(built_in.domains, built_in.templates[:TEMPLATES], built_in.bases[:TEMPLATES], built_in.name)
@@ -148,9 +148,9 @@ def label(folder: Path) -> dict[str, float]:
 
 
 def inspect(folder: Path) -> dict[str, float]:
-    from pipeline.inspect_labels import inspect_labels
-    from pipeline.label_table import show_statistics
-    from pipeline.store import Store
+    from pipeline.inspection.inspect_labels import inspect_labels
+    from pipeline.inspection.table import show_statistics
+    from pipeline.store.store import Store
 
     figures: dict[str, float] = {}
     with timed(figures, "inspect"), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -185,9 +185,9 @@ def write_clip(folder: Path, dim: int) -> None:
 
 def write_store(root: Path, clip_folder: Path, rows: int, dim: int) -> None:
     from pipeline.clip_models import load_clip
-    from pipeline.embed_parts import rows_of_a_part
+    from pipeline.embedding.parts import rows_of_a_part
     from pipeline.files import write_json
-    from pipeline.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, images_schema, with_metadata
+    from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, images_schema, with_metadata
 
     clip = load_clip(str(clip_folder))
     fingerprint = clip.fingerprint
@@ -220,9 +220,9 @@ def write_store(root: Path, clip_folder: Path, rows: int, dim: int) -> None:
 
 def write_labels(root: Path, rows: int) -> None:
     """A newer revision of ``rows`` rows, of random margins, as `lanit label` would write it."""
-    from pipeline.label_revisions import LabelBlock, RevisionHeader, write_revision
-    from pipeline.prompt_sets import read_prompt_set
-    from pipeline.store import Store
+    from pipeline.labelling.prompt_sets import read_prompt_set
+    from pipeline.store.label_revisions import LabelBlock, RevisionHeader, write_revision
+    from pipeline.store.store import Store
 
     store = Store.open(root)
     rule = {"kind": "adaptive", "value": 0.0}

@@ -18,8 +18,8 @@ from lanit.steps import Batch, Guidance, Networks, Optimisers, StepPlan, fused_s
 from pipeline import console
 from pipeline.clip_models import load_clip
 from pipeline.devices import pick_device
-from pipeline.prompt_sets import read_prompt_set
-from pipeline.train_options import options_from
+from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.training.train_options import options_from
 
 VARIANTS = (("paper", False), ("paper", True), ("fused", False), ("fused", True))
 

@@ -28,7 +28,7 @@ from lanit.errors import LanitError, UsageError
 from lanit.preprocessing import ClipPreprocessing
 from lanit.prompts import TextTower
 from pipeline.files import read_json
-from pipeline.schemas import Fingerprint
+from pipeline.store.schemas import Fingerprint
 from pipeline.text_towers import OpaqueText as OpaqueText  # part of this module's interface
 from pipeline.text_towers import OpenClipText as OpenClipText
 from pipeline.text_towers import text_tower

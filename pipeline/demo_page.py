@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from pipeline.charts import Chart, line_chart
-from pipeline.label_statistics import LabelStatistics
+from pipeline.inspection.statistics import LabelStatistics
 from pipeline.pages import render_page
 from pipeline.sample_world.judge import Scores
 

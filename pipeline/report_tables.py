@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipeline import console
-from pipeline.inspection_tables import show_comparison
-from pipeline.label_table import show_statistics
+from pipeline.inspection.table import show_statistics
+from pipeline.inspection.terminal_tables import show_comparison
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.duplicates import DuplicateReport
-    from pipeline.embed import EmbedReport
-    from pipeline.export import ExportReport
-    from pipeline.index import IndexReport
-    from pipeline.label import LabelReport
-    from pipeline.label_statistics import LabelStatistics
-    from pipeline.search import SearchReport
-    from pipeline.suggest import SuggestReport
-    from pipeline.training import TrainReport
-    from pipeline.translation import TranslateReport
+    from pipeline.embedding.embed import EmbedReport
+    from pipeline.exports.export import ExportReport
+    from pipeline.inspection.statistics import LabelStatistics
+    from pipeline.labelling.label import LabelReport
+    from pipeline.searching.duplicates import DuplicateReport
+    from pipeline.searching.search import SearchReport
+    from pipeline.store.index import IndexReport
+    from pipeline.suggestion.suggest import SuggestReport
+    from pipeline.training.training import TrainReport
+    from pipeline.translating.translation import TranslateReport
 
 
 def show_embed(report: EmbedReport) -> None:

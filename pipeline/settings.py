@@ -14,14 +14,14 @@ from lanit.labels import Rule, RuleKind
 from pipeline.clip_models import DEFAULT_CLIP, ClipModel, Precision, load_clip
 from pipeline.devices import pick_device
 from pipeline.files import read_json
-from pipeline.schemas import Manifest
-from pipeline.store import MANIFEST_NAME
+from pipeline.store.schemas import Manifest
+from pipeline.store.store import MANIFEST_NAME
 
 if TYPE_CHECKING:
-    from pipeline.embed import EmbedOptions, EngineMaker
-    from pipeline.label_decisions import Decider
-    from pipeline.ray_cluster import Workforce
-    from pipeline.store import Store
+    from pipeline.embedding.embed import EmbedOptions, EngineMaker
+    from pipeline.embedding.ray_cluster import Workforce
+    from pipeline.labelling.label_decisions import Decider
+    from pipeline.store.store import Store
 
 DEFAULT_K = 2
 DEFAULT_THRESHOLD = 0.25
@@ -76,7 +76,7 @@ def workforce_of(engine: str, address: str | None, actors: int | None, device: s
             raise UsageError(f"{name} is of a Ray cluster", "Add --engine ray.")
         yield None
         return
-    from pipeline.ray_cluster import workforce
+    from pipeline.embedding.ray_cluster import workforce
 
     with workforce(address, actors, device) as force:
         yield force
@@ -86,7 +86,7 @@ def engine_maker(force: Workforce | None, clip: ClipModel, options: EmbedOptions
     """What embeds on a cluster; none for this machine alone."""
     if force is None:
         return None
-    from pipeline.ray_engine import ray_engine
+    from pipeline.embedding.ray_engine import ray_engine
 
     return ray_engine(clip, options, force)
 
@@ -95,7 +95,7 @@ def decider_of(force: Workforce | None, remark: Callable[[str], None]) -> Decide
     """What labels on a cluster; none for this machine alone. remark: called with what a person should know."""
     if force is None:
         return None
-    from pipeline.ray_label import ray_decider
+    from pipeline.labelling.ray_label import ray_decider
 
     return ray_decider(force, remark)
 

@@ -96,7 +96,7 @@ def make_store(tmp_path: Path) -> Callable[..., Any]:
     import pyarrow.parquet as pq
 
     from pipeline.files import sha256_bytes, write_json
-    from pipeline.schemas import (
+    from pipeline.store.schemas import (
         SCHEMA_VERSION,
         Fingerprint,
         Manifest,
@@ -105,7 +105,7 @@ def make_store(tmp_path: Path) -> Callable[..., Any]:
         images_schema,
         with_metadata,
     )
-    from pipeline.store import Store
+    from pipeline.store.store import Store
 
     def make(
         embeddings: np.ndarray,
@@ -168,9 +168,17 @@ def make_labelled_store(tmp_path: Path) -> Callable[..., Any]:
     import pyarrow.parquet as pq
 
     from pipeline.files import sha256_bytes, write_json
-    from pipeline.prompt_sets import PromptSet
-    from pipeline.schemas import SCHEMA_VERSION, Fingerprint, Manifest, Part, SourceEntry, images_schema, with_metadata
-    from pipeline.store import Store
+    from pipeline.labelling.prompt_sets import PromptSet
+    from pipeline.store.schemas import (
+        SCHEMA_VERSION,
+        Fingerprint,
+        Manifest,
+        Part,
+        SourceEntry,
+        images_schema,
+        with_metadata,
+    )
+    from pipeline.store.store import Store
 
     def make(
         folder: Path, labels: dict[str, set[str]] | None, name: str = "store", storage: Any = "float32",
@@ -224,8 +232,8 @@ def make_revision() -> Callable[..., Any]:
 
     active: by default margin > 0. paths, base, human, offsets, weights, domains, rule, number: see LabelRevision.
     """
-    from pipeline.label_revisions import LabelRevision
-    from pipeline.prompt_sets import PromptSet
+    from pipeline.labelling.prompt_sets import PromptSet
+    from pipeline.store.label_revisions import LabelRevision
 
     def make(
         margin: np.ndarray,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.catalogue import Catalogue
+from pipeline.embedding.catalogue import Catalogue
 from pipeline.inputs.places import Place
 
 

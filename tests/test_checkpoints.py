@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from lanit.errors import LanitError
 from lanit.networks import GenerativeNetworks, NetworkOptions
-from pipeline.checkpoints import (
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.schemas import Fingerprint
+from pipeline.training.checkpoints import (
     Bundle,
     find_bundle,
     latest_checkpoint,
@@ -27,8 +29,6 @@ from pipeline.checkpoints import (
     save_checkpoint,
     write_folder,
 )
-from pipeline.prompt_sets import PromptSet
-from pipeline.schemas import Fingerprint
 
 SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)
 
@@ -198,7 +198,7 @@ def test_a_failed_write_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytes
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.checkpoints.save_file", full)
+    monkeypatch.setattr("pipeline.training.checkpoints.save_file", full)
     with pytest.raises(LanitError, match=r"cannot write .*No space left") as caught:
         write_folder(folder, {"a.safetensors": {"a": torch.zeros(2)}}, {"a.json": 2})
     assert caught.value.hint

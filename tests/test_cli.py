@@ -21,7 +21,7 @@ from lanit.errors import LanitError, UsageError
 from lanit.labels import RuleKind
 from pipeline.clip_models import DEFAULT_CLIP
 from pipeline.settings import merge_settings, parse_settings
-from pipeline.train_options import PRESETS, TrainOptions
+from pipeline.training.train_options import PRESETS, TrainOptions
 
 ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands
@@ -100,7 +100,7 @@ def _raise_in_label(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> An
     def fail(name: str, noun: str | None = None) -> None:
         raise error
 
-    monkeypatch.setattr("pipeline.prompt_sets.read_prompt_set", fail)
+    monkeypatch.setattr("pipeline.labelling.prompt_sets.read_prompt_set", fail)
     return run("label", "--prompts", "x")
 
 
@@ -145,10 +145,10 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_a_process_says_the_same(failure: str, code: int, line: str, tmp_path: Path) -> None:
     code_text = f"""
-import sys, cli, lanit.errors, pipeline.prompt_sets
+import sys, cli, lanit.errors, pipeline.labelling.prompt_sets
 def fail(*arguments):
     raise {failure}
-pipeline.prompt_sets.read_prompt_set = fail
+pipeline.labelling.prompt_sets.read_prompt_set = fail
 sys.argv = ["lanit", "label", "--prompts", "x"]
 cli.main()
 """

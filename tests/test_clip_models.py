@@ -21,7 +21,7 @@ from lanit.errors import LanitError
 from lanit.prompts import PromptLearner
 from pipeline import clip_models
 from pipeline.clip_models import load_clip
-from pipeline.schemas import Fingerprint
+from pipeline.store.schemas import Fingerprint
 from pipeline.text_towers import OpaqueText, OpenClipText
 
 PHRASES = ["a face with eyeglasses.", "smiling", "", "a photo of a large dog, wearing a hat"]

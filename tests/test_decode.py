@@ -20,10 +20,10 @@ from PIL import Image
 from simplejpeg import decode_jpeg
 
 from lanit.preprocessing import ClipPreprocessing
-from pipeline import decode
-from pipeline.decode import JpegHeader, decode_for_clip, read_jpeg_header
-from pipeline.gpu_decode import decode_batch
-from pipeline.images import ImageError, decode_rgb
+from pipeline.decoding import clip_input as decode
+from pipeline.decoding.clip_input import JpegHeader, decode_for_clip, read_jpeg_header
+from pipeline.decoding.gpu_decode import decode_batch
+from pipeline.decoding.images import ImageError, decode_rgb
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos.tar"
@@ -203,7 +203,7 @@ import numpy as np
 from PIL import Image
 import torch
 from lanit.preprocessing import ClipPreprocessing
-from pipeline.decode import decode_for_clip
+from pipeline.decoding.clip_input import decode_for_clip
 noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8))
 datas = []
 for kind, orientation in (("JPEG", 1), ("JPEG", 6), ("PNG", 1)):
@@ -301,7 +301,7 @@ def test_a_batch_is_decoded_as_its_images_are() -> None:
 
 def test_one_bad_image_costs_a_batch_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device refuses a whole batch for one image; the others must still be decoded there."""
-    import pipeline.gpu_decode as module
+    import pipeline.decoding.gpu_decode as module
 
     real: Callable[..., list[torch.Tensor]] = module.decode_jpeg
     bad = encoded(drawing(64, 64), "JPEG")

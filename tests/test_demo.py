@@ -15,10 +15,10 @@ from PIL import Image
 from cli import app
 from lanit.errors import LanitError, UsageError
 from pipeline import demo as demo_module
-from pipeline.checkpoints import load_bundle
+from pipeline.decoding.images import decode_rgb
 from pipeline.demo import Demo, add_domain, clear, read_charts, run_demo
-from pipeline.images import decode_rgb
-from pipeline.translator import Translator, load_labeller
+from pipeline.training.checkpoints import load_bundle
+from pipeline.translating.translator import Translator, load_labeller
 
 
 def demo(out: Path) -> Demo:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from pipeline.charts import Chart, Series
 from pipeline.demo_page import DemoResults, ModelResult, Sample, render
-from pipeline.label_scores import DomainScores
-from pipeline.label_scores import Scores as LabelScores
-from pipeline.label_statistics import DomainStatistics, LabelStatistics
+from pipeline.inspection.scores import DomainScores
+from pipeline.inspection.scores import Scores as LabelScores
+from pipeline.inspection.statistics import DomainStatistics, LabelStatistics
 from pipeline.sample_world.judge import Scores
 
 DOMAINS = ("smiling", "<i>hat & scarf</i>", "bald")

@@ -18,12 +18,17 @@ from typer.testing import CliRunner
 
 from cli import app
 from lanit.errors import UsageError
-from pipeline import near_pairs
-from pipeline.duplicates import DEFAULT_DUPLICATE_THRESHOLD, DuplicateReport, find_duplicates, write_duplicates
-from pipeline.gallery import MAX_MEMBERS, duplicates_page
-from pipeline.index import rebuild_index
-from pipeline.near_pairs import Components
-from pipeline.store import Store
+from pipeline.searching import near_pairs
+from pipeline.searching.duplicates import (
+    DEFAULT_DUPLICATE_THRESHOLD,
+    DuplicateReport,
+    find_duplicates,
+    write_duplicates,
+)
+from pipeline.searching.gallery import MAX_MEMBERS, duplicates_page
+from pipeline.searching.near_pairs import Components
+from pipeline.store.index import rebuild_index
+from pipeline.store.store import Store
 
 pytest.importorskip("faiss")
 MakeStore = Callable[..., Store]
@@ -265,7 +270,7 @@ def photo_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     if not PHOTOS.exists():
         pytest.skip(f"needs {PHOTOS.name} of the project's shared folder")
     from pipeline.clip_models import load_clip
-    from pipeline.embed import embed
+    from pipeline.embedding.embed import embed
 
     folder = tmp_path_factory.mktemp("photos")
     for name in ("train", "val"):

@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.embed_engine
+import pipeline.embedding.engine
 from lanit.errors import LanitError, UsageError
 from pipeline.clip_models import ClipModel, load_clip
-from pipeline.decode import decode_for_clip
-from pipeline.embed import EmbedOptions, EmbedReport
-from pipeline.embed import embed as embed_inputs
-from pipeline.store import Store
+from pipeline.decoding.clip_input import decode_for_clip
+from pipeline.embedding.embed import EmbedOptions, EmbedReport
+from pipeline.embedding.embed import embed as embed_inputs
+from pipeline.store.store import Store
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos.tar"
 
@@ -319,14 +319,14 @@ def test_no_more_images_are_decoded_ahead_of_a_model_on_the_cpu_than_a_batch(
     make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, monkeypatch: Any
 ) -> None:
     decoded, ahead = [0], [0]
-    real = pipeline.embed_engine.decode_for_clip
+    real = pipeline.embedding.engine.decode_for_clip
 
     def decode(*arguments: Any) -> Any:
         decoded[0] += 1
         ahead[0] = max(ahead[0], decoded[0] - model.seen)
         return real(*arguments)
 
-    monkeypatch.setattr(pipeline.embed_engine, "decode_for_clip", decode)
+    monkeypatch.setattr(pipeline.embedding.engine, "decode_for_clip", decode)
     clip, model = counting(tiny_clip)
     calls: list[tuple[int, int]] = []
     embed(

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from pipeline.clip_models import ClipModel
-from pipeline.embed import EmbedOptions, embed
+from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.files import storable
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.hostile_files import make_hostile_folder
 
 

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.clip_models import ClipModel
-from pipeline.embed import EmbedOptions, embed
-from pipeline.image_cache import open_image_cache
-from pipeline.images import decode_rgb
-from pipeline.store import Store
-from pipeline.store_images import StoreImages
+from pipeline.decoding.images import decode_rgb
+from pipeline.embedding.embed import EmbedOptions, embed
+from pipeline.store.image_cache import open_image_cache
+from pipeline.store.store import Store
+from pipeline.store.store_images import StoreImages
 
 COUNT = 7
 

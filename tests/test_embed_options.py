@@ -12,25 +12,25 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.embed_engine
+import pipeline.embedding.engine
 from lanit.errors import LanitError, UsageError
 from pipeline.clip_models import ClipModel, load_clip
-from pipeline.embed import EmbedOptions, embed
-from pipeline.embed_parts import PART_ROWS, rows_of_a_part
-from pipeline.store import Store
+from pipeline.embedding.embed import EmbedOptions, embed
+from pipeline.embedding.parts import PART_ROWS, rows_of_a_part
+from pipeline.store.store import Store
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the images that were read."""
     found: list[str] = []
-    real = pipeline.embed_engine.RowReader.__call__
+    real = pipeline.embedding.engine.RowReader.__call__
 
     def read(self: Any, row: Any) -> Any:
         found.append(row.path)
         return real(self, row)
 
-    monkeypatch.setattr(pipeline.embed_engine.RowReader, "__call__", read)
+    monkeypatch.setattr(pipeline.embedding.engine.RowReader, "__call__", read)
     return found
 
 

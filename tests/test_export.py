@@ -18,15 +18,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cli
-import pipeline.export
+import pipeline.exports.export
 import pipeline.exports.folders
 from lanit.errors import LanitError, UsageError
-from pipeline.embed import embed
-from pipeline.export import ExportRequest, Layout, export, parse_pairs
+from pipeline.embedding.embed import embed
+from pipeline.exports.export import ExportRequest, Layout, export, parse_pairs
 from pipeline.exports.naming import FileNames, folder_names, suffix_of
 from pipeline.inputs.opening import open_inputs
-from pipeline.prompt_sets import PromptSet
-from pipeline.store import Store
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.store import Store
 
 LAYOUTS = get_args(Layout)
 WITH_IMAGES = [layout for layout in LAYOUTS if layout not in ("clip-retrieval", "csv")]
@@ -121,7 +121,7 @@ def test_an_interrupted_export_goes_on_to_the_same_bytes(
     monkeypatch.setattr(pipeline.exports.folders, "_CHUNK", 2)
     (photos / "a/003.png").unlink()
     sizes = {"webdataset": 8_000, "huggingface": 8_000}  # two or three of these images
-    target = pipeline.export._target
+    target = pipeline.exports.export._target
 
     def small(selection: Any, request: ExportRequest, advance: Any) -> Any:
         made = target(selection, request, advance)
@@ -129,7 +129,7 @@ def test_an_interrupted_export_goes_on_to_the_same_bytes(
             made._limit = sizes[layout]
         return made
 
-    monkeypatch.setattr(pipeline.export, "_target", small)
+    monkeypatch.setattr(pipeline.exports.export, "_target", small)
     export(store, tmp_path / "whole", ExportRequest(layout))
 
     def killed(done: int, total: int) -> None:

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from pipeline.export import ExportRequest, export, select
 from pipeline.exports.clip_retrieval import ClipRetrieval
-from pipeline.inspect_labels import inspect_labels
-from pipeline.known_labels import read_truth
-from pipeline.store import Store
+from pipeline.exports.export import ExportRequest, export, select
+from pipeline.inspection.inspect_labels import inspect_labels
+from pipeline.labelling.known_labels import read_truth
+from pipeline.store.store import Store
 
 FORMATS = {"a/1.jpg": "JPEG", "a/b.c/2.PNG": "PNG", "a__1.jpg": "JPEG", "été bleu/3 x.png": "PNG",
            "wrong suffix.png": "JPEG", "z.gif": "GIF", "z.bmp": "BMP"}  # fmt: skip

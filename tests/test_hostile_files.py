@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.images import list_images
+from pipeline.decoding.images import list_images
 from tests.hostile_files import make_hostile_folder
 
 ROOT = Path(__file__).parent.parent
@@ -22,8 +22,8 @@ DECODE_ALL = """
 import faulthandler, json, resource, sys, time
 from pathlib import Path
 from lanit.preprocessing import ClipPreprocessing
-from pipeline.decode import decode_for_clip
-from pipeline.images import ImageError, decode_rgb, read_image_bytes
+from pipeline.decoding.clip_input import decode_for_clip
+from pipeline.decoding.images import ImageError, decode_rgb, read_image_bytes
 
 folder, names = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
 clip = ClipPreprocessing(64, (0.5,) * 3, (0.5,) * 3)

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 
 from lanit.errors import LanitError, UsageError
-from pipeline import index_build
-from pipeline.embed import embed
-from pipeline.index import build_index, index_state, is_approximate, nearest, open_index, rebuild_index
-from pipeline.index_build import plan_index, pq_bytes, read_index_file, write_index_file
-from pipeline.store import Store
+from pipeline.embedding.embed import embed
+from pipeline.store.index import build_index, index_state, is_approximate, nearest, open_index, rebuild_index
+from pipeline.store.index_build import plan_index, pq_bytes, read_index_file, write_index_file
+from pipeline.store.store import Store, index_build
 
 faiss = pytest.importorskip("faiss")
 MakeStore = Callable[..., Store]
@@ -198,7 +197,7 @@ def test_damage_that_the_digest_of_pieces_misses_is_found_on_opening(make_store:
     build_index(store)
     path = store.root / "index" / "embeddings.faiss"
     before = path.read_bytes()
-    monkeypatch.setattr("pipeline.index._pieces_sha256", lambda path: "the same")
+    monkeypatch.setattr("pipeline.store.index._pieces_sha256", lambda path: "the same")
     build_index(store)
     path.write_bytes(b"oops" + before[4:])
     assert index_state(store) == "current"
@@ -215,7 +214,7 @@ def test_embeddings_that_do_not_add_up_are_an_error(tmp_path: Path) -> None:
 MEMORY = """
 import sys, numpy as np, resource
 from pathlib import Path
-from pipeline.index_build import plan_index, write_index_file, read_index_file
+from pipeline.store.index_build import plan_index, write_index_file, read_index_file
 rows, path = int(sys.argv[1]), Path(sys.argv[2])
 block = np.random.default_rng(0).normal(size=(2048, 256)).astype(np.float32)
 write_index_file(plan_index("flat", 2048, 256), lambda: iter([block]), path)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pipeline.label_revisions
+import pipeline.store.label_revisions
 from lanit.errors import UsageError
-from pipeline.inspect_labels import InspectOptions, inspect_labels, inspect_store
-from pipeline.label_revisions import LabelRevision
-from pipeline.label_statistics import LabelStatistics, NearSynonyms
-from pipeline.store import Store
+from pipeline.inspection.inspect_labels import InspectOptions, inspect_labels, inspect_store
+from pipeline.inspection.statistics import LabelStatistics, NearSynonyms
+from pipeline.store.label_revisions import LabelRevision
+from pipeline.store.store import Store
 
 Make = Callable[..., LabelRevision]
 
@@ -81,7 +81,7 @@ def test_blocks_and_files_make_no_difference(
     margin = rng.normal(size=(60, 3)).astype(np.float32)
     memory = make_revision(margin, number=1)
     whole = inspect_labels(memory)
-    monkeypatch.setattr(pipeline.label_revisions, "BLOCK_ROWS", 13)
+    monkeypatch.setattr(pipeline.store.label_revisions, "BLOCK_ROWS", 13)
     store.add_labels(memory.active, margin, memory.similarity_base, memory.prompt_set, memory.rule, "label", None)
     stored = inspect_labels(store.revision_file())
     assert flat(stored.to_json()) == {key: pytest.approx(value) for key, value in flat(whole.to_json()).items()}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.known_labels import Truth, folder_names, folder_truth, read_truth
+from pipeline.labelling.known_labels import Truth, folder_names, folder_truth, read_truth
 
 DOMAINS = ("blond hair", "smiling", "eyeglasses")
 

@@ -14,15 +14,15 @@ import open_clip
 import pytest
 import torch
 
-import pipeline.label_decisions
+import pipeline.labelling.label_decisions
 from lanit.errors import LanitError
 from lanit.labels import Rule
 from pipeline.clip_models import load_clip
-from pipeline.embed import embed
-from pipeline.known_labels import Truth
-from pipeline.label import label, relabel, text_embeddings
-from pipeline.prompt_sets import PromptSet
-from pipeline.store import Store
+from pipeline.embedding.embed import embed
+from pipeline.labelling.known_labels import Truth
+from pipeline.labelling.label import label, relabel, text_embeddings
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.store import Store
 from pipeline.text_towers import OpaqueText
 
 PROMPTS = PromptSet(
@@ -90,7 +90,7 @@ def test_no_image_is_opened_and_blocks_do_not_matter(
 ) -> None:
     whole = store.labels(label(store, tiny_clip, PROMPTS, Rule()).revision)
     shutil.rmtree(tmp_path / "images")
-    monkeypatch.setattr(pipeline.label_decisions, "_ROWS", 3)
+    monkeypatch.setattr(pipeline.labelling.label_decisions, "_ROWS", 3)
     calls: list[tuple[int, int]] = []
     prompts = dataclasses.replace(PROMPTS, name="another name, so another revision")
     report = label(store, tiny_clip, prompts, Rule(), lambda done, total: calls.append((done, total)))

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
-from pipeline.embed import embed
-from pipeline.store import Store
+from pipeline.embedding.embed import embed
+from pipeline.store.store import Store
 
 
 def run(*arguments: object) -> Any:

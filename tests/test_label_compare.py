@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pipeline.label_revisions
+import pipeline.store.label_revisions
 from lanit.errors import LanitError
-from pipeline.label_compare import compare_labels, write_flips
-from pipeline.label_revisions import LabelRevision
+from pipeline.inspection.compare import compare_labels, write_flips
+from pipeline.store.label_revisions import LabelRevision
 
 Make = Callable[..., LabelRevision]
 
@@ -27,7 +27,7 @@ def two_revisions(make_revision: Make, count: int, seed: int) -> tuple[LabelRevi
 
 @pytest.mark.parametrize(("count", "seed"), [(1, 0), (40, 1), (333, 2)])
 def test_flips_are_those_of_a_loop(count: int, seed: int, make_revision: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.label_revisions, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(pipeline.store.label_revisions, "BLOCK_ROWS", 50)
     before, after = two_revisions(make_revision, count, seed)
     found = compare_labels(before, after, examples=4)
     assert (found.before, found.after, found.images, found.only_before, found.only_after) == (1, 2, count, 0, 0)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline.duplicates import find_duplicates
-from pipeline.inspect_labels import InspectOptions, inspect_store
-from pipeline.label_duplicates import with_duplicates
-from pipeline.label_revisions import LabelRevision
-from pipeline.label_statistics import Leak
-from pipeline.store import Store
+from pipeline.inspection.duplicates import with_duplicates
+from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
+from pipeline.inspection.statistics import Leak
+from pipeline.searching.duplicates import find_duplicates
+from pipeline.store.label_revisions import LabelRevision
+from pipeline.store.store import Store
 
 
 def unit(count: int, seed: int = 0) -> np.ndarray:

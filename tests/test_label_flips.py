@@ -14,12 +14,12 @@ from PIL import Image
 from lanit.augment import flip_and_crop
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
-from pipeline.embed import embed
-from pipeline.inspect_labels import InspectOptions, inspect_labels, inspect_store
-from pipeline.label import label, relabel, text_embeddings
-from pipeline.label_flips import count_flips
-from pipeline.prompt_sets import PromptSet
-from pipeline.store import Store
+from pipeline.embedding.embed import embed
+from pipeline.inspection.flips import count_flips
+from pipeline.inspection.inspect_labels import InspectOptions, inspect_labels, inspect_store
+from pipeline.labelling.label import label, relabel, text_embeddings
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.store import Store
 
 PROMPTS = PromptSet(("red", "a large green", "blue noise"), ("a photo of {}.",), ("a photo.",), "colours")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from lanit.errors import LanitError, UsageError
-from pipeline.inspect_labels import inspect_labels
-from pipeline.known_labels import Truth
-from pipeline.label_limits import LIMITS, check_limits, parse_limits
-from pipeline.label_revisions import LabelRevision
+from pipeline.inspection.inspect_labels import inspect_labels
+from pipeline.inspection.limits import LIMITS, check_limits, parse_limits
+from pipeline.labelling.known_labels import Truth
+from pipeline.store.label_revisions import LabelRevision
 
 
 def test_limits_are_read_from_several_texts() -> None:

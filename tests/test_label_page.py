@@ -21,14 +21,15 @@ from typer.testing import CliRunner
 
 from cli import app
 from lanit.errors import LanitError
-from pipeline import kmeans, label_page_data
-from pipeline.inspect_labels import Inspection, InspectOptions, inspect_store
-from pipeline.label_charts import WIDTH, Axis, histogram, shown_axis
-from pipeline.label_page import label_page, render
-from pipeline.label_page_data import PageData, gather
-from pipeline.label_rows import Strip
-from pipeline.prompt_sets import PromptSet
-from pipeline.store import Store
+from pipeline.inspection import page_data as label_page_data
+from pipeline.inspection.charts import WIDTH, Axis, histogram, shown_axis
+from pipeline.inspection.inspect_labels import Inspection, InspectOptions, inspect_store
+from pipeline.inspection.page import label_page, render
+from pipeline.inspection.page_data import PageData, gather
+from pipeline.inspection.rows import Strip
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.store import Store
+from pipeline.suggestion import kmeans
 
 HOSTILE = "</script><img src=x onerror=alert(1)>.png"
 DOMAINS = ("smiling", "<i>hat & scarf</i>", 'eye"glasses')

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.inspect_labels import Inspection, InspectOptions, inspect_store
-from pipeline.label_page import label_page
-from pipeline.store import Store
+from pipeline.inspection.inspect_labels import Inspection, InspectOptions, inspect_store
+from pipeline.inspection.page import label_page
+from pipeline.store.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

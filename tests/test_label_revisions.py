@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import pipeline.label_revisions
+import pipeline.store.label_revisions
 from lanit.errors import LanitError
-from pipeline.label_revisions import (
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.label_revisions import (
     LabelBlock,
     LabelRevision,
     RevisionFile,
@@ -22,8 +23,7 @@ from pipeline.label_revisions import (
     with_overrides,
     write_revision,
 )
-from pipeline.prompt_sets import PromptSet
-from pipeline.schemas import Fingerprint
+from pipeline.store.schemas import Fingerprint
 
 DOMAINS = ("hat", "hat.red", "größe: 3", "a|b")  # a dot is a path in Parquet
 FINGERPRINT = Fingerprint("made-up", "0" * 64, {"size": 32}, "gelu", "fp32", 4)
@@ -53,7 +53,7 @@ def whole(blocks: list[LabelBlock]) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.label_revisions, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(pipeline.store.label_revisions, "BLOCK_ROWS", 10)
 
 
 @pytest.mark.parametrize("human", [False, True])
@@ -118,7 +118,7 @@ def test_rows_are_taken_in_the_order_asked_for(tmp_path: Path) -> None:
 def test_a_revision_in_memory_gives_the_same_blocks(
     make_revision: Callable[..., LabelRevision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.label_revisions, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(pipeline.store.label_revisions, "BLOCK_ROWS", 4)
     revision = make_revision(np.random.default_rng(0).normal(size=(9, 3)))
     found = list(revision.blocks(active=True, margin=True, human=True, keys=True))
     assert [(block.start, block.rows) for block in found] == [(0, 4), (4, 4), (8, 1)]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-import pipeline.label_revisions
+import pipeline.store.label_revisions
 from lanit.errors import LanitError
-from pipeline.inspect_labels import inspect_labels, truth_of
-from pipeline.known_labels import Truth
-from pipeline.label_revisions import LabelRevision
-from pipeline.label_scores import Scores, average_precision, precision_recall_f1, score
+from pipeline.inspection.inspect_labels import inspect_labels, truth_of
+from pipeline.inspection.scores import Scores, average_precision, precision_recall_f1, score
+from pipeline.labelling.known_labels import Truth
+from pipeline.store.label_revisions import LabelRevision
 
 DOMAINS = ("blond hair", "smiling", "eyeglasses")
 Make = Callable[..., LabelRevision]
@@ -57,7 +57,7 @@ def agree_with_scikit_learn(scores: Scores, predicted: np.ndarray, margin: np.nd
 @pytest.mark.filterwarnings("ignore:No positive class")
 @pytest.mark.parametrize(("seed", "count"), [(0, 1), (1, 2), (2, 37), (3, 400), (4, 1000)])
 def test_scores_equal_scikit_learn(seed: int, count: int, make_revision: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.label_revisions, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(pipeline.store.label_revisions, "BLOCK_ROWS", 64)
     revision, actual = random_labels(make_revision, seed, count)
     scores = score(revision, Truth("path", tuple(revision.paths), DOMAINS, actual))
     agree_with_scikit_learn(scores, revision.active, revision.margin, actual)
@@ -66,12 +66,12 @@ def test_scores_equal_scikit_learn(seed: int, count: int, make_revision: Make, m
 def test_scores_of_the_sample_world_equal_scikit_learn(tmp_path: Path) -> None:
     from lanit.labels import Rule
     from pipeline.clip_models import load_clip
-    from pipeline.embed import embed
-    from pipeline.label import label
-    from pipeline.prompt_sets import read_prompt_set
+    from pipeline.embedding.embed import embed
+    from pipeline.labelling.label import label
+    from pipeline.labelling.prompt_sets import read_prompt_set
     from pipeline.sample_world.dataset import write_faces
     from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
-    from pipeline.store import Store
+    from pipeline.store.store import Store
 
     clip = load_clip("sample")
     table = write_faces(tmp_path / "faces", 150, 77, 64)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lanit.errors import LanitError, UsageError
-from pipeline.label_sources import check_sources, label_source
-from pipeline.prompt_sets import PromptSet, ensemble
-from pipeline.store import Store
+from pipeline.labelling.label_sources import check_sources, label_source
+from pipeline.labelling.prompt_sets import PromptSet, ensemble
+from pipeline.store.store import Store
 
 PROMPTS = PromptSet(("fox", "snow leopard"), ("a {}.",), ("a.",), "test")
 PATHS = ["Fox/1.png", "Fox/2.png", "snow_leopard/3.png", "snow_leopard/young/4.png", "5.png"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline import console
-from pipeline.inspect_labels import inspect_labels
-from pipeline.label_revisions import LabelRevision
-from pipeline.label_table import show_statistics
+from pipeline.inspection.inspect_labels import inspect_labels
+from pipeline.inspection.table import show_statistics
+from pipeline.store.label_revisions import LabelRevision
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.margin_statistics import BINS, PERCENTILES, FirstPass, SecondPass
+from pipeline.inspection.margin_statistics import BINS, PERCENTILES, FirstPass, SecondPass
 
 KINDS = {
     "normal": lambda rng, shape: rng.normal(0.01, 0.03, shape),

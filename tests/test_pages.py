@@ -24,7 +24,7 @@ from pipeline.pages import (
     whole,
     write_page,
 )
-from pipeline.store_images import thumbnail_of
+from pipeline.store.store_images import thumbnail_of
 
 
 def test_a_picture_survives_its_address() -> None:
@@ -93,6 +93,6 @@ def test_numbers_as_people_read_them() -> None:
 
 
 def _report() -> object:
-    from pipeline.search import SearchReport
+    from pipeline.searching.search import SearchReport
 
     return SearchReport("store", "text", "words", 7, True, (), (), ())

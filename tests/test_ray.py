@@ -21,20 +21,20 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-import pipeline.ray_engine
-import pipeline.ray_tasks
+import pipeline.embedding.ray_engine
+import pipeline.embedding.ray_tasks
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
 from pipeline.clip_models import ClipModel
-from pipeline.embed import EmbedOptions, embed
-from pipeline.label import label_blocks
-from pipeline.prompt_sets import PromptSet
-from pipeline.ray_cluster import Node, Workforce, import_ray, share_out, workforce
-from pipeline.ray_engine import EmbedWorker, ray_engine, task_rows
-from pipeline.ray_label import LabelWorker, ray_decider
-from pipeline.ray_tasks import Attempts, TaskProcess, run_tasks
+from pipeline.embedding.embed import EmbedOptions, embed
+from pipeline.embedding.ray_cluster import Node, Workforce, import_ray, share_out, workforce
+from pipeline.embedding.ray_engine import EmbedWorker, ray_engine, task_rows
+from pipeline.embedding.ray_tasks import Attempts, TaskProcess, run_tasks
+from pipeline.labelling.label import label_blocks
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.labelling.ray_label import LabelWorker, ray_decider
 from pipeline.settings import workforce_of
-from pipeline.store import Store
+from pipeline.store.store import Store
 
 OPTIONS = EmbedOptions(batch_size=2, part_rows=7)
 COLUMNS = ["image_id", "path", "source", "offset", "modified_ns", "width", "height", "bytes", "sha256", "status",
@@ -127,8 +127,8 @@ def test_the_same_rows_and_embeddings_after_an_interruption_and_the_death_of_a_w
         embed([folder], ray, tiny_clip, OPTIONS, progress=stop_after(21))
     assert len((ray / "images" / "unfinished.jsonl").read_text().splitlines()) > 1
 
-    monkeypatch.setattr(pipeline.ray_engine, "_TASK_ROWS", 2)
-    monkeypatch.setattr(pipeline.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
+    monkeypatch.setattr(pipeline.embedding.ray_engine, "_TASK_ROWS", 2)
+    monkeypatch.setattr(pipeline.embedding.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
     engine = ray_engine(tiny_clip, OPTIONS, two_processes)
     done: list[int] = []
     report = embed([folder], ray, tiny_clip, OPTIONS, engine=engine, progress=lambda *call: done.append(call[0]))
@@ -210,7 +210,7 @@ def test_a_run_with_nothing_to_read_needs_no_cluster(
 ) -> None:
     folder, root = make_images(5), tmp_path / "store"
     embed([folder], root, tiny_clip, OPTIONS)
-    monkeypatch.setattr(pipeline.ray_engine, "run_tasks", None)
+    monkeypatch.setattr(pipeline.embedding.ray_engine, "run_tasks", None)
     report = embed([folder], root, tiny_clip, OPTIONS, engine=ray_engine(tiny_clip, OPTIONS, NOBODY))
     assert (report.found, report.skipped) == (5, 5)
 
@@ -224,7 +224,7 @@ def test_tasks_are_whole_batches_and_do_not_depend_on_the_cluster() -> None:
 @pytest.fixture
 def without_cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """An Attempts actor of this process, for workers that run in it."""
-    for module in (pipeline.ray_engine, pipeline.ray_tasks):
+    for module in (pipeline.embedding.ray_engine, pipeline.embedding.ray_tasks):
         monkeypatch.setattr(module, "import_ray", lambda: SimpleNamespace(get=lambda found: found))
     counts = Attempts()
     return SimpleNamespace(begin=SimpleNamespace(remote=counts.begin), end=SimpleNamespace(remote=counts.end))

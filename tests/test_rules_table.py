@@ -9,12 +9,12 @@ import pytest
 import torch
 from sklearn import metrics
 
-import pipeline.label_revisions
+import pipeline.store.label_revisions
 from lanit.errors import UsageError
 from lanit.labels import Rule, assign
-from pipeline.known_labels import Truth
-from pipeline.label_revisions import LabelRevision
-from pipeline.rules_table import compare_rules, parse_rules, rule_name
+from pipeline.inspection.rules_table import compare_rules, parse_rules, rule_name
+from pipeline.labelling.known_labels import Truth
+from pipeline.store.label_revisions import LabelRevision
 
 RULES = parse_rules("adaptive, top-2,fixed=0.05,argmax")
 Make = Callable[..., LabelRevision]
@@ -37,7 +37,7 @@ def test_what_is_no_rule_is_refused(text: str) -> None:
 def test_each_rule_is_that_of_labelling_anew(
     offsets: tuple[float, ...], weights: tuple[float, ...], make_revision: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.label_revisions, "BLOCK_ROWS", 33)
+    monkeypatch.setattr(pipeline.store.label_revisions, "BLOCK_ROWS", 33)
     random = torch.Generator().manual_seed(0)
     unit = torch.nn.functional.normalize(torch.randn(104, 8, generator=random))
     images, domains, base = unit[:100], unit[100:103], unit[103]

@@ -10,15 +10,15 @@ import torch
 from sklearn.metrics import f1_score
 
 from lanit.labels import Rule, assign
-from pipeline.checkpoints import load_bundle
 from pipeline.clip_models import ClipModel, load_clip
-from pipeline.grids import to_float
-from pipeline.label import text_embeddings
-from pipeline.prompt_sets import read_prompt_set
+from pipeline.labelling.label import text_embeddings
+from pipeline.labelling.prompt_sets import read_prompt_set
 from pipeline.sample_world.evaluation import EVALUATION_SEED, evaluate
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 from pipeline.sample_world.judge import load_judge
-from pipeline.translator import Translator
+from pipeline.training.checkpoints import load_bundle
+from pipeline.translating.grids import to_float
+from pipeline.translating.translator import Translator
 
 FACES = 2000
 

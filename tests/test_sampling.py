@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.sampling import LabelSampler
+from pipeline.training.sampling import LabelSampler
 
 ACTIVE = np.array(
     [[1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]], bool

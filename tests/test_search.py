@@ -21,13 +21,13 @@ from typer.testing import CliRunner
 from cli import app
 from lanit.errors import LanitError, UsageError
 from pipeline.clip_models import load_clip
-from pipeline.embed import EmbedOptions, embed
-from pipeline.gallery import search_page
-from pipeline.images import ImageError
-from pipeline.index import rebuild_index
-from pipeline.prompt_sets import PromptSet
-from pipeline.search import embed_image, search
-from pipeline.store import Store
+from pipeline.decoding.images import ImageError
+from pipeline.embedding.embed import EmbedOptions, embed
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.searching.gallery import search_page
+from pipeline.searching.search import embed_image, search
+from pipeline.store.index import rebuild_index
+from pipeline.store.store import Store
 
 pytest.importorskip("faiss")
 MakeStore = Callable[..., Store]

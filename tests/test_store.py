@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.embed import EmbedOptions, embed
+from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.files import atomic_path, exclusive_lock, read_json, write_bytes, write_json
-from pipeline.prompt_sets import PromptSet
-from pipeline.schemas import metadata_of
-from pipeline.store import Store, lock_store
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.schemas import metadata_of
+from pipeline.store.store import Store, lock_store
 
 PROMPTS = PromptSet(("smiling", "black hair", "größe.3"), ("a face with {}.",), ("a face with.",), "test")
 

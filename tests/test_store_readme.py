@@ -1,4 +1,4 @@
-"""The tables of manifests/README.md are the schemas of pipeline/schemas.py."""
+"""The tables of manifests/README.md are the schemas of pipeline/store/schemas.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.schemas import SCHEMA_VERSION, Fingerprint, Manifest, images_schema, labels_schema
+from pipeline.store.schemas import SCHEMA_VERSION, Fingerprint, Manifest, images_schema, labels_schema
 
 README = Path(__file__).parents[1] / "manifests" / "README.md"
 

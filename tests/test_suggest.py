@@ -17,22 +17,22 @@ from sklearn.linear_model import LinearRegression
 from typer.testing import CliRunner
 
 import cli
-import pipeline.suggest
-import pipeline.word_directions
+import pipeline.suggestion.suggest
+import pipeline.suggestion.word_directions
 from lanit.errors import LanitError
 from lanit.labels import Rule
 from pipeline.clip_models import ClipModel, load_clip
-from pipeline.embed import embed
-from pipeline.kmeans import cluster_centres
-from pipeline.label import label
-from pipeline.prompt_sets import PromptSet, read_prompt_set
+from pipeline.embedding.embed import embed
+from pipeline.labelling.label import label
+from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
 from pipeline.sample_world.dataset import write_faces
 from pipeline.sample_world.faces import ATTRIBUTES
-from pipeline.store import Store
-from pipeline.suggest import SuggestOptions, SuggestReport, suggest_prompts
-from pipeline.unexplained import Scorer, pick_words
-from pipeline.vocabulary import Vocabulary, new_words, read_vocabulary, readable_words
-from pipeline.word_directions import cached_directions, directions_of
+from pipeline.store.store import Store
+from pipeline.suggestion.kmeans import cluster_centres
+from pipeline.suggestion.suggest import SuggestOptions, SuggestReport, suggest_prompts
+from pipeline.suggestion.unexplained import Scorer, pick_words
+from pipeline.suggestion.vocabulary import Vocabulary, new_words, read_vocabulary, readable_words
+from pipeline.suggestion.word_directions import cached_directions, directions_of
 
 FACES = 320
 SAMPLE_SET = read_prompt_set("sample-faces")
@@ -190,8 +190,8 @@ def test_equal_arguments_give_equal_reports_and_a_sample_still_counts_every_imag
 ) -> None:
     whole = suggest(store, clip, without("eyeglasses", "bald"))
     assert suggest(store, clip, without("eyeglasses", "bald")) == whole
-    monkeypatch.setattr(pipeline.suggest, "_SAMPLE", 90)
-    monkeypatch.setattr(pipeline.suggest, "_SHORTLIST", 5)  # several rounds, few survivors
+    monkeypatch.setattr(pipeline.suggestion.suggest, "_SAMPLE", 90)
+    monkeypatch.setattr(pipeline.suggestion.suggest, "_SHORTLIST", 5)  # several rounds, few survivors
     small = suggest(store, clip, without("eyeglasses", "bald"), seed=3)
     assert small.sampled < 120 < whole.sampled
     counted = {each.word: (each.images, each.uncovered) for each in whole.suggestions}
@@ -319,7 +319,7 @@ def test_words_that_catch_the_same_images_are_one_suggestion_by_its_clearest_nam
 def test_scores_do_not_depend_on_how_many_words_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     margins, known, importance = drawn(8, 60, 11, 3)
     whole = Scorer(margins, known, importance).scores()
-    monkeypatch.setattr(pipeline.unexplained, "_BLOCK", 4)
+    monkeypatch.setattr(pipeline.suggestion.unexplained, "_BLOCK", 4)
     np.testing.assert_allclose(Scorer(margins, known, importance).scores(), whole, rtol=1e-4, atol=1e-6)
 
 
@@ -345,7 +345,7 @@ def test_the_vocabulary_that_ships_is_a_few_thousand_distinct_words_with_their_s
     assert len({word.casefold() for word in words}) == len(words)
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9'é -]*", word) for word in words)
     assert set(ATTRIBUTES) <= set(words)
-    folder = Path(pipeline.suggest.__file__).parent / "assets" / "vocabulary"
+    folder = Path(pipeline.suggestion.suggest.__file__).parents[1] / "assets" / "vocabulary"
     source = (folder / "words.txt").read_text(encoding="utf-8")
     assert "WordNet 3.0" in source.split("\na", 1)[0]
     body = [line for line in source.splitlines() if not line.startswith("#")]
@@ -423,7 +423,7 @@ def test_words_are_read_once_and_again_only_when_they_change(
     np.testing.assert_array_equal(made, directions_of(clip, prompts, words))
     one_by_one = np.concatenate([directions_of(clip, prompts, [word]) for word in words])
     np.testing.assert_allclose(made, one_by_one, atol=1e-6)
-    monkeypatch.setattr(pipeline.word_directions, "text_embeddings", None)
+    monkeypatch.setattr(pipeline.suggestion.word_directions, "text_embeddings", None)
     np.testing.assert_array_equal(cached_directions(store, clip, prompts, words), made)
     monkeypatch.undo()
     assert len(cached_directions(store, clip, prompts, words[:2])) == 2

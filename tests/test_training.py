@@ -21,17 +21,16 @@ from torch import Tensor
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
 from lanit.prompts import PromptLearner
-from pipeline import training
-from pipeline.checkpoints import latest_checkpoint, load_bundle, read_tensors
 from pipeline.clip_models import load_clip
-from pipeline.embed import EmbedOptions, embed
-from pipeline.known_labels import Truth
-from pipeline.label import label
-from pipeline.prompt_sets import PromptSet
-from pipeline.sampling import LabelSampler
-from pipeline.store import Store
-from pipeline.train_options import PRESETS, TrainOptions, options_from
-from pipeline.training import TrainReport, train
+from pipeline.embedding.embed import EmbedOptions, embed
+from pipeline.labelling.known_labels import Truth
+from pipeline.labelling.label import label
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.store import Store
+from pipeline.training.checkpoints import latest_checkpoint, load_bundle, read_tensors
+from pipeline.training.sampling import LabelSampler
+from pipeline.training.train_options import PRESETS, TrainOptions, options_from
+from pipeline.training.training import TrainReport, train, training
 
 IMAGES = 12
 PROMPTS = PromptSet(

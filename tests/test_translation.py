@@ -16,13 +16,13 @@ from torch import Tensor
 
 from lanit.errors import LanitError, UsageError
 from lanit.networks import GenerativeNetworks, NetworkOptions
-from pipeline import translation
-from pipeline.checkpoints import Bundle, load_bundle, save_bundle
-from pipeline.image_cache import fit_square
-from pipeline.images import decode_rgb
-from pipeline.prompt_sets import PromptSet
-from pipeline.translation import TranslateRequest, parse_domains, translate
-from pipeline.translator import Translator
+from pipeline.decoding.images import decode_rgb
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.image_cache import fit_square
+from pipeline.training.checkpoints import Bundle, load_bundle, save_bundle
+from pipeline.translating import translation
+from pipeline.translating.translation import TranslateRequest, parse_domains, translate
+from pipeline.translating.translator import Translator
 
 DOMAINS = ("blond hair", "black hair", "hat")
 SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)

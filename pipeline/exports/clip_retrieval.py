@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.exports.destination import flush_to_disk
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
-from pipeline.schemas import STORAGE_TYPES
+from pipeline.store.schemas import STORAGE_TYPES
 
 _SHARD_ROWS = 250_000
 _COLUMNS = {

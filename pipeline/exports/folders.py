@@ -13,7 +13,7 @@ import pyarrow as pa
 from lanit.errors import LanitError
 from pipeline.exports.naming import FileNames, folder_names
 from pipeline.exports.selection import CHANGED, Advance, Chunk, Missing, Record, Selection, read_ahead, read_record
-from pipeline.store_images import StoreImages
+from pipeline.store.store_images import StoreImages
 
 Files = Literal["copy", "hardlink", "symlink"]
 UNLABELLED = "_unlabelled"

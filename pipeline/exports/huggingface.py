@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.shards import write_shards
-from pipeline.label_table import describe_rule
+from pipeline.inspection.table import describe_rule
 
 _GROUP_ROWS = 100  # rows of a row group: what a reader must hold to show one of them
 _GROUP_BYTES = 32_000_000

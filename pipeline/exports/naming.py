@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.images import is_image_name
+from pipeline.decoding.images import is_image_name
 
 _MAGIC = (
     (rb"\xff\xd8\xff", "jpg"),

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
+from pipeline.decoding.images import ImageError
 from pipeline.files import sha256_bytes
-from pipeline.images import ImageError
 from pipeline.inputs.storage import located, parent_of
 from pipeline.inputs.table_cells import table_suffix
-from pipeline.label_revisions import RevisionFile
-from pipeline.store import Store
-from pipeline.store_images import StoreImages
+from pipeline.store.label_revisions import RevisionFile
+from pipeline.store.store import Store
+from pipeline.store.store_images import StoreImages
 
 Advance = Callable[[int], None]
 """Called with the number of rows of the selection that are settled."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.exports.destination import flush_to_disk
 from pipeline.exports.selection import Advance, Chunk, Missing, Record, Selection, read_ahead
-from pipeline.store_images import StoreImages
+from pipeline.store.store_images import StoreImages
 
 
 class Shard(Protocol):

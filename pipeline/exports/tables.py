@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.exports.destination import flush_to_disk
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.webdataset import shortest
-from pipeline.schemas import MARGIN_PREFIX
+from pipeline.store.schemas import MARGIN_PREFIX
 
 IMAGES_NAME = "images.csv"
 FAILED_NAME = "failed.csv"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from lanit.errors import LanitError
+from pipeline.decoding.images import IMAGE_SUFFIXES, is_image_name
 from pipeline.files import storable
-from pipeline.images import IMAGE_SUFFIXES, is_image_name
 from pipeline.inputs.places import Place
 from pipeline.inputs.storage import Troubles, file_name, is_url, located, storage_of
 from pipeline.inputs.table_cells import TABLE_SUFFIXES, path_cells, path_column

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lanit.errors import LanitError
+from pipeline.decoding.images import ImageError, read_image_bytes
 from pipeline.files import storable
-from pipeline.images import ImageError, read_image_bytes
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk
 
 

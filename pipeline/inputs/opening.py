@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lanit.errors import LanitError, UsageError
+from pipeline.decoding.images import is_image_name
 from pipeline.files import storable
-from pipeline.images import is_image_name
 from pipeline.inputs.folders import Folder
 from pipeline.inputs.patterns import expand_braces, has_wildcards, matches
 from pipeline.inputs.places import Input

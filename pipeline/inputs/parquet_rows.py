@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.images import ImageError
+from pipeline.decoding.images import ImageError
 from pipeline.inputs.columns import ImageColumn
 from pipeline.inputs.storage import storage_of
 from pipeline.inputs.table_cells import open_parquet, texts

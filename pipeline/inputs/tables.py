@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.images import ImageError
+from pipeline.decoding.images import ImageError
 from pipeline.inputs.columns import ImageColumn, choose_column
 from pipeline.inputs.parquet_rows import ParquetRows
 from pipeline.inputs.places import Place

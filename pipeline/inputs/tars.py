@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from lanit.errors import LanitError
-from pipeline.images import ImageError, is_image_name
+from pipeline.decoding.images import ImageError, is_image_name
 from pipeline.inputs.places import Place
 from pipeline.inputs.storage import storage_of
 

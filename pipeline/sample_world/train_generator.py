@@ -12,16 +12,16 @@ from pathlib import Path
 
 from lanit.labels import Rule
 from pipeline import console
-from pipeline.checkpoints import SAMPLE_MODEL, load_bundle, save_bundle
 from pipeline.clip_models import load_clip
 from pipeline.devices import pick_device
-from pipeline.embed import embed
-from pipeline.label import label
-from pipeline.prompt_sets import read_prompt_set
+from pipeline.embedding.embed import embed
+from pipeline.labelling.label import label
+from pipeline.labelling.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
-from pipeline.store import Store
-from pipeline.train_options import options_from
-from pipeline.training import train
+from pipeline.store.store import Store
+from pipeline.training.checkpoints import SAMPLE_MODEL, load_bundle, save_bundle
+from pipeline.training.train_options import options_from
+from pipeline.training.training import train
 
 GENERATOR_SEED = 303  # its world; CLIP learned from 101, the judge from 202
 

@@ -1,0 +1,287 @@
+"""Image files: find them under a folder, decode them fully to 8-bit RGB."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import logging
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import PIL
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from lanit.errors import LanitError
+
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".heif", ".dcm", ".dicom"),
+    }
+)
+"""What counts as an image by name, in any case; also what an extra is needed for (``lanit[dicom]``, ``lanit[heic]``),
+so that a folder of such files fails with what to install."""
+
+MAX_PIXELS = 178_956_970
+"""Images of more pixels are refused unless the caller allows more: a small file can claim to be a huge picture. It is
+the number from which on Pillow takes a picture for an attack."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "HEIF")
+_STRIP_PIXELS = 1 << 22
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation; ImageOps.exif_transpose also rewrites the EXIF, which fails where that is damaged
+_ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
+
+# Pillow warns on odd metadata and on large pictures; neither stops a decode, and a folder may hold thousands of them.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr
+
+
+class ImageError(LanitError):
+    """A file that cannot be decoded. reason: why, without the name of the file."""
+
+    def __init__(self, reason: str, name: str = "") -> None:
+        self.reason = " ".join(reason.split())
+        super().__init__(f"cannot read {name}: {self.reason}" if name else self.reason)
+
+
+@dataclass(frozen=True)
+class ImageListing:
+    """What a folder holds. paths: images, relative POSIX paths in sorted order; ignored: the number of other files;
+    unreadable: folders that could not be listed."""
+
+    paths: tuple[str, ...]
+    ignored: int
+    unreadable: tuple[str, ...]
+
+
+def list_images(folder: Path) -> ImageListing:
+    """Everything below ``folder``, following links to folders once; names that begin with a dot count as ignored.
+
+    Raises LanitError where ``folder`` is not a folder.
+    """
+    if not folder.exists():
+        raise LanitError(f"there is no folder {folder}", "Check the path.")
+    if not folder.is_dir():
+        raise LanitError(f"{folder} is a file, not a folder", "Give the folder that holds the images.")
+    paths: list[str] = []
+    ignored = 0
+    refused: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for root, folders, files in os.walk(
+        folder, followlinks=True, onerror=lambda error: refused.append(str(error.filename))
+    ):
+        here = Path(root)
+        status = here.stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link back up the tree
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative = here.relative_to(folder)
+        for name in files:
+            if is_image_name(name):
+                paths.append((relative / name).as_posix())
+            else:
+                ignored += 1
+    return ImageListing(tuple(sorted(paths)), ignored, tuple(sorted(refused)))
+
+
+def list_some_images(folder: Path) -> ImageListing:
+    """As :func:`list_images`; raises LanitError where there is no image."""
+    listing = list_images(folder)
+    if not listing.paths:
+        others = f", only {listing.ignored} other files" if listing.ignored else ""
+        hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
+        raise LanitError(f"there are no images in {folder}{others}", hint)
+    return listing
+
+
+def find_images(folder: Path) -> list[str]:
+    """Relative POSIX paths of the image files below ``folder``, in sorted order. Raises as :func:`list_images`."""
+    return list(list_images(folder).paths)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def read_image_bytes(path: Path) -> bytes:
+    """The bytes of a regular file. Raises ImageError."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited on for ever
+            raise ImageError("not a regular file", str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(error.strerror or str(error), str(path)) from error
+
+
+def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode a whole image to a writable uint8 array (H×W×3), RGB. Safe in threads.
+
+    EXIF rotation is applied; transparency is laid on white; wider greys are scaled to 8 bits (:func:`_grey_to_8_bits`),
+    DICOM as :mod:`pipeline.decoding.dicom` says; of an animation the first frame is taken. Colour profiles are not
+    applied: the photographs that CLIP models learned from were not converted either. Raises ImageError: missing, empty,
+    not an image, truncated, or of more than ``max_pixels`` pixels.
+    """
+    name = str(source) if isinstance(source, Path) else ""
+    data = read_image_bytes(source) if isinstance(source, Path) else source
+    try:
+        return _decode(data, max_pixels)
+    except ImageError as error:
+        raise ImageError(error.reason, name) from error.__cause__
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        raise ImageError(_too_large(pixels[0] if pixels else "many", max_pixels), name) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(_unidentified(data), name) from error
+    except MemoryError as error:
+        raise ImageError("not enough memory to decode it", name) from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, …
+        raise ImageError(f"damaged or not supported ({error or type(error).__name__})", name) from error
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Raises ImageError where an image has more pixels than that."""
+    if width * height > max_pixels:
+        raise ImageError(_too_large(width * height, max_pixels))
+
+
+def _decode(data: bytes, max_pixels: int) -> np.ndarray:
+    if not data:
+        raise ImageError("the file is empty")
+    if data[128:132] == b"DICM":
+        from pipeline.decoding.dicom import decode_dicom
+
+        return decode_dicom(data, max_pixels)
+    _let_pillow_open(max_pixels)
+    with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        check_pixels(*image.size, max_pixels)
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+def _too_large(pixels: int | str, max_pixels: int) -> str:
+    return f"{pixels} pixels, which exceeds limit of {max_pixels} (--max-pixels raises it)"
+
+
+def _unidentified(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and "HEIF" not in _formats() and data[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+        return "HEIC needs pillow-heif: pip install 'lanit[heic]'"
+    return f"not an image of a kind that lanit reads, with Pillow {PIL.__version__}"
+
+
+_pillow_limit = threading.Lock()
+
+
+def _let_pillow_open(max_pixels: int) -> None:
+    """Pillow's own limit is one for the process, and refuses from twice its value on: raise it where the caller allows
+    more, never lower it, so that threads with several limits do no harm; each image is checked against its own."""
+    with _pillow_limit:
+        if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+            Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats this Pillow can open, of those we want: no others, since some start programs (EPS: Ghostscript)."""
+    Image.init()
+    with contextlib.suppress(ImportError):  # optional: HEIC, the format of iPhones
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF must not cost a good picture
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """In strips, so that a picture of 100 megapixels is not held in three modes at once."""
+    extremes = _extremes(image) if _is_wide(image) else None
+    inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO  # Pillow minds it for 8 bits only
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    row = 0
+    for strip in _strips(image):
+        if extremes:
+            grey = _grey_to_8_bits(np.asarray(strip), *extremes)
+            pixels[row : row + strip.height] = (255 - grey if inverted else grey)[..., None]
+        else:
+            pixels[row : row + strip.height] = np.asarray(_flat(strip))
+        row += strip.height
+    return pixels
+
+
+def _strips(image: Image.Image) -> Iterator[Image.Image]:
+    rows = max(1, _STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        yield image
+        return
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """As RGB, on white where it is transparent."""
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, (255, 255, 255))
+        canvas.paste(rgba, mask=rgba.getchannel("A"))
+        return canvas
+    return image.convert("RGB")
+
+
+def _is_wide(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _extremes(image: Image.Image) -> tuple[float, float]:
+    """Lowest and highest finite value; zeros where there is none."""
+    low, high = np.inf, -np.inf
+    for strip in _strips(image):
+        grey = np.asarray(strip)
+        finite = grey[np.isfinite(grey)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def _grey_to_8_bits(grey: np.ndarray, low: float, high: float) -> np.ndarray:
+    """uint8 of wider greys, ``low`` and ``high`` being the extremes of the whole picture.
+
+    Integers: 0 to the largest value of the 8, 10, 12, 14 or 16 bits that ``high`` takes, so that 12-bit scans are not
+    black. Floats: 0–1 or 0–255. Negative or larger values: from lowest to highest. A constant becomes black if it is
+    scaled so. NaN becomes black.
+    """
+    spans = (1.0, 255.0) if grey.dtype.kind == "f" else tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 16))
+    span = next((span for span in spans if high <= span), 0.0)
+    if low < 0 or not span:
+        span = max(high - low, 1e-30)
+    else:
+        low = 0.0
+    scaled = np.nan_to_num((grey.astype(np.float64) - low) * (255 / span), nan=0.0)
+    eight: np.ndarray = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return eight

@@ -1,0 +1,315 @@
+"""The writing side of the images table: rows, parts named by their content, the journal, the commit."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lanit.errors import LanitError
+from pipeline.embedding.catalogue import Catalogue, KnownRow, Plan, PlannedRow
+from pipeline.files import read_json, sha256_bytes, write_bytes, write_json
+from pipeline.store.schemas import (
+    SCHEMA_VERSION,
+    Fingerprint,
+    Manifest,
+    Part,
+    SourceEntry,
+    Storage,
+    images_schema,
+    with_metadata,
+)
+from pipeline.store.store import IMAGES_FOLDER, MANIFEST_NAME, UNFINISHED_NAME, check_part
+
+PART_ROWS = 2048
+"""Rows of a part up to a million images: what a killed run may lose, a few minutes of ViT-B/32 on a CPU."""
+_MOST_PART_ROWS = 32768
+_PARTS = 512  # beyond so many parts they grow, so that opening a store stays quick
+_CACHED_PARTS = 4
+_CATALOGUE_NAME = f"{IMAGES_FOLDER}/catalogue.sqlite"
+
+
+@dataclass(slots=True)
+class Row:
+    """A row in the making. path: as the input has it. known: the earlier row whose embedding it takes over, and as_is
+    whether it takes over all of it."""
+
+    image_id: str
+    path: str
+    source: str
+    offset: int | None = None
+    modified_ns: int | None = None
+    width: int | None = None
+    height: int | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    status: str = "failed"
+    error_message: str | None = None
+    embedding: np.ndarray | None = None
+    known: KnownRow | None = None
+    as_is: bool = False
+    kept: bool = False
+
+    @classmethod
+    def planned(cls, plan: PlannedRow, retry_failed: bool) -> Row:
+        """The row of a place, settled where nothing needs to be read: as_is, or with an error message."""
+        place = plan.place
+        row = cls(image_id(place.source, place.path), place.path, place.source, place.offset, place.modified_ns)
+        row.bytes, row.known, row.kept = place.bytes, plan.known, plan.kept
+        if plan.badly_named:
+            row.known = None
+            row.fail("its name is not valid UTF-8")
+        elif plan.unchanged and plan.known is not None:
+            row.as_is = plan.kept or plan.known.ok or not retry_failed
+        return row
+
+    @property
+    def to_read(self) -> bool:
+        return not self.as_is and self.error_message is None
+
+    def fail(self, reason: str) -> None:
+        self.status, self.error_message = "failed", reason[:500]
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """The rows of the table to be, a part at a time; like :class:`pipeline.embedding.catalogue.Plan`, as often as
+    wanted.
+
+    Batches end with a part, so that a resumed run forms the same.
+    """
+
+    plan: Plan
+    retry_failed: bool
+    part_rows: int
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        rows = (Row.planned(row, self.retry_failed) for row in self.plan)
+        while part := list(islice(rows, self.part_rows)):
+            yield part
+
+    def tasks(self, size: int) -> Iterator[list[Row]]:
+        """The rows to read, ``size`` of them at a time; a task ends with its part."""
+        return (task for part in self for task in tasks_of(part, size))
+
+
+def tasks_of(part: list[Row], size: int) -> Iterator[list[Row]]:
+    """The rows of a part that are to be read, ``size`` of them at a time."""
+    rows = [row for row in part if row.to_read]
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def image_id(source: str, path: str) -> str:
+    """16 hexadecimal digits of BLAKE2b over source and path: stable over runs and inputs added later."""
+    return hashlib.blake2b(f"{source}\0{path}".encode(), digest_size=8).hexdigest()
+
+
+class PartWriter:
+    """Writes the new images table beside the old one, and replaces it in one step.
+
+    Parts are named by their content, so a part that stays the same is not written again, and an old one is never
+    overwritten. ``images/unfinished.jsonl`` lists the finished parts of a run that has not committed, a line each: the
+    next run finds their rows as it finds those of the old table.
+    """
+
+    def __init__(self, root: Path, fingerprint: Fingerprint, storage: Storage, *, overwrite: bool) -> None:
+        """Read what the store holds. Raises LanitError for a damaged ``store.json`` or one of another model."""
+        self.root, self.fingerprint, self.storage, self.overwrite = root, fingerprint, storage, overwrite
+        self.schema = images_schema(fingerprint.embedding_dim, storage)
+        self.old = None if overwrite else _old_manifest(root, fingerprint, storage)
+        self.parts: list[Part] = []
+        self.warnings: list[str] = []
+        self._cache: OrderedDict[int, tuple[dict[str, list[Any]], np.ndarray]] = OrderedDict()
+        for folder in (root, root / IMAGES_FOLDER, root / "index"):
+            for path in folder.glob(".*.tmp"):  # of a killed run
+                path.unlink(missing_ok=True)
+        self.catalogue = Catalogue(root / _CATALOGUE_NAME)
+        for part in self.old.parts if self.old else ():
+            try:
+                check_part(root / part.file, part.rows, fingerprint, storage, "")
+            except LanitError as error:
+                self.warnings.append(f"{error.message}; its rows are not used")
+                continue
+            self.catalogue.learn(part.file, root / part.file, committed=True)
+        self._journalled = self._read_journal()
+        self._journal_begun = False
+        for file in self._journalled:
+            self.catalogue.learn(file, root / file, committed=False)
+
+    def close(self) -> None:
+        """Remove the scratch files; what is written of an unfinished run stays."""
+        self.catalogue.close()
+        if not (self.root / UNFINISHED_NAME).exists():
+            with contextlib.suppress(OSError):
+                (self.root / IMAGES_FOLDER).rmdir()  # only where it is empty
+
+    def old_sources(self) -> tuple[SourceEntry, ...]:
+        return self.old.sources if self.old else ()
+
+    def plan(self, kept: list[str], retry_failed: bool, part_rows: int | None = None) -> PartPlan:
+        """The rows of the table to be. part_rows: none for as many as suit the size of the table."""
+        part_rows = part_rows or rows_of_a_part(self.catalogue.count(kept))
+        return PartPlan(self.catalogue.plan(kept), retry_failed, part_rows)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write the next part, and note it in the journal."""
+        file, ok = self._as_it_is(rows) or "", sum(row.known.ok for row in rows if row.known)
+        if not file:
+            data, ok = self._to_parquet(rows)
+            file = self._name(len(self.parts), sha256_bytes(data))
+            path = self.root / file
+            if not path.is_file() or path.read_bytes() != data:  # not as it should be only where it was damaged
+                write_bytes(path, data)
+        self.parts.append(Part(file, len(rows), ok))
+        if file not in self._journalled:
+            self._append_to_journal(file)
+
+    def commit(self, spec: str, architecture: str | None, sources: Sequence[SourceEntry]) -> None:
+        """Put the new table in force and remove what it no longer names."""
+        manifest = Manifest(self.fingerprint, spec, architecture, self.storage, tuple(sources), tuple(self.parts))
+        write_json(self.root / MANIFEST_NAME, manifest.to_json())
+        self._clean(manifest)
+
+    def discard(self) -> None:
+        """Remove what this run wrote; the old table stays."""
+        path = self.root / MANIFEST_NAME
+        self._clean(Manifest.from_json(read_json(path), str(path)) if path.exists() else None)
+
+    def _clean(self, manifest: Manifest | None) -> None:
+        (self.root / UNFINISHED_NAME).unlink(missing_ok=True)
+        named = {part.file for part in manifest.parts} if manifest else set()
+        for path in (self.root / IMAGES_FOLDER).glob("part-*.parquet"):
+            if f"{IMAGES_FOLDER}/{path.name}" not in named:
+                path.unlink(missing_ok=True)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "overwrite": self.overwrite,
+            "storage": self.storage,
+            "fingerprint": self.fingerprint.to_json(),
+        }
+
+    def _read_journal(self) -> dict[str, None]:
+        """Parts of an interrupted run that this one may go on from, in order: same model, same intent.
+
+        A journal that does not fit counts for nothing; a last line that was cut off is left out.
+        """
+        path = self.root / UNFINISHED_NAME
+        files: dict[str, None] = {}
+        header, *lines = (list(_json_lines(path)) if path.exists() else []) or [None]
+        if header not in (self._header(), self._header() | {"overwrite": True}):  # what began anew may go on plainly
+            return files
+        for line in lines:
+            with contextlib.suppress(LanitError, KeyError, TypeError):
+                check_part(self.root / line["file"], None, self.fingerprint, self.storage, "")
+                files[line["file"]] = None
+        return files
+
+    def _append_to_journal(self, file: str) -> None:
+        path = self.root / UNFINISHED_NAME
+        if not self._journal_begun:
+            lines = [self._header(), *({"file": file} for file in self._journalled)]
+            write_bytes(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+            self._journal_begun = True
+        with path.open("ab") as journal:
+            journal.write(f"{json.dumps({'file': file})}\n".encode())
+            journal.flush()
+            os.fsync(journal.fileno())
+
+    def _name(self, number: int, digest: str) -> str:
+        return f"{IMAGES_FOLDER}/part-{number:05d}-{digest[:8]}.parquet"
+
+    def _as_it_is(self, rows: Sequence[Row]) -> str | None:
+        """The file that already is this part, if there is one."""
+        first = rows[0].known
+        if first is None or any(not row.as_is for row in rows):
+            return None
+        file = self.catalogue.files[first.file]
+        if any(row.known is None or row.known.file != first.file or row.known.row != i for i, row in enumerate(rows)):
+            return None
+        same_number = file.startswith(self._name(len(self.parts), "").removesuffix(".parquet"))
+        return file if same_number and len(rows) == pq.read_metadata(self.root / file).num_rows else None
+
+    def _earlier(self, file: int) -> tuple[dict[str, list[Any]], np.ndarray]:
+        """Columns and embeddings, float32 (n×k), of a part; a few are kept, since rows are asked for in order."""
+        if file not in self._cache:
+            table = pq.read_table(self.root / self.catalogue.files[file], partitioning=None)
+            column = table["embedding"].combine_chunks()
+            values = np.zeros((len(column), self.fingerprint.embedding_dim), np.float32)
+            valid = column.is_valid().to_numpy(zero_copy_only=False)
+            values[valid] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, values.shape[1])
+            names = ["width", "height", "bytes", "sha256", "status", "error_message"]
+            self._cache[file] = table.select(names).to_pydict(), values
+            while len(self._cache) > _CACHED_PARTS:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(file)
+        return self._cache[file]
+
+    def _to_parquet(self, rows: Sequence[Row]) -> tuple[bytes, int]:
+        """A part as bytes, and its number of embeddings; equal rows give equal bytes."""
+        dim = self.fingerprint.embedding_dim
+        embeddings = np.zeros((len(rows), dim), np.dtype(self.storage))
+        for number, row in enumerate(rows):
+            if row.known is not None:
+                columns, earlier = self._earlier(row.known.file)
+                for name, values in columns.items():
+                    setattr(row, name, values[row.known.row])
+                if row.known.ok:
+                    row.embedding = earlier[row.known.row]
+            if row.embedding is not None:
+                embeddings[number] = row.embedding
+        failed = pa.array([row.status != "ok" for row in rows])
+        plain = [field for field in self.schema if field.name != "embedding"]
+        columns_ = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in plain]
+        columns_.append(pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), dim, mask=failed))
+        metadata = {"schema_version": SCHEMA_VERSION, "kind": "images", "fingerprint": self.fingerprint.to_json()}
+        sink = pa.BufferOutputStream()
+        repeated = ["source", "width", "height", "status", "error_message"]
+        packed = {field.name: "zstd" for field in plain} | {"embedding.list.element": "none"}  # noise does not shrink
+        table = pa.table(columns_, schema=with_metadata(self.schema, metadata))
+        pq.write_table(table, sink, compression=packed, use_dictionary=repeated, write_statistics=repeated)
+        return sink.getvalue().to_pybytes(), sum(row.status == "ok" for row in rows)
+
+
+def rows_of_a_part(images: int) -> int:
+    """A power of two: PART_ROWS up to a million images, more beyond."""
+    rows = PART_ROWS
+    while rows < _MOST_PART_ROWS and images > rows * _PARTS:
+        rows *= 2
+    return rows
+
+
+def _old_manifest(root: Path, fingerprint: Fingerprint, storage: Storage) -> Manifest | None:
+    path = root / MANIFEST_NAME
+    if not path.exists():
+        return None
+    old = Manifest.from_json(read_json(path, "Add --mode overwrite."), str(path))
+    again = "Name another --store, or add --mode overwrite to replace them."
+    if old.fingerprint != fingerprint:
+        raise LanitError(
+            f"the store {root} holds embeddings of {old.fingerprint.describe()}, not of {fingerprint.describe()}: "
+            f"{', '.join(old.fingerprint.differences(fingerprint))} differ",
+            again,
+        )
+    if old.storage != storage:
+        raise LanitError(f"the store {root} holds embeddings as {old.storage}, not {storage}", again)
+    return old
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)

@@ -1,0 +1,116 @@
+"""How firm labels are: the share that changes when images are mirrored or cropped as training does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lanit.augment import flip_and_crop
+from lanit.errors import LanitError, UsageError
+from lanit.labels import Rule, assign
+from pipeline.decoding.clip_input import decode_for_clip
+from pipeline.decoding.images import ImageError
+from pipeline.inspection.statistics import Augmented, LabelStatistics
+from pipeline.labelling.label import text_embeddings
+from pipeline.store.store_images import StoreImages
+
+if TYPE_CHECKING:
+    from pipeline.clip_models import ClipModel
+    from pipeline.store.label_revisions import RevisionFile
+    from pipeline.store.store import Store
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Flips:
+    """For each domain the share of the sampled images whose label changes."""
+
+    sample: Augmented
+    mirror: tuple[float, ...]
+    crop: tuple[float, ...]
+
+    def added_to(self, statistics: LabelStatistics) -> LabelStatistics:
+        """``statistics`` with these figures, and with the warnings that they call for."""
+        triples = zip(statistics.domains, self.mirror, self.crop, strict=True)
+        domains = tuple(dataclasses.replace(d, mirror_flips=mirror, crop_flips=crop) for d, mirror, crop in triples)
+        return dataclasses.replace(statistics, domains=domains, augmented=self.sample).with_warnings()
+
+
+def count_flips(
+    store: Store,
+    revision: RevisionFile,
+    clip: ClipModel,
+    images: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Flips:
+    """Label a sample of ``images`` images, drawn by ``seed``, as they are, mirrored, and cropped; count what differs.
+
+    Each image is labelled anew, by the words and the rule of ``revision``, so that only the change counts. The crop is
+    training's (METHOD §5), of what CLIP sees. Raises LanitError where the revision's prompts were learned in training,
+    where it has no rule, or where no sampled image can be read.
+    """
+    if revision.origin.startswith("train:") or revision.rule["kind"] == "given":
+        raise LanitError(
+            f"revision {revision.number} does not come from words, which --augment would try again",
+            "Add --revision with one that lanit label wrote from prompts.",
+        )
+    if images < 1:
+        raise UsageError("--augment needs at least 1 image", "Try --augment 500.")
+    store.check_current(revision)
+    texts = text_embeddings(clip, revision.prompt_set)
+    rows = np.sort(np.random.default_rng(seed).permutation(revision.rows)[:images]).tolist()
+    randomness = torch.Generator().manual_seed(seed)
+    label = _labeller(clip, revision, texts)
+    changed = torch.zeros(2, len(revision.domains), dtype=torch.int64)
+    read = done = 0
+    for batch, tried in _decoded(StoreImages(store), rows, clip):
+        done += tried
+        if batch:
+            floats = torch.stack(batch).float().div_(127.5).sub_(1)
+            own = label(floats)
+            for views, count in zip((floats.flip(3), flip_and_crop(floats, randomness, 1, 0)), changed, strict=True):
+                count += (label(views) != own).sum(dim=0)
+        read += len(batch)
+        if progress is not None:
+            progress(done, len(rows))
+    if not read:
+        raise LanitError("none of the sampled images can be read", "Are they where they were when they were embedded?")
+    mirror, crop = (tuple(float(count) for count in counts / read) for counts in changed)
+    return Flips(Augmented(read, len(rows) - read, seed), mirror, crop)
+
+
+def _labeller(clip: ClipModel, revision: RevisionFile, texts: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
+    """From images, float32 (B×3×s×s) in [-1, 1] at CLIP's size, to labels, bool (B×N)."""
+    rule, prompts = Rule(**revision.rule), revision.prompt_set
+    offsets, weights = torch.tensor(prompts.offsets), torch.tensor(prompts.weights)
+
+    @torch.no_grad()
+    def label(images: Tensor) -> Tensor:
+        embeddings = clip.encode_preprocessed(clip.preprocessing.normalise(images.to(clip.device))).cpu()
+        return assign(rule, embeddings, *texts, offsets, weights)[0]
+
+    return label
+
+
+def _decoded(images: StoreImages, rows: Sequence[int], clip: ClipModel) -> Iterator[tuple[list[Tensor], int]]:
+    """Batches of pixels, uint8 (3×s×s), and how many rows were tried for each; what cannot be read is left out."""
+
+    def read(row: int) -> Tensor | None:
+        try:
+            return decode_for_clip(images.read(row), clip.preprocessing).pixels
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            yield [pixels for pixels in pool.map(read, batch) if pixels is not None], len(batch)

@@ -1,0 +1,119 @@
+"""Stage ``inspect-labels``: a label revision to statistics, scores against known truth, and warnings."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lanit.errors import UsageError
+from pipeline.inspection.compare import Comparison, compare_labels, write_flips
+from pipeline.inspection.scores import keys_of, score
+from pipeline.inspection.statistics import LabelStatistics, summarise
+from pipeline.labelling.known_labels import FOLDERS, Truth, folder_truth, read_truth
+
+if TYPE_CHECKING:
+    from pipeline.console import Advance
+    from pipeline.inspection.rules_table import RuleOutcome
+    from pipeline.store.label_revisions import Labels, RevisionFile
+    from pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """What to look at. revision: none for the newest. truth: a file, or ``folders``. rules: as ``--rules`` has them.
+
+    compare: two revisions, of which the second is reported on; flips: a CSV file for what differs.
+    augment: images to mirror and crop, 0 for none.
+    duplicates: whether to look for near-duplicates. epsilon: see :func:`inspect_labels`. seed: of what is drawn.
+    clip, clip_architecture: the CLIP for ``augment``, the store's unless named.
+    """
+
+    revision: int | None = None
+    truth: str | None = None
+    rules: str | None = None
+    compare: tuple[int, int] | None = None
+    augment: int = 0
+    duplicates: bool = False
+    epsilon: float | None = None
+    seed: int = 0
+    clip: str | None = None
+    clip_architecture: str | None = None
+    flips: Path | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``lanit inspect-labels`` found. rules: side by side, where asked for; comparison: with another revision."""
+
+    revision: RevisionFile
+    truth: Truth | None
+    statistics: LabelStatistics
+    rules: tuple[RuleOutcome, ...]
+    comparison: Comparison | None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.statistics.to_json() | {
+            "rules": [outcome.to_json() for outcome in self.rules],
+            "comparison": self.comparison.to_json() if self.comparison else None,
+        }
+
+
+def inspect_store(store: Store, options: InspectOptions, progress: Advance | None = None) -> Inspection:
+    """Report on a revision of ``store``.
+
+    Reads the revision alone, unless the options ask for what needs more: images and CLIP (augment), embeddings
+    (duplicates). progress: of these. Raises LanitError where revisions, truth or images do not fit.
+    """
+    if options.compare is not None and options.revision is not None:
+        raise UsageError("--compare names the revisions itself", "Leave --revision out.")
+    if options.flips is not None and options.compare is None:
+        raise UsageError("--csv is for the labels that flipped between two revisions", "Add --compare A B.")
+    revision = store.revision_file(options.compare[1] if options.compare else options.revision)
+    earlier = store.revision_file(options.compare[0]) if options.compare else None
+    truth = truth_of(revision, options.truth) if options.truth is not None else None
+    statistics = inspect_labels(revision, epsilon=options.epsilon, truth=truth)
+    rules: tuple[RuleOutcome, ...] = ()
+    if options.rules is not None:
+        from pipeline.inspection.rules_table import (  # torch, which the plain report does without
+            compare_rules,
+            parse_rules,
+        )
+
+        rules = compare_rules(revision, parse_rules(options.rules), truth)
+    if options.augment:
+        from pipeline.inspection.flips import count_flips
+        from pipeline.settings import clip_of
+
+        clip = clip_of(store, options.clip, options.clip_architecture)
+        statistics = count_flips(store, revision, clip, options.augment, options.seed, progress).added_to(statistics)
+    if options.duplicates:
+        from pipeline.inspection.duplicates import with_duplicates
+        from pipeline.searching.duplicates import find_duplicates
+
+        statistics = with_duplicates(statistics, find_duplicates(store, progress=progress))
+    comparison = None
+    if earlier is not None:
+        comparison = compare_labels(earlier, revision)
+        if options.flips is not None:
+            write_flips(earlier, revision, options.flips)
+    return Inspection(revision, truth, statistics, rules, comparison)
+
+
+def inspect_labels(revision: Labels, *, epsilon: float | None = None, truth: Truth | None = None) -> LabelStatistics:
+    """Summarise a revision, with warnings, and score it where the truth is known.
+
+    epsilon: margins this close to where labels begin are ambiguous; by default a share of their spread.
+    """
+    statistics = summarise(revision, epsilon)
+    if truth is not None:
+        statistics = dataclasses.replace(statistics, scores=score(revision, truth))
+    return statistics.with_warnings()
+
+
+def truth_of(revision: Labels, source: str) -> Truth:
+    """The truth that ``--truth`` names: a CSV or Parquet file, or ``folders``, the folders that the images lie in."""
+    if source == FOLDERS and not Path(source).is_file():
+        return folder_truth(keys_of(revision)[1], revision.domains)
+    return read_truth(Path(source), revision.domains)

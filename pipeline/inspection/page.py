@@ -1,0 +1,306 @@
+"""The page of ``lanit inspect-labels --html``: figures, charts and images in one file, and a script to look closer."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from pipeline.inspection import page_data as label_page_data
+from pipeline.inspection.charts import Axis, histogram, shown_axis
+from pipeline.inspection.columns import Cell, Column, cell, columns_of, share, signed
+from pipeline.inspection.table import describe_rule
+from pipeline.pages import render_page
+
+if TYPE_CHECKING:
+    from pipeline.console import Advance
+    from pipeline.inspection.clusters import Cluster
+    from pipeline.inspection.compare import Comparison
+    from pipeline.inspection.inspect_labels import Inspection
+    from pipeline.inspection.page_data import Flips, PageData, ShownImage
+    from pipeline.inspection.rows import Strip
+    from pipeline.inspection.rules_table import RuleOutcome
+    from pipeline.inspection.scores import DomainScores, Scores
+    from pipeline.inspection.statistics import DomainStatistics, LabelStatistics
+    from pipeline.store.store import Store
+
+_SPARK, _TALL = 28, 72  # heights of the histograms, in units of their drawing
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A thumbnail to press. index: of the image on the page; label: its accessible name."""
+
+    index: int
+    label: str
+    wrong: bool
+    missing: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Thumbnails under one heading. range: their margins, from first to last."""
+
+    key: str
+    title: str
+    range: str
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Everything the page says of one domain. threshold: where labels begin, a CSS length along the histogram."""
+
+    index: int
+    statistics: DomainStatistics
+    scores: DomainScores | None
+    cells: tuple[Cell, ...]
+    spark: Markup
+    chart: Markup
+    chart_label: str
+    threshold: str
+    groups: tuple[Group, ...]
+
+    @property
+    def name(self) -> str:
+        return self.statistics.domain
+
+
+@dataclass(frozen=True)
+class ClusterCard:
+    share: str
+    closest: str
+    margin: str
+    group: Group
+
+
+@dataclass(frozen=True)
+class FlipCard:
+    """One domain of a comparison; groups: the images that gained and lost its label."""
+
+    domain: str
+    before: int
+    after: int
+    on: int
+    off: int
+    groups: tuple[Group, ...]
+
+
+def label_page(report: Inspection, store: Store, *, seed: int = 0, progress: Advance | None = None) -> str:
+    """The page of a report on ``store``, as HTML. It loads nothing from anywhere: its content security policy says so.
+
+    seed: of the unlabelled images that are drawn and of their groups. progress: of thumbnails.
+    """
+    data = label_page_data.gather(
+        store, report.revision, truth=report.truth, comparison=report.comparison, seed=seed, progress=progress
+    )
+    return render(report, data, store.root.resolve().name)
+
+
+def render(report: Inspection, data: PageData, store: str) -> str:
+    """A report and its images as HTML. store: what to call it."""
+    statistics, comparison = report.statistics, report.comparison
+    axis = shown_axis(statistics.histogram_edges, [d.histogram for d in statistics.domains])
+    shown = columns_of(statistics)
+    scores = {} if statistics.scores is None else {d.domain: d for d in statistics.scores.domains}
+    phrases = [
+        _phrase(n, d, scores.get(d.domain), shown, axis, statistics, data) for n, d in enumerate(statistics.domains)
+    ]
+    script = _asset("labels.js")
+    values = {
+        "s": statistics,
+        "data": data,
+        "store": store,
+        "prompts": report.revision.prompt_set.name,
+        "rule": describe_rule(statistics.rule),
+        "warnings": [(text, _named(text, statistics)) for text in statistics.warnings],
+        "columns": shown,
+        "phrases": phrases,
+        "axis": (signed(axis.low), signed(axis.high)),
+        "heat": _heat(statistics),
+        "clusters": [_cluster(c, data) for c in data.clusters],
+        "comparison": comparison,
+        "flips": [] if comparison is None else _flips(comparison, data),
+        "counts": _label_counts(statistics),
+        "outcomes": report.rules,
+        "rules": _rules(report),
+        "css": Markup(_asset("labels.css")),
+        "json": Markup(page_json(statistics, data)),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "signed": signed,
+        "share": share,
+    }
+    return render_page("labels.html", values)
+
+
+def _named(warning: str, statistics: LabelStatistics) -> list[tuple[int, str]]:
+    """The domains that a warning quotes."""
+    return [(n, d.domain) for n, d in enumerate(statistics.domains) if f"'{d.domain}'" in warning]
+
+
+def _phrase(
+    index: int,
+    domain: DomainStatistics,
+    scores: DomainScores | None,
+    columns: Sequence[Column],
+    axis: Axis,
+    statistics: LabelStatistics,
+    data: PageData,
+) -> Phrase:
+    edges = statistics.histogram_edges
+    spark, chart = (
+        Markup(histogram(domain.histogram, edges, axis, domain.offset, height)) for height in (_SPARK, _TALL)
+    )
+    label = (
+        f"Margins of {domain.domain}: 5 % lie below {signed(domain.margin_p5)}, half below "
+        f"{signed(domain.margin_p50)}, 95 % below {signed(domain.margin_p95)}."
+    )
+    return Phrase(
+        index=index,
+        statistics=domain,
+        scores=scores,
+        cells=tuple(cell(column, domain, scores) for column in columns),
+        spark=spark,
+        chart=chart,
+        chart_label=label,
+        threshold=axis.percent(domain.offset),
+        groups=_strip_groups(index, data.strips[index], data, statistics.scores),
+    )
+
+
+def _strip_groups(n: int, strip: Strip, data: PageData, scores: Scores | None) -> tuple[Group, ...]:
+    parts = [
+        ("surest", "Surest", strip.surest),
+        ("above", "Just above", strip.above),
+        ("below", "Just below", strip.below),
+        ("least", "Surest not", strip.least),
+    ]
+    if scores is not None:
+        parts += [("wrong", "Labelled, yet untrue", strip.wrong), ("missed", "True, yet missed", strip.missed)]
+    return tuple(_group(key, title, rows, data, n) for key, title, rows in parts if rows or key in _ALWAYS_SHOWN)
+
+
+_ALWAYS_SHOWN = ("surest", "above", "below", "least")
+
+
+def _group(key: str, title: str, indices: Sequence[int], data: PageData, n: int | None = None) -> Group:
+    """n: the domain whose margin is told."""
+    margins = [] if n is None else [data.images[i].margins[n] for i in indices]
+    ends = dict.fromkeys(signed(margin) for margin in margins[:1] + margins[-1:])
+    return Group(key, title, " to ".join(ends), tuple(_shot(i, data.images[i], n) for i in indices))
+
+
+def _shot(index: int, image: ShownImage, n: int | None) -> Shot:
+    label, wrong = image.path, False
+    if n is not None:
+        label += f", margin {signed(image.margins[n])}, {'labelled' if image.active[n] else 'not labelled'}"
+        wrong = image.truth[n] is not None and image.truth[n] != image.active[n]
+        label += ", against the truth" if wrong else ""
+    return Shot(index, label, wrong, "" if image.thumbnail is not None else image.path.rsplit("/", 1)[-1])
+
+
+def _cluster(cluster: Cluster, data: PageData) -> ClusterCard:
+    group = _group("cluster", "", cluster.rows, data)
+    return ClusterCard(share(cluster.share), cluster.closest, signed(cluster.margin), group)
+
+
+def _flips(comparison: Comparison, data: PageData) -> list[FlipCard]:
+    """The domains with any flip, most first."""
+    shown: dict[str, Flips] = {flips.domain: flips for flips in data.flips}
+    cards = []
+    for d in comparison.domains:
+        pairs = (("gained", "Gained the label", shown[d.domain].on), ("lost", "Lost the label", shown[d.domain].off))
+        groups = tuple(_group(key, title, rows, data) for key, title, rows in pairs if rows)
+        cards.append(FlipCard(d.domain, d.count_before, d.count_after, d.on, d.off, groups))
+    return sorted((card for card in cards if card.on or card.off), key=lambda card: -(card.on + card.off))
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """both: images with both labels; share: of those with the row's label; none on the diagonal."""
+
+    both: int
+    share: float | None
+
+
+def _heat(statistics: LabelStatistics) -> list[list[HeatCell]]:
+    counts = statistics.cooccurrence
+    return [
+        [HeatCell(both, None if i == j else both / max(row[i], 1)) for j, both in enumerate(row)]
+        for i, row in enumerate(counts)
+    ]
+
+
+def _label_counts(statistics: LabelStatistics) -> list[tuple[int, int, float, float]]:
+    """For each number of labels: the images that carry so many, their share, and that against the largest share."""
+    most = max(statistics.label_counts, default=0) or 1
+    return [(i, n, n / max(statistics.images, 1), n / most) for i, n in enumerate(statistics.label_counts)]
+
+
+def _rules(report: Inspection) -> list[tuple[str, list[str]]]:
+    """Rules side by side: for each line its name and the text of each rule, with F1 where there is truth."""
+    outcomes, images = report.rules, max(report.statistics.images, 1)
+    if not outcomes:
+        return []
+
+    def text(outcome: RuleOutcome, n: int) -> str:
+        f1 = outcome.f1[n] if outcome.f1 is not None else None
+        return share(outcome.counts[n] / images) + ("" if f1 is None else f" (F1\N{NO-BREAK SPACE}{f1:.3f})")
+
+    lines = [(name, [text(outcome, n) for outcome in outcomes]) for n, name in enumerate(report.revision.domains)]
+    lines.append(("With a label", [share(outcome.coverage) for outcome in outcomes]))
+    lines.append(("Labels per image", [f"{outcome.labels_per_image:.2f}" for outcome in outcomes]))
+    if outcomes[0].macro_f1 is not None:
+        lines.append(("Macro F1", [f"{outcome.macro_f1:.3f}" for outcome in outcomes]))
+    return lines
+
+
+def page_json(statistics: LabelStatistics, data: PageData) -> str:
+    """What the script reads, as JSON that can stand inside a script element.
+
+    Of an image, p: path, s: which source, z: width, height, bytes; b: f_base, m: margins, l: domains it is labelled
+    with, h: those set by a person, t: those it truly has, or null, u: those of unknown truth; g: which thumbnail.
+    """
+    sources = list(dict.fromkeys(image.source for image in data.images))
+    document = {
+        "domains": [d.domain for d in statistics.domains],
+        "offsets": [d.offset for d in statistics.domains],
+        "epsilon": statistics.epsilon,
+        "count": statistics.images,
+        "together": statistics.cooccurrence,
+        "scored": statistics.scores is not None,
+        "sources": sources,
+        "images": [_image_json(image, sources.index(image.source)) for image in data.images],
+        "thumbnails": [base64.b64encode(thumbnail).decode() for thumbnail in data.thumbnails],
+    }
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\N{LINE SEPARATOR}\N{PARAGRAPH SEPARATOR}":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _image_json(image: ShownImage, source: int) -> dict[str, Any]:
+    known = any(truth is not None for truth in image.truth)
+    return {
+        "p": image.path,
+        "s": source,
+        "z": [image.width, image.height, image.bytes],
+        "b": round(image.base, 5),
+        "m": [round(margin, 5) for margin in image.margins],
+        "l": [n for n, on in enumerate(image.active) if on],
+        "h": [n for n, by_hand in enumerate(image.human) if by_hand],
+        "t": [n for n, truth in enumerate(image.truth) if truth] if known else None,
+        "u": [n for n, truth in enumerate(image.truth) if truth is None] if known else [],
+        "g": image.thumbnail,
+    }
+
+
+def _asset(name: str) -> str:
+    return (files("pipeline") / "assets" / name).read_text(encoding="utf-8")

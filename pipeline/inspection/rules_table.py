@@ -1,0 +1,130 @@
+"""Rules side by side: what each would label, from the stored margins alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lanit.errors import UsageError
+from lanit.labels import Rule, decide
+from pipeline.inspection.scores import keys_of
+
+if TYPE_CHECKING:
+    from pipeline.labelling.known_labels import Truth
+    from pipeline.store.label_revisions import Labels
+
+_HINT = "Write them like --rules adaptive,top-2,fixed=0.25,argmax"
+
+
+@dataclass(frozen=True)
+class RuleOutcome:
+    """What a rule labels. name: as in ``--rules``. counts: images of each of the N domains.
+
+    f1: of each domain, None where the truth lacks it; f1, macro_f1, micro_f1: None where there is no truth.
+    """
+
+    name: str
+    rule: dict[str, Any]
+    counts: tuple[int, ...]
+    coverage: float
+    labels_per_image: float
+    f1: tuple[float | None, ...] | None = None
+    macro_f1: float | None = None
+    micro_f1: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def parse_rules(text: str) -> tuple[Rule, ...]:
+    """Rules by commas: ``adaptive``, ``top-K``, ``fixed=COSINE``, ``argmax``. Raises UsageError for anything else."""
+    rules = tuple(_parse(word.strip()) for word in text.split(",") if word.strip())
+    if not rules:
+        raise UsageError("--rules names no rule", _HINT)
+    return rules
+
+
+def rule_name(rule: Rule) -> str:
+    """A rule as :func:`parse_rules` takes it."""
+    return {"top-k": f"top-{rule.value:g}", "fixed": f"fixed={rule.value:g}"}.get(rule.kind, rule.kind)
+
+
+def _parse(word: str) -> Rule:
+    if word in ("adaptive", "argmax"):
+        return Rule("adaptive" if word == "adaptive" else "argmax")
+    for prefix, kind in (("top-", "top-k"), ("fixed=", "fixed")):
+        if word.startswith(prefix):
+            try:
+                return Rule("top-k" if kind == "top-k" else "fixed", float(word.removeprefix(prefix)))
+            except ValueError:
+                break
+    raise UsageError(f"--rules: there is no rule '{word}'", _HINT)
+
+
+def compare_rules(revision: Labels, rules: Sequence[Rule], truth: Truth | None = None) -> tuple[RuleOutcome, ...]:
+    """Label the images of ``revision`` by each rule, with its offsets and weights, from margins and f_base.
+
+    Labels that people set take no part, so that rules are told apart by what they do themselves.
+    """
+    prompts = revision.prompt_set
+    offsets, weights = torch.tensor(prompts.offsets), torch.tensor(prompts.weights)
+    counts = [_Counts(rule, revision.domains) for rule in rules]
+    rows = truth.align(*keys_of(revision)) if truth is not None else None
+    for block in revision.blocks(margin=True, base=True):
+        margin, base = (torch.from_numpy(np.array(values)) for values in (block.margin, block.similarity_base))
+        actual = None
+        if truth is not None and rows is not None:
+            actual = truth.values(rows[block.start : block.start + block.rows], revision.domains)
+        for each in counts:
+            each.add(decide(each.rule, margin, base, offsets, weights).numpy(), actual)
+    return tuple(each.outcome() for each in counts)
+
+
+@dataclass
+class _Counts:
+    """Of one rule. right, predicted, actual: int64 (N), among the entries whose truth is known."""
+
+    rule: Rule
+    domains: Sequence[str]
+    images: int = 0
+    labelled: int = 0
+    labels: np.ndarray = field(init=False)
+    scored: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = np.zeros(len(self.domains), np.int64)
+        self.scored = np.zeros((4, len(self.domains)), np.int64)  # right, predicted, actual, known
+
+    def add(self, active: np.ndarray, actual: np.ndarray | None) -> None:
+        """active: bool (b×N). actual: int8 (b×N), −1 where it is not known."""
+        self.images += len(active)
+        self.labelled += int(active.any(axis=1).sum())
+        self.labels += active.sum(axis=0)
+        if actual is not None:
+            known, on = actual >= 0, actual == 1
+            self.scored += [each.sum(axis=0) for each in (active & on, active & known, on, known)]
+
+    def outcome(self) -> RuleOutcome:
+        right, predicted, actual, known = self.scored
+        f1 = None
+        macro = micro = None
+        if known.any():
+            values = 2 * right / np.maximum(predicted + actual, 1)
+            f1 = tuple(float(value) if has else None for value, has in zip(values, known, strict=True))
+            macro = float(values[known > 0].mean())
+            micro = 2 * int(right.sum()) / max(int(predicted.sum() + actual.sum()), 1)
+        return RuleOutcome(
+            rule_name(self.rule),
+            {"kind": self.rule.kind, "value": self.rule.value},
+            tuple(int(count) for count in self.labels),
+            self.labelled / self.images,
+            int(self.labels.sum()) / self.images,
+            f1,
+            macro,
+            micro,
+        )

@@ -1,0 +1,178 @@
+"""The tables of a label revision, as ``lanit label``, ``lanit inspect-labels`` and the demo print them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline import console
+
+if TYPE_CHECKING:
+    from pipeline.inspection.scores import Scores
+    from pipeline.inspection.statistics import Duplicates, LabelStatistics
+
+
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+_BARS = 10  # of a histogram in the table, about
+_LARGE = 0.1  # margins from which on three decimals say enough
+
+
+def show_statistics(statistics: LabelStatistics, *, hints: bool = False) -> None:
+    """Print the tables of domains, coverage and scores on stdout, and the warnings on stderr.
+
+    hints: name the options that would show more.
+    """
+    _show_domains(statistics)
+    _show_together(statistics)
+    _show_images(statistics)
+    if statistics.duplicates is not None:
+        _show_duplicates(statistics.duplicates)
+    if statistics.scores is not None:
+        _show_scores(statistics.scores)
+    if hints:
+        _show_hints(statistics)
+    for warning in statistics.warnings:
+        console.warn(warning)
+
+
+def describe_rule(rule: dict[str, Any]) -> str:
+    """A rule in words: "adaptive threshold", "top-k, k = 2", "cosine above 0.25", "arg-max"."""
+    value = rule["value"]
+    return {
+        "adaptive": "adaptive threshold",
+        "top-k": f"top-k, k = {value:g}",
+        "fixed": f"cosine above {value:g}",
+        "argmax": "arg-max",
+        "given": "labels as given",
+    }.get(rule["kind"], str(rule["kind"]))
+
+
+def margin(value: float, places: int = 4) -> str:
+    """A margin, as tables print it."""
+    return f"{value:+.{places}f}"
+
+
+def _show_domains(statistics: LabelStatistics) -> None:
+    width = -(-(len(statistics.histogram_edges) - 1) // _BARS)
+    places = 3 if max(max(-d.margin_p5, d.margin_p95) for d in statistics.domains) >= _LARGE else 4
+    rows = [
+        (d.domain, f"{d.count:,}", console.percent(d.share), margin(d.mean_margin, places),
+         margin(d.margin_p5, places), margin(d.margin_p95, places),
+         _histogram(d.histogram, statistics.histogram_edges, width), console.percent(d.ambiguous_share))
+        for d in statistics.domains
+    ]  # fmt: skip
+    name = f"revision {statistics.revision}" if statistics.revision else "not written"
+    title = f"Labels, {name} ({describe_rule(statistics.rule)}; {statistics.origin})"
+    console.table(title, ("domain", "images", "share", "margin", "5 %", "95 %", "spread", "unsure"), rows)
+
+
+def _histogram(counts: Sequence[int], edges: Sequence[float], width: int) -> str:
+    """Bars of ``width`` bins each, with a mark at margin 0, where it lies between two of them."""
+    zero = next((i for i, edge in enumerate(edges) if edge == 0), 0)
+    first = zero % width - width if zero % width else 0  # so that 0 lies between two bars
+    starts = range(first, len(counts), width)
+    bars = [sum(counts[max(start, 0) : start + width]) for start in starts]
+    return console.sparkline(bars, (zero - first) // width)
+
+
+def _show_together(statistics: LabelStatistics) -> None:
+    augmented, human = statistics.augmented is not None, statistics.human > 0
+    columns = ["domain", "goes with", "of its images", "lift", "only label"]
+    columns += (["mirrored", "cropped"] if augmented else []) + (["by people"] if human else [])
+    rows = []
+    for d in statistics.domains:
+        other = d.companion
+        row = [d.domain, *((other.domain, console.percent(other.share), f"{other.lift:.2g}") if other else ("-",) * 3)]
+        row.append(console.percent(d.only_share))
+        row += [console.percent(d.mirror_flips), console.percent(d.crop_flips)] if augmented else []
+        row += [f"{d.human:,}"] if human else []
+        rows.append(tuple(row))
+    sample = ""
+    if statistics.augmented is not None:
+        sample = f"; changed in {statistics.augmented.images:,} images mirrored and cropped"
+    console.table(f"Labels together{sample}", columns, rows, left=2)
+
+
+def _show_images(statistics: LabelStatistics) -> None:
+    counts = enumerate(statistics.label_counts)
+    shares = [f"{labels}: {console.percent(count / statistics.images)}" for labels, count in counts if count]
+    spread = ", ".join(share.replace(" ", _NO_BREAK) for share in shares)
+    smallest = f"'{statistics.smallest}' with {statistics.smallest_count:,} images"
+    entries = [
+        ("coverage", f"{console.percent(statistics.coverage)} of {statistics.images:,} images have a label"),
+        ("slack domain", f"{console.percent(statistics.slack_share)} have none"),
+        ("labels per image", f"{statistics.labels_per_image:.2f} on average ({spread})"),
+        ("smallest domain", f"{smallest}; below {statistics.minimum} there is little to learn from"),
+        (
+            "margin",
+            "cosine to the prompt minus cosine to the base prompt: its mean, what 5 % and 95 % lie "
+            "below, and how it is spread; the bar marks 0",
+        ),
+        ("unsure", f"margin within {statistics.epsilon:.2g} of where labels begin: it might as well be the other way"),
+    ]
+    if statistics.human:
+        entries.append(("by people", f"{statistics.human:,} labels are people's; margins are CLIP's"))
+    _say_entries(entries)
+
+
+def _say_entries(entries: Sequence[tuple[str, str]]) -> None:
+    for name, text in entries:
+        lines = textwrap.fill(f"{name:18}{text}", 80, subsequent_indent=" " * 18)
+        console.say(lines.replace(_NO_BREAK, " "))
+    console.say("")
+
+
+def _show_duplicates(found: Duplicates) -> None:
+    entries = [
+        ("near-duplicates", f"{found.groups:,} groups; {console.percent(found.share)} of the images are copies of "
+         f"others ({found.exact_copies:,} exact, {found.near_copies:,} of a cosine from {found.threshold:g})"),
+    ]  # fmt: skip
+    entries += [
+        ("leakage", f"{each.groups:,} groups lie in both '{each.first}' and '{each.second}'") for each in found.leaks
+    ]
+    _say_entries(entries)
+
+
+def _show_scores(scores: Scores) -> None:
+    rows = [
+        (d.domain, f"{d.count:,}", _score(d.precision), _score(d.recall), _score(d.f1), _score(d.average_precision),
+         _score(d.best_f1), "-" if d.best_offset is None else margin(d.best_offset))
+        for d in scores.domains
+    ]  # fmt: skip
+    columns = ("domain", "images", "precision", "recall", "F1", "AP", "best F1", "offset")
+    console.table(f"Scores against the truth of {scores.images:,} images", columns, rows)
+    means = [
+        ("macro", scores.macro_precision, scores.macro_recall, scores.macro_f1, scores.mean_average_precision),
+        ("micro", scores.micro_precision, scores.micro_recall, scores.micro_f1, scores.micro_average_precision),
+    ]
+    shown = [(name, *map(_score, values)) for name, *values in means]
+    console.table("Over all domains", ("mean", "precision", "recall", "F1", "AP"), shown)
+    if scores.confusions:
+        mistaken = [(c.actual, c.predicted, f"{c.count:,}", console.percent(c.share)) for c in scores.confusions]
+        console.table("Labelled another instead", ("is", "labelled", "images", "of those that are"), mistaken, left=2)
+    entries = [("subset accuracy", f"{_score(scores.subset_accuracy)}: the share of images with every label right")]
+    for count, what in (
+        (scores.without_truth, "images have no truth"),
+        (scores.not_in_store, "rows of the truth have no image in the store"),
+    ):
+        if count:
+            entries.append(("not scored", f"{count:,} {what}"))
+    if scores.domains_without_truth:
+        entries.append(("not scored", f"no truth for {', '.join(scores.domains_without_truth)}"))
+    _say_entries(entries)
+
+
+def _show_hints(statistics: LabelStatistics) -> None:
+    more = [
+        (statistics.augmented, "labels that change under mirror and crop: --augment 500"),
+        (statistics.duplicates, "near-duplicates and leakage: --duplicates"),
+        (statistics.scores, "scores: --truth FILE, or --truth folders"),
+    ]
+    missing = [text for found, text in more if found is None]
+    if missing:
+        _say_entries([("not asked for", "; ".join(missing))])
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

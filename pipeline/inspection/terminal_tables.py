@@ -1,0 +1,81 @@
+"""What ``lanit inspect-labels`` prints: a revision, two of them side by side, or several rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline import console
+from pipeline.inspection.table import margin, show_statistics
+
+if TYPE_CHECKING:
+    from pipeline.inspection.compare import Comparison
+    from pipeline.inspection.inspect_labels import Inspection
+    from pipeline.inspection.rules_table import RuleOutcome
+
+_SHOWN = 3  # flipped images named for each domain and direction
+
+
+def show_inspection(report: Inspection) -> None:
+    """The revision, or what the options asked for instead."""
+    if report.comparison is not None:
+        show_comparison(report.comparison)
+    if report.rules:
+        show_rules(report.revision.domains, report.rules, report.statistics.images)
+    if report.comparison is None and not report.rules:
+        show_statistics(report.statistics, hints=True)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """What flipped in each domain, with a few of the images; the change of coverage; domains that one side lacks."""
+    after = f"revision {comparison.after}" if comparison.after else "these labels, not written,"
+    rows = [
+        (d.domain, f"{d.count_before:,}", f"{d.count_after:,}", f"+{d.on:,}", f"-{d.off:,}", console.percent(d.share))
+        for d in comparison.domains
+    ]
+    title = f"Flips from revision {comparison.before} to {after} over {comparison.images:,} images"
+    console.table(title, ("domain", "before", "after", "on", "off", "flipped"), rows)
+    flipped = [
+        (d.domain, sign, image.path, f"{margin(image.margin_before)} to {margin(image.margin_after)}")
+        for d in comparison.domains
+        for sign, images in (("+", d.turned_on), ("-", d.turned_off))
+        for image in images[:_SHOWN]
+    ]
+    if flipped:
+        console.table("Images that flipped, largest change first", ("domain", "", "image", "margin"), flipped, left=3)
+    shares = [console.percent(share) for share in (comparison.coverage_before, comparison.coverage_after)]
+    console.say(f"coverage          {shares[0]} before, {shares[1]} after")
+    for name, domains in (("new domains", comparison.added), ("domains gone", comparison.removed)):
+        if domains:
+            console.say(f"{name:18}{', '.join(domains)}")
+    for count, number in ((comparison.only_before, comparison.before), (comparison.only_after, comparison.after)):
+        if count:
+            console.say(f"not compared      {count:,} images that only {f'revision {number}' if number else after} has")
+    console.say("")
+
+
+def show_rules(domains: Sequence[str], outcomes: Sequence[RuleOutcome], images: int) -> None:
+    """The share of images that each rule labels, and its F1 where there is truth."""
+    scored = any(outcome.macro_f1 is not None for outcome in outcomes)
+    rows = []
+    for n, name in enumerate(domains):
+        shares = [console.percent(outcome.counts[n] / images) for outcome in outcomes]
+        rows.append(_row(name, shares, [_score(o.f1[n] if o.f1 else None) for o in outcomes] if scored else []))
+    none = [""] * len(outcomes) if scored else []
+    rows.append(_row("coverage", [console.percent(o.coverage) for o in outcomes], none))
+    rows.append(_row("labels per image", [f"{o.labels_per_image:.2f}" for o in outcomes], none))
+    if scored:
+        rows.append(_row("macro F1", none, [_score(o.macro_f1) for o in outcomes]))
+        rows.append(_row("micro F1", none, [_score(o.micro_f1) for o in outcomes]))
+    columns = _row("domain", [o.name for o in outcomes], ["F1"] * len(outcomes) if scored else [])
+    console.table(f"Rules side by side, share of {images:,} images", columns, rows)
+
+
+def _row(name: str, first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """A row of one cell, or a pair of cells, for each rule."""
+    pairs = zip(first, second, strict=True) if second else ((cell,) for cell in first)
+    return [name, *(cell for pair in pairs for cell in pair)]
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,75 @@
+"""Labels of the images of a store, a part at a time: from embeddings alone, so here or in other processes alike."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from lanit.labels import Rule, assign
+
+if TYPE_CHECKING:
+    from pipeline.store.schemas import Part
+    from pipeline.store.store import Store
+
+_ROWS = 16384  # embeddings multiplied at once: bounds the memory at any size of the store
+_THREADS = 2
+
+Decided = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Labels, bool (b×N), margins, float32 (b×N), and f_base, float32 (b), of successive images."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What decides labels. domains (N×k), base (k): unit-norm float32. offsets, weights: float32 (N)."""
+
+    rule: Rule
+    domains: Tensor
+    base: Tensor
+    offsets: Tensor
+    weights: Tensor
+
+    def of(self, embeddings: np.ndarray) -> Iterator[Decided]:
+        """Block by block. embeddings: unit-norm float32 (n×k)."""
+        for start in range(0, len(embeddings), _ROWS):
+            images = from_dlpack(embeddings[start : start + _ROWS])  # no copy, though it may be read-only
+            active, margin, base = assign(self.rule, images, self.domains, self.base, self.offsets, self.weights)
+            yield active.numpy(), margin.numpy(), base.numpy()
+
+
+DecidedPart = tuple[pa.Table, Iterable[Decided]]
+"""image_id and path of the rows of a part with status ok, and their labels, block by block."""
+Decider = Callable[["Store", Decision], Iterator[DecidedPart]]
+"""Decides the labels of a store, part by part."""
+
+
+def decide_here(store: Store, decision: Decision) -> Iterator[DecidedPart]:
+    """In threads of this process, a few parts ahead of the caller.
+
+    Each works alone: products this narrow gain nothing from more processors, and lose much where those are busy.
+    """
+
+    def decide(part: Part) -> DecidedPart:
+        keys, embeddings = store.labelled_part(part)
+        return keys, list(decision.of(embeddings))
+
+    usual = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(_THREADS, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            waiting: deque[Future[DecidedPart]] = deque()
+            for part in store.manifest.parts:
+                waiting.append(threads.submit(decide, part))
+                if len(waiting) > _THREADS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(usual)

@@ -1,0 +1,65 @@
+"""Where labels come from: phrases for CLIP, labels that people gave, or the latter alone (METHOD 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lanit.errors import UsageError
+from pipeline.labelling.known_labels import FOLDERS, Truth, folder_names, folder_truth, image_keys, read_truth
+from pipeline.labelling.prompt_sets import PromptSet, prompt_set_of
+
+if TYPE_CHECKING:
+    from lanit.labels import RuleKind
+    from pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """prompts: the domains, as phrases. given: labels by people, if any. rule: what labels the rest unless chosen."""
+
+    prompts: PromptSet
+    given: Truth | None
+    rule: RuleKind
+
+
+def check_sources(
+    prompts: str | None, labels: str | None, from_folders: bool, from_table: Path | None, rule: str | None = None
+) -> None:
+    """Raise UsageError where options of ``lanit label`` contradict each other, before anything is read."""
+    if sum((prompts is not None, from_folders, from_table is not None)) != 1:
+        raise UsageError("give one of --prompts, --from-folders and --from-table", "Try: lanit label --help")
+    if prompts is None and labels is not None:
+        raise UsageError("--labels goes with --prompts", "Leave it out, or give the phrases with --prompts FILE.")
+    if prompts is not None and labels is None and rule == "given":
+        raise UsageError("--rule given needs the labels that people gave", "Add --labels FILE, or --labels folders.")
+
+
+def label_source(
+    store: Store,
+    prompts: PromptSet | None,
+    *,
+    noun: str | None = None,
+    labels: str | None = None,
+    from_table: Path | None = None,
+) -> LabelSource:
+    """Put the options of ``lanit label`` together.
+
+    prompts: of ``--prompts``. labels: a CSV or Parquet file, or ``folders``. Without prompts, the domains too are taken
+    from where the labels are: from the table from_table, or else from the folders.
+    """
+    if prompts is not None:
+        given = _known(store, labels, prompts.domains) if labels is not None else None
+        return LabelSource(prompts, given, "adaptive")
+    if from_table is not None:
+        named = prompt_set_of(read_truth(from_table, None, blanks=True).domains, str(from_table), from_table.stem, noun)
+        return LabelSource(named, read_truth(from_table, named.domains, blanks=True), "given")
+    named = prompt_set_of(folder_names(image_keys(store)[1]), "the folders of the images", FOLDERS, noun)
+    return LabelSource(named, _known(store, FOLDERS, named.domains), "given")
+
+
+def _known(store: Store, labels: str, domains: tuple[str, ...]) -> Truth:
+    if labels == FOLDERS and not Path(labels).is_file():
+        return folder_truth(image_keys(store)[1], domains)
+    return read_truth(Path(labels), domains, blanks=True)

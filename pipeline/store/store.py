@@ -1,0 +1,333 @@
+"""The store: images with their embeddings, and label revisions side by side. Described in manifests/README.md."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lanit.errors import LanitError
+from pipeline.files import exclusive_lock, publish, read_json, temporary_beside
+from pipeline.store.label_revisions import (
+    BLOCK_ROWS,
+    LabelBlock,
+    LabelRevision,
+    Labels,
+    RevisionFile,
+    RevisionHeader,
+    digest_of,
+    write_revision,
+)
+from pipeline.store.schemas import Fingerprint, Manifest, Part, Storage, images_schema, metadata_of
+
+if TYPE_CHECKING:
+    from pipeline.labelling.prompt_sets import PromptSet
+
+__all__ = ["LabelRevision", "Store"]
+
+MANIFEST_NAME = "store.json"
+IMAGES_FOLDER = "images"
+LABELS_FOLDER = "labels"
+UNFINISHED_NAME = f"{IMAGES_FOLDER}/unfinished.jsonl"
+_LABEL_WAIT_SECONDS = 30.0
+
+
+class Store:
+    """A complete store on disk. Reading takes no lock: every file is written once and never edited."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root = root
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """Read ``store.json`` and check every part it names (presence, rows, schema, fingerprint), reading no rows.
+
+        Raises LanitError where the store is missing, unfinished, damaged or of another schema version.
+        """
+        hint = f"Run: lanit embed DIR --store {root}"
+        path = root / MANIFEST_NAME
+        if (root / UNFINISHED_NAME).exists() and not path.exists():
+            message = f"the store {root} is unfinished: its embedding was interrupted"
+            raise LanitError(message, f"{hint} again to continue.")
+        if not path.exists():
+            raise LanitError(f"there is no store at {root}", hint)
+        manifest = Manifest.from_json(read_json(path, f"{hint} --mode overwrite"), str(path))
+        for part in manifest.parts:
+            check_part(root / part.file, part.rows, manifest.fingerprint, manifest.storage, hint)
+        return cls(root, manifest)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return self.manifest.fingerprint
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.manifest.fingerprint.embedding_dim
+
+    @property
+    def clip_spec(self) -> str:
+        """What ``load_clip`` was given when the store was filled."""
+        return self.manifest.clip_spec
+
+    @property
+    def clip_architecture(self) -> str | None:
+        return self.manifest.clip_architecture
+
+    @property
+    def rows(self) -> int:
+        """Images found, whatever their status."""
+        return sum(part.rows for part in self.manifest.parts)
+
+    @property
+    def ok(self) -> int:
+        """Images with an embedding."""
+        return sum(part.ok for part in self.manifest.parts)
+
+    def images(self, columns: list[str] | None = None) -> pa.Table:
+        """All rows of the images table, in store order; all columns unless some are named."""
+        schema = images_schema(self.embedding_dim, self.manifest.storage)
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in columns])
+        tables = [_read(self.root / part.file, schema.names).cast(schema) for part in self.manifest.parts]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def ok_images(self) -> pa.Table:
+        """image_id, path, source, offset, bytes, width, height of the rows with status ok, in the order of
+        :meth:`embeddings`."""
+        table = self.images(["image_id", "path", "source", "offset", "bytes", "width", "height", "status"])
+        return table.filter(pc.equal(table["status"], "ok")).drop_columns(["status"])
+
+    def ok_parts(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Columns of the rows with status ok, part by part, in the order of :meth:`embeddings`."""
+        for part in self.manifest.parts:
+            yield self._ok_rows(part, columns)
+
+    def images_of(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Columns of some of the rows with status ok, numbered as :meth:`embeddings` does, in the order asked for.
+
+        Only the parts that hold them are read.
+        """
+        schema = images_schema(self.embedding_dim, self.manifest.storage)
+        found = [pa.schema([schema.field(name) for name in columns]).empty_table()]
+        places = [np.empty(0, np.int64)]
+        for part, wanted, inside in self._parts_of(rows):
+            found.append(self._ok_rows(part, columns).take(inside).cast(found[0].schema))
+            places.append(wanted)
+        return pa.concat_tables(found).take(np.argsort(np.concatenate(places)))
+
+    def embedding_parts(self) -> Iterator[np.ndarray]:
+        """The embeddings part by part, float32 (n_part×k), so that no more than one part need be in memory."""
+        for part in self.manifest.parts:
+            yield self._embeddings_in(part)
+
+    def labelled_part(self, part: Part) -> tuple[pa.Table, np.ndarray]:
+        """image_id and path of the rows of a part with status ok, and their embeddings, float32 (n×k). For threads."""
+        table = _read(self.root / part.file, ["image_id", "path", "status", "embedding"])
+        keys = table.select(["image_id", "path"])
+        if part.ok < part.rows:
+            keys = keys.filter(pc.equal(table["status"], "ok"))
+        return keys, self._values(table["embedding"])
+
+    def embeddings(self) -> np.ndarray:
+        """Unit-norm embeddings of the rows with status ok: float32 (n×k), C-contiguous, in store order."""
+        out = np.empty((self.ok, self.embedding_dim), np.float32)
+        start = 0
+        for block in self.embedding_parts():
+            out[start : start + len(block)] = block
+            start += len(block)
+        return out
+
+    def embeddings_of(self, rows: np.ndarray) -> np.ndarray:
+        """Embeddings of some of the rows of :meth:`embeddings`, in the order asked for: float32 (len(rows)×k).
+
+        Only the parts that hold them are read.
+        """
+        out = np.empty((len(rows), self.embedding_dim), np.float32)
+        for part, wanted, inside in self._parts_of(rows):
+            out[wanted] = self._embeddings_in(part)[inside]
+        return out
+
+    def check_fingerprint(self, fingerprint: Fingerprint, hint: str = "") -> None:
+        """Raise LanitError, naming both models, unless the store was filled by the model of ``fingerprint``.
+
+        In which precision its image tower worked does not matter here: see :meth:`Fingerprint.same_model`.
+        """
+        if not self.fingerprint.same_model(fingerprint):
+            differences = ", ".join(self.fingerprint.differences(fingerprint))
+            raise LanitError(
+                f"the store {self.root} holds embeddings of {self.fingerprint.describe()}, "
+                f"not of {fingerprint.describe()}: {differences} differ",
+                hint or "Leave out --clip to use the store's own model, or run: lanit embed DIR --mode overwrite",
+            )
+
+    def revisions(self) -> list[int]:
+        """Numbers of the label revisions, oldest first."""
+        files = (self.root / LABELS_FOLDER).glob("r*.parquet")
+        names = (re.fullmatch(r"r(\d{4,})\.parquet", file.name) for file in files)
+        return sorted(int(name[1]) for name in names if name)
+
+    def revision_file(self, revision: int | None = None) -> RevisionFile:
+        """A label revision, the newest unless one is named, of which no row has been read yet.
+
+        It may predate the last ``lanit embed``: see :meth:`check_current`.
+        Raises LanitError where there is none, or where it was made from another model's embeddings.
+        """
+        known = self.revisions()
+        if not known:
+            raise LanitError(f"the store {self.root} has no labels", "Run: lanit label --prompts FILE")
+        number = known[-1] if revision is None else revision
+        if number not in known:
+            raise LanitError(
+                f"the store {self.root} has no label revision {number}", f"It has {', '.join(map(str, known))}."
+            )
+        return RevisionFile.open(self._revision_path(number), number, self.fingerprint)
+
+    def labels(self, revision: int | None = None) -> LabelRevision:
+        """The same as :meth:`revision_file`, whole in memory."""
+        return self.revision_file(revision).read()
+
+    def is_current(self, revision: Labels) -> bool:
+        """Whether ``revision`` labels exactly the images that the store holds now, in the same order."""
+        if revision.rows != self.ok:
+            return False
+        ids = pa.chunked_array([chunk for table in self.ok_parts(["image_id"]) for chunk in table["image_id"].chunks])
+        blocks = revision.blocks(keys=True)
+        return all(ids.slice(each.start, each.rows).equals(pa.chunked_array([each.image_ids])) for each in blocks)
+
+    def check_current(self, revision: Labels) -> None:
+        """Raise LanitError unless row i of ``revision`` is row i of :meth:`embeddings`."""
+        if not self.is_current(revision):
+            raise LanitError(
+                f"label revision {revision.number} has {revision.rows} images; "
+                f"the store {self.root} now holds {self.ok}, or others",
+                "Run: lanit label --prompts FILE",
+            )
+
+    def add_labels(
+        self,
+        active: np.ndarray,
+        margin: np.ndarray,
+        similarity_base: np.ndarray,
+        prompt_set: PromptSet,
+        rule: dict[str, Any],
+        origin: str,
+        parent: int | None,
+    ) -> int:
+        """Write a label revision for the images of :meth:`ok_images` and return its number.
+
+        active: bool (n×N); margin: float32 (n×N); similarity_base: float32 (n). Atomic, safe among processes.
+        Where the newest revision already says exactly this (same arrays, prompts, rule, origin and parent), its number
+        is returned and nothing is written; for an origin in training, where any revision does, as after a resumed run.
+        """
+        images = self.ok_images()
+        shape = (images.num_rows, len(prompt_set.domains))
+        if active.shape != shape or margin.shape != shape or similarity_base.shape != shape[:1]:
+            raise LanitError(f"labels of shape {active.shape} do not fit {shape[0]} images and {shape[1]} domains")
+        digest = digest_of(self.parts_array(), active, margin, similarity_base)
+        header = RevisionHeader(self.fingerprint, prompt_set, rule, origin, parent, digest)
+        return self.write_labels(header, _blocks_of(images, active, margin, similarity_base))
+
+    def write_labels(self, header: RevisionHeader, blocks: Iterable[LabelBlock]) -> int:
+        """Write a label revision and return its number; ``blocks`` are the rows with status ok, in store order.
+
+        Atomic, safe among processes. Where the newest revision already has this header, its number is returned and
+        ``blocks`` are left alone; for an origin in training, where any revision has, as after a resumed run.
+        """
+        earlier = self._revision_of(header)
+        if earlier is not None:
+            return earlier
+        with temporary_beside(self.root / LABELS_FOLDER / "r.parquet") as temporary:
+            write_revision(temporary, header, blocks)
+            with lock_store(self.root, _LABEL_WAIT_SECONDS):
+                earlier = self._revision_of(header)
+                if earlier is not None:
+                    return earlier
+                number = max(self.revisions(), default=0) + 1
+                publish(temporary, self._revision_path(number))
+        return number
+
+    def parts_array(self) -> np.ndarray:
+        """The names of the parts, which are named by their content, as bytes: what embeddings are made of."""
+        return np.frombuffer("\n".join(part.file for part in self.manifest.parts).encode(), np.uint8)
+
+    def _revision_of(self, header: RevisionHeader) -> int | None:
+        known = self.revisions()
+        candidates = known if header.origin.startswith("train:") else known[-1:]
+        return next((number for number in reversed(candidates) if header.is_of(self._revision_path(number))), None)
+
+    def _parts_of(self, rows: np.ndarray) -> Iterator[tuple[Part, np.ndarray, np.ndarray]]:
+        """Parts that hold any of ``rows``; which of ``rows`` they hold, and as which of their rows with status ok."""
+        start = 0
+        for part in self.manifest.parts:
+            wanted = np.flatnonzero((rows >= start) & (rows < start + part.ok))
+            if len(wanted):
+                yield part, wanted, rows[wanted] - start
+            start += part.ok
+
+    def _ok_rows(self, part: Part, columns: list[str]) -> pa.Table:
+        table = _read(self.root / part.file, [*columns, "status"])
+        return table.filter(pc.equal(table["status"], "ok")).select(columns)
+
+    def _embeddings_in(self, part: Part) -> np.ndarray:
+        return self._values(_read(self.root / part.file, ["embedding"])["embedding"])
+
+    def _values(self, column: pa.ChunkedArray) -> np.ndarray:
+        """The embeddings of a column that has some, float32 (n×k)."""
+        values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, self.embedding_dim)
+        return values.astype(np.float32, copy=False)
+
+    def _revision_path(self, number: int) -> Path:
+        return self.root / LABELS_FOLDER / f"r{number:04d}.parquet"
+
+
+def lock_store(root: Path, wait_seconds: float = 0.0) -> contextlib.AbstractContextManager[None]:
+    """The lock that every writer of the store holds. Raises LanitError where another process keeps it."""
+    message = f"another lanit command is writing to the store {root}"
+    busy = LanitError(message, "Wait for it to end, or use another --store.")
+    return exclusive_lock(root / ".lock", busy, wait_seconds)
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns, memory_map=True, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        hint = "If another command changed the store, run this one again."
+        raise LanitError(f"cannot read {path}: {error}", hint) from error
+
+
+def check_part(path: Path, rows: int | None, fingerprint: Fingerprint, storage: Storage, hint: str) -> None:
+    """Raise LanitError unless ``path`` is a whole part of ``rows`` rows of this model and this type."""
+    try:
+        footer = pq.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise LanitError(f"the store lacks its part {path}", f"{hint} to write it again.") from error
+    except (OSError, pa.ArrowException) as error:
+        raise LanitError(f"{path} is damaged ({error})", f"{hint} to write it again.") from error
+    with footer:
+        schema, found = footer.schema_arrow, footer.metadata.num_rows
+    made_by = Fingerprint.from_json(metadata_of(schema).get("fingerprint", {}))
+    if (
+        rows not in (None, found)
+        or not schema.equals(images_schema(fingerprint.embedding_dim, storage))
+        or made_by != fingerprint
+    ):
+        raise LanitError(f"{path} does not fit {MANIFEST_NAME} beside it", f"{hint} --mode overwrite")
+
+
+def _blocks_of(
+    images: pa.Table, active: np.ndarray, margin: np.ndarray, similarity_base: np.ndarray
+) -> Iterator[LabelBlock]:
+    for start in range(0, len(active), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        keys = images.slice(start, BLOCK_ROWS)
+        ids, paths = (keys[name].combine_chunks() for name in ("image_id", "path"))
+        none = np.empty((len(keys), 0), bool)
+        yield LabelBlock(start, len(keys), active[rows], margin[rows], similarity_base[rows], none, ids, paths)
