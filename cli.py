@@ -584,7 +584,7 @@ def train(
     from pipeline.store.image_cache import open_image_cache
     from pipeline.training.train_options import TrainOptions, options_from
     from pipeline.training.training import train as train_run
-    from pipeline.training.training_run import labels_to_train
+    from pipeline.training.run_setup import labels_to_train
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
     named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}

@@ -85,7 +85,7 @@ def step_of(preset: str, schedule: str, bf16: bool, count: int, device: torch.de
     plan, settings = StepPlan(0.0, 1.0, False), options.step_options(bf16)
     take = fused_step if schedule == "fused" else paper_step
     randomness = torch.Generator(device).manual_seed(0)
-    return lambda: take(nets, optimisers, batch, lambda: guidance, plan, settings, randomness)
+    return lambda: take(nets, optimisers, batch, lambda: guidance, plan, settings, draws)
 
 
 if __name__ == "__main__":

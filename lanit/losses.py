@@ -1,4 +1,7 @@
-"""Losses as free functions: METHOD §3. Labels d are bool or float (B×N); every result is a scalar tensor."""
+"""Losses as free functions: METHOD §3. Labels d are bool or float (B×N); every result is a scalar tensor.
+
+Where several processes share a batch (``ranks``), the mean of their results is the result of the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lanit.ranks import ALONE, Draws, Ranks
+
 DomainForm = Literal["margin", "cosine"]
 
 
-def _over_active(values: Tensor, labels: Tensor) -> Tensor:
-    """Mean of ``values`` (B×N) over the active entries of the batch; zero where none is."""
+def _over_active(values: Tensor, labels: Tensor, ranks: Ranks) -> Tensor:
+    """Mean of ``values`` (B×N) over the active entries of the whole batch; zero where none is."""
     mask = labels.to(values.dtype)
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    return (values * mask).sum() / ranks.mean(mask.sum()).clamp(min=1 / ranks.count)
 
 
-def discriminator_loss(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Tensor:
+def discriminator_loss(
+    real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor, ranks: Ranks = ALONE
+) -> Tensor:
     """softplus(−D_n(x)) over d^x + softplus(D_n(x̂)) over d^y (METHOD 5). Logits float (B×N)."""
-    return _over_active(F.softplus(-real), real_labels) + _over_active(F.softplus(fake), fake_labels)
+    return _over_active(F.softplus(-real), real_labels, ranks) + _over_active(F.softplus(fake), fake_labels, ranks)
 
 
-def adversarial_loss(fake: Tensor, labels: Tensor) -> Tensor:
+def adversarial_loss(fake: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """softplus(−D_n(x̂)) over d^y, non-saturating (METHOD 5)."""
-    return _over_active(F.softplus(-fake), labels)
+    return _over_active(F.softplus(-fake), labels, ranks)
 
 
 def gradient_penalty(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
@@ -42,7 +49,7 @@ def l1(a: Tensor, b: Tensor) -> Tensor:
     return F.l1_loss(a.float(), b.float())
 
 
-def flip_one(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def flip_one(labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     """Draw one active domain per row and flip it off (METHOD 10).
 
     labels: bool (B×N), without the slack domain. Where the drawn domain was the only one, a random other domain is
@@ -50,7 +57,7 @@ def flip_one(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
     Returns the drawn n (int64 B) and d_inv (bool B×N).
     """
     rows, domains = labels.shape
-    draw = torch.rand(rows, domains, generator=generator, device=labels.device)
+    draw = draws.uniform(rows, domains)
     drawn = (draw + labels).argmax(dim=1)  # an active entry is worth more than any inactive one
     flipped = labels.scatter(1, drawn[:, None], ~labels.gather(1, drawn[:, None]))
     if domains == 1:
@@ -69,12 +76,12 @@ def domain_loss(margins: Tensor, drawn: Tensor, labels: Tensor, scale: Tensor | 
     return F.binary_cross_entropy_with_logits(logit, labels.gather(1, drawn[:, None]).float())
 
 
-def domain_loss_active(margins: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
+def domain_loss_active(margins: Tensor, labels: Tensor, scale: Tensor | float, ranks: Ranks = ALONE) -> Tensor:
     """BCE(1, p_n) over every active domain of the batch rather than one drawn per image.
 
     Ours, not the paper's one draw (METHOD 10): less variance, for small batches and short runs.
     """
-    return _over_active(F.softplus(-margins.float() * scale), labels)
+    return _over_active(F.softplus(-margins.float() * scale), labels, ranks)
 
 
 def domain_loss_cosine(similarities: Tensor, drawn: Tensor, labels: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from lanit.augment import flip_and_crop
+from lanit.ranks import Draws
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def seeded(seed: int = 0) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
 
 
 def coordinates(batch: int, size: int) -> Tensor:
@@ -34,7 +35,7 @@ def frames(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("size", [32, 48])
 def test_without_crops_every_image_is_itself_or_its_mirror(size: int) -> None:
-    images = torch.rand(300, 3, size, size, generator=seeded()) * 2 - 1
+    images = torch.rand(300, 3, size, size, generator=seeded().generator) * 2 - 1
     result = flip_and_crop(images, seeded(1), 0.0)
     same = (result == images).flatten(1).all(dim=1)
     mirrored = (result == images.flip(3)).flatten(1).all(dim=1)
@@ -75,7 +76,7 @@ def test_crop_probability_is_the_share_of_cropped_images() -> None:
 
 
 def test_an_image_left_whole_is_left_as_it_was() -> None:
-    images = torch.rand(64, 3, 32, 32, generator=seeded(4)) * 2 - 1
+    images = torch.rand(64, 3, 32, 32, generator=seeded(4).generator) * 2 - 1
     result = flip_and_crop(images, seeded(5), 1e-9)
     distance = torch.minimum(
         (result - images).abs().flatten(1).amax(1), (result - images.flip(3)).abs().flatten(1).amax(1)
@@ -85,7 +86,7 @@ def test_an_image_left_whole_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_range_shape_and_determinism(probability: float) -> None:
-    images = (torch.rand(7, 3, 32, 32, generator=seeded(6)) > 0.5).float() * 2 - 1
+    images = (torch.rand(7, 3, 32, 32, generator=seeded(6).generator) > 0.5).float() * 2 - 1
     before = images.clone()
     result = flip_and_crop(images, seeded(7), probability)
     assert result.shape == images.shape

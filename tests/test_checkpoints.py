@@ -176,6 +176,12 @@ def test_checkpoints_come_back_and_only_the_newest_stay(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00001000"]
 
 
+def test_the_checkpoint_of_the_best_evaluation_stays_until_another_is_better(tmp_path: Path) -> None:
+    for step, best in ((0, 0), (5, 5), (10, 5), (15, 5), (20, 20), (25, 20)):
+        save_checkpoint(tmp_path, step, {}, {"step": step}, keep=1, besides={best} if best else ())
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000020", "step-00000025"]
+
+
 def test_a_half_written_folder_never_counts(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is None
     whole = save_checkpoint(tmp_path, 5, {"networks": {"a": torch.ones(1)}}, {"step": 5}, keep=1)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from lanit.networks import NetworkOptions
-from lanit.steps import Batch, Guidance, Networks, Optimisers, StepOptions, StepPlan, fused_step, paper_step
+from lanit.objectives import Batch, Guidance, Networks, StepOptions
+from lanit.ranks import Draws
+from lanit.steps import Optimisers, StepPlan, fused_step, paper_step
 
 pytestmark = pytest.mark.gpu
 DOMAINS = 3
@@ -48,12 +50,12 @@ def test_a_step_waits_for_nothing(step: Callable[..., dict[str, torch.Tensor]]) 
     """No host synchronisation in a step, R1 included; the losses are finite when read afterwards."""
     nets, optimisers = networks_on("cuda")
     batch, guidance = batch_on("cuda"), guidance_on("cuda")
-    randomness = torch.Generator("cuda").manual_seed(0)
+    draws = Draws(torch.Generator("cuda").manual_seed(0))
     plan = StepPlan(r1_weight=1.0, diversity_weight=1.0, learn_prompts=False)
-    step(nets, optimisers, batch, lambda: guidance, plan, StepOptions(), randomness)  # allocations and kernel selection
+    step(nets, optimisers, batch, lambda: guidance, plan, StepOptions(), draws)  # allocations and kernel selection
     torch.cuda.set_sync_debug_mode("error")
     try:
-        parts = step(nets, optimisers, batch, lambda: guidance, plan, StepOptions(bf16=True), randomness)
+        parts = step(nets, optimisers, batch, lambda: guidance, plan, StepOptions(bf16=True), draws)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(torch.isfinite(value) for value in parts.values())

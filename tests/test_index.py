@@ -16,9 +16,10 @@ import pytest
 
 from lanit.errors import LanitError, UsageError
 from pipeline.embedding.embed import embed
+from pipeline.store import index_build
 from pipeline.store.index import build_index, index_state, is_approximate, nearest, open_index, rebuild_index
 from pipeline.store.index_build import plan_index, pq_bytes, read_index_file, write_index_file
-from pipeline.store.store import Store, index_build
+from pipeline.store.store import Store
 
 faiss = pytest.importorskip("faiss")
 MakeStore = Callable[..., Store]

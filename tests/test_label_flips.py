@@ -14,6 +14,7 @@ from PIL import Image
 from lanit.augment import flip_and_crop
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
+from lanit.ranks import Draws
 from pipeline.embedding.embed import embed
 from pipeline.inspection.flips import count_flips
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_labels, inspect_store
@@ -119,7 +120,7 @@ def test_the_stage_counts_flips_with_the_stores_own_clip(store: Store) -> None:
 
 def test_a_crop_without_a_mirror_is_no_mirror() -> None:
     ramp = torch.linspace(-1, 1, 16).expand(8, 3, 16, 16)
-    cropped = flip_and_crop(ramp, torch.Generator().manual_seed(0), 1, 0)
+    cropped = flip_and_crop(ramp, Draws(torch.Generator().manual_seed(0)), 1, 0)
     assert (cropped[..., 12] > cropped[..., 3]).all()
     assert not torch.equal(cropped, ramp)
-    assert torch.equal(flip_and_crop(ramp, torch.Generator().manual_seed(0), 0, 1), ramp.flip(3))
+    assert torch.equal(flip_and_crop(ramp, Draws(torch.Generator().manual_seed(0)), 0, 1), ramp.flip(3))

@@ -13,9 +13,9 @@ from pipeline.inspection.clusters import cluster_rows, rows_of_some_parts
 from pipeline.inspection.rows import ChosenRows, KnownRows, Strip, choose_rows
 from pipeline.labelling.known_labels import Truth
 from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store import label_revisions
 from pipeline.store.label_revisions import LabelBlock, RevisionFile, RevisionHeader, write_revision
 from pipeline.store.schemas import Fingerprint
-from pipeline.store.store import label_revisions
 
 FINGERPRINT = Fingerprint("made-up", "0" * 64, {}, "gelu", "fp32", 8)
 OFFSETS = (0.0, 0.02, -0.05)

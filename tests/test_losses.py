@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lanit import losses
 from lanit.labels import adaptive, margin
+from lanit.ranks import Draws
 
 SIZES = [(1, 1), (2, 5), (7, 3), (5, 13)]  # rows, domains
 Double = torch.float64
@@ -184,7 +185,7 @@ def test_p_exceeds_one_half_exactly_where_the_image_is_labelled() -> None:
 def test_flip_one_changes_what_it_says_and_nothing_else(rows: int, domains: int) -> None:
     labels = labels_of(rows, domains, 0.3)
     before = labels.clone()
-    drawn, flipped = losses.flip_one(labels, torch.Generator().manual_seed(11))
+    drawn, flipped = losses.flip_one(labels, Draws(torch.Generator().manual_seed(11)))
     assert torch.equal(labels, before)
     assert drawn.dtype == torch.int64
     assert flipped.dtype == torch.bool
@@ -210,7 +211,7 @@ def test_an_inactive_domain_is_never_drawn_beside_an_active_one(monkeypatch: pyt
     labels = torch.tensor([[False, True, False], [True, False, True]])
     worst = torch.where(labels, 0.0, 1 - 2**-24)  # the range of torch.rand in float32
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: worst.clone())
-    drawn, flipped = losses.flip_one(labels, torch.Generator())
+    drawn, flipped = losses.flip_one(labels, Draws(torch.Generator()))
     assert labels.gather(1, drawn[:, None]).all()
     assert not flipped.gather(1, drawn[:, None]).any()
 
@@ -223,20 +224,20 @@ def test_flip_one_draws_each_candidate_equally_often() -> None:
     rows = 6000
     close = pytest.approx  # four standard deviations of a share of a third are 0.024
     generator = torch.Generator().manual_seed(0)
-    drawn, _ = losses.flip_one(torch.tensor([[True, True, False, True]]).expand(rows, -1), generator)
+    drawn, _ = losses.flip_one(torch.tensor([[True, True, False, True]]).expand(rows, -1), Draws(generator))
     assert shares(drawn, 4) == close([1 / 3, 1 / 3, 0, 1 / 3], abs=0.03)
-    _, flipped = losses.flip_one(torch.tensor([[False, True, False, False]]).expand(rows, -1), generator)
+    _, flipped = losses.flip_one(torch.tensor([[False, True, False, False]]).expand(rows, -1), Draws(generator))
     assert shares(flipped.int().argmax(dim=1), 4) == close([1 / 3, 0, 1 / 3, 1 / 3], abs=0.03)
-    drawn, _ = losses.flip_one(torch.zeros(rows, 4, dtype=torch.bool), generator)
+    drawn, _ = losses.flip_one(torch.zeros(rows, 4, dtype=torch.bool), Draws(generator))
     assert shares(drawn, 4) == close([0.25] * 4, abs=0.03)
 
 
 def test_flip_one_depends_on_its_generator_alone() -> None:
     labels = labels_of(50, 6)
     torch.manual_seed(1)
-    first = losses.flip_one(labels, torch.Generator().manual_seed(5))
+    first = losses.flip_one(labels, Draws(torch.Generator().manual_seed(5)))
     torch.manual_seed(2)
-    again = losses.flip_one(labels, torch.Generator().manual_seed(5))
-    other = losses.flip_one(labels, torch.Generator().manual_seed(6))
+    again = losses.flip_one(labels, Draws(torch.Generator().manual_seed(5)))
+    other = losses.flip_one(labels, Draws(torch.Generator().manual_seed(6)))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])

@@ -11,23 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lanit import losses, steps
+from lanit import losses, objectives
 from lanit.losses import flip_one as real_flip_one
 from lanit.networks import NetworkOptions
-from lanit.steps import (
-    Batch,
-    Guidance,
-    LossWeights,
-    Networks,
-    Optimisers,
-    StepOptions,
-    StepPlan,
-    domain_losses,
-    frozen,
-    fused_step,
-    make_targets,
-    paper_step,
-)
+from lanit.objectives import Batch, Guidance, LossWeights, Networks, StepOptions, domain_losses, make_targets
+from lanit.ranks import Draws
+from lanit.steps import Optimisers, StepPlan, frozen, fused_step, paper_step
 
 DOMAINS, ROWS, STYLE, WIDTH = 3, 5, 6, 8
 SCALE = 20.0
@@ -112,8 +101,8 @@ class Drawn:
 def flips(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     record = Drawn([], [])
 
-    def spy(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        drawn, flipped = real_flip_one(labels, generator)
+    def spy(labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        drawn, flipped = real_flip_one(labels, draws)
         record.drawn.append(drawn)
         record.flipped.append(flipped)
         return drawn, flipped
@@ -131,8 +120,8 @@ def still(nets: Networks, prompts: Prompts | None = None) -> Optimisers:
     )
 
 
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(3)
+def seeded() -> Draws:
+    return Draws(torch.Generator().manual_seed(3))
 
 
 # --- METHOD §3, one image at a time ---
@@ -301,11 +290,11 @@ def test_what_clip_judges_may_be_cropped_and_nothing_else(
     """Here every crop is a mirror image, so that the naive losses can follow."""
     asked: list[tuple[int, float]] = []
 
-    def mirror(images: Tensor, generator: torch.Generator, probability: float) -> Tensor:
+    def mirror(images: Tensor, draws: Draws, probability: float) -> Tensor:
         asked.append((len(images), probability))
         return images.flip(3)
 
-    monkeypatch.setattr(steps, "flip_and_crop", mirror)
+    monkeypatch.setattr(objectives, "flip_and_crop", mirror)
     options = StepOptions(WEIGHTS, guidance_crop=0.7)
     parts = fused_step(nets, still(nets), batch, prompts, PLAN, options, seeded())
     assert asked == [(2 * ROWS, 0.7)]
@@ -371,7 +360,7 @@ def test_the_flipped_label_is_the_one_generated_from(
     flipped = batch.y_labels.clone()
     flipped[range(ROWS), drawn] ^= True
     flipped[0] = torch.tensor([False, False, True])  # the only one was flipped off: another is on
-    monkeypatch.setattr(losses, "flip_one", lambda labels, generator: (drawn, flipped))
+    monkeypatch.setattr(losses, "flip_one", lambda labels, draws: (drawn, flipped))
     decoded: list[tuple[Tensor, Tensor, Tensor]] = []
     decode = nets.generator.decode
 
@@ -406,7 +395,7 @@ def test_domain_losses_judge_each_image_by_its_own_label(prompts: Prompts, varia
         random = torch.Generator().manual_seed(rows)
         images = torch.rand(2 * rows, 3, 32, 32, generator=random, dtype=torch.float64) * 2 - 1
         labels = torch.rand(rows, DOMAINS, generator=random) < 0.5
-        drawn, flipped = real_flip_one(labels, random)
+        drawn, flipped = real_flip_one(labels, Draws(random))
         options, guidance = VARIANTS[variant], prompts()
         kept = [
             naive_domain(guidance, images[i], n, bool(labels[i, n]), options.domain_form)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lanit.augment import flip_and_crop
+from lanit.ranks import Draws
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule, assign
 from pipeline.decoding.clip_input import decode_for_clip
@@ -58,7 +59,7 @@ def count_flips(
     training's (METHOD §5), of what CLIP sees. Raises LanitError where the revision's prompts were learned in training,
     where it has no rule, or where no sampled image can be read.
     """
-    if revision.origin.startswith("train:") or revision.rule["kind"] == "given":
+    if revision.origin.startswith("train:") or revision.rule["kind"] in ("given", "clusters"):
         raise LanitError(
             f"revision {revision.number} does not come from words, which --augment would try again",
             "Add --revision with one that lanit label wrote from prompts.",
@@ -68,7 +69,7 @@ def count_flips(
     store.check_current(revision)
     texts = text_embeddings(clip, revision.prompt_set)
     rows = np.sort(np.random.default_rng(seed).permutation(revision.rows)[:images]).tolist()
-    randomness = torch.Generator().manual_seed(seed)
+    draws = Draws(torch.Generator().manual_seed(seed))
     label = _labeller(clip, revision, texts)
     changed = torch.zeros(2, len(revision.domains), dtype=torch.int64)
     read = done = 0
@@ -77,7 +78,7 @@ def count_flips(
         if batch:
             floats = torch.stack(batch).float().div_(127.5).sub_(1)
             own = label(floats)
-            for views, count in zip((floats.flip(3), flip_and_crop(floats, randomness, 1, 0)), changed, strict=True):
+            for views, count in zip((floats.flip(3), flip_and_crop(floats, draws, 1, 0)), changed, strict=True):
                 count += (label(views) != own).sum(dim=0)
         read += len(batch)
         if progress is not None:

@@ -254,6 +254,11 @@ class Store:
                 publish(temporary, self._revision_path(number))
         return number
 
+    def check_labels_writable(self) -> None:
+        """Raise LanitError where no label revision could be written."""
+        with temporary_beside(self.root / LABELS_FOLDER / "r.parquet") as temporary:
+            temporary.touch()
+
     def parts_array(self) -> np.ndarray:
         """The names of the parts, which are named by their content, as bytes: what embeddings are made of."""
         return np.frombuffer("\n".join(part.file for part in self.manifest.parts).encode(), np.uint8)

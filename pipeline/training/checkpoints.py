@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.schemas import Fingerprint
 
 BUNDLE_VERSION = 1
+BUNDLE_FILES = ("model.json", "model.safetensors")
 SAMPLE_MODEL = Path(__file__).parents[1] / "assets" / "sample-generator"
 
 
@@ -96,17 +97,36 @@ def save_bundle(folder: Path, bundle: Bundle, *, half: bool = False) -> None:
 
 
 def find_bundle(model: str | Path) -> Path:
-    """The bundle folder that ``model`` names: ``sample``, a run folder, its ``model/``, or any bundle."""
+    """The bundle folder that ``model`` names: ``sample``, a run folder, its ``model/``, any bundle, or a repository of
+    the Hugging Face hub, as owner/name or hf-hub:owner/name, which is fetched through the hub's cache.
+
+    Raises LanitError where there is none.
+    """
     if str(model) == "sample":
         return SAMPLE_MODEL
     folder = Path(model)
     for candidate in (folder / "model", folder):
         if (candidate / "model.json").is_file():
             return candidate
-    hint = "Give a run folder of lanit train, or --model sample."
     if folder.is_dir() and (folder / "config.json").is_file():
         raise LanitError(f"the run {folder} has no model yet", "Run the same lanit train command again to continue it.")
-    raise LanitError(f"there is no model at {folder}", hint)
+    if not folder.exists() and (fetched := _fetch_bundle(str(model))) is not None:
+        return fetched
+    raise LanitError(f"there is no model at {folder}", "Give a run folder of lanit train, or --model sample.")
+
+
+def _fetch_bundle(model: str) -> Path | None:
+    """The cached bundle of a repository, or none where ``model`` cannot name one."""
+    from pipeline.hub import PREFIX, fetch, find_repository
+
+    repository = find_repository(model)
+    if repository is None:
+        return None
+    known = "" if model.startswith(PREFIX) else f"there is no folder {model}, and "
+    folder = fetch(repository, BUNDLE_FILES, known)
+    if not all((folder / name).is_file() for name in BUNDLE_FILES):
+        raise LanitError(f"{repository} on the Hugging Face hub holds no model of lanit", "Check the name.")
+    return folder
 
 
 def load_bundle(model: str | Path) -> Bundle:
@@ -184,12 +204,21 @@ def _checkpoints(run: Path) -> list[Path]:
     return sorted(path.parent for path in (run / "checkpoints").glob("step-*/state.json"))
 
 
-def save_checkpoint(run: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: object, keep: int) -> Path:
-    """Write ``run/checkpoints/step-…`` and remove all but the newest ``keep``."""
+def save_checkpoint(
+    run: Path,
+    step: int,
+    groups: Mapping[str, Mapping[str, Tensor]],
+    state: object,
+    keep: int,
+    besides: Collection[int] = (),
+) -> Path:
+    """Write ``run/checkpoints/step-…`` and remove all but the newest ``keep`` and those of the steps ``besides``."""
     folder = run / "checkpoints" / f"step-{step:08d}"
     write_folder(folder, {f"{name}.safetensors": group for name, group in groups.items()}, {"state.json": state})
+    spared = {run / "checkpoints" / f"step-{other:08d}" for other in besides}
     for old in _checkpoints(run)[: -max(keep, 1)]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old not in spared:
+            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from lanit.errors import UsageError
 from lanit.losses import DomainForm
 from lanit.networks import NetworkOptions
-from lanit.steps import LossWeights, PromptUpdate, StepOptions
+from lanit.objectives import LossWeights, PromptUpdate, StepOptions
 
 Schedule = Literal["fused", "paper"]
 Precision = Literal["auto", "float32", "bf16"]
@@ -25,16 +25,18 @@ class TrainOptions:
     output: ``image``, or ``residual`` to keep content from the first step, see :class:`lanit.networks.NetworkOptions`.
     schedule: ``fused`` or ``paper`` (METHOD §3). learning_rate: of Adam for all four networks.
     adversarial, domain, cycle, style, diversity, r1: loss weights λ. r1_every: steps between R1 penalties.
-    domain_form, domain_scope, guidance_crop: METHOD 10, see :class:`lanit.steps.StepOptions`.
+    domain_form, domain_scope, guidance_crop: METHOD 10, see :class:`lanit.objectives.StepOptions`.
     diversity_until: share of the steps at which λ_ds reaches 0. prompts_from: share of the steps at which phase 2
     begins; 1 never learns prompts.
     prompt_update: METHOD 14. prompt_learning_rate: of Adam for the prompts. refresh_every: steps between label
     refreshes in phase 2 (METHOD 15). slack: ``domain`` trains images without a label as ∅, ``drop`` leaves them out.
     balance: draw rows ``uniform``-ly, or a ``domain`` first and then a row of it. crop: probability of a random crop.
-    precision: of the networks; ``auto`` is bf16 where the processor has it. clip_precision: of CLIP's image
-    tower in the losses, where the networks are bf16. ema: decay of the averages.
-    log_every, sample_every, checkpoint_every: steps between metric lines, sample grids and checkpoints. keep: how many
-    checkpoints stay.
+    augment: differentiable augmentation of all that the discriminator sees, for a few hundred to a few thousand images.
+    precision: of the networks; ``auto`` is bf16 where the processor has it. clip_precision, r1_precision: of CLIP's
+    image tower and of the gradient penalty, where the networks are bf16. ema: decay of the averages.
+    log_every, sample_every, checkpoint_every, evaluate_every: steps between metric lines, sample grids, checkpoints and
+    evaluations. evaluate_images: how many are translated to every domain in one. keep: how many checkpoints stay,
+    besides the best by ``best_by``: ``kid`` or ``fid`` of CLIP embeddings, or the share ``recognised``.
     """
 
     size: int = 256
@@ -67,31 +69,27 @@ class TrainOptions:
     slack: Literal["domain", "drop"] = "domain"
     balance: Literal["uniform", "domain"] = "uniform"
     crop: float = 0.5
+    augment: Literal["none", "differentiable"] = "none"
     precision: Precision = "auto"
     clip_precision: Literal["float32", "bf16"] = "float32"
+    r1_precision: Literal["float32", "bf16"] = "float32"
     ema: float = 0.999
     log_every: int = 50
     sample_every: int = 1000
     checkpoint_every: int = 1000
+    evaluate_every: int = 5000
+    evaluate_images: int = 64
     keep: int = 2
+    best_by: Literal["kid", "fid", "recognised"] = "kid"
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not 0 <= value < math.inf:
                 raise UsageError(f"{field.name} must be a number of at least 0, not {value:g}")
-        for name in (
-            "schedule",
-            "output",
-            "domain_form",
-            "domain_scope",
-            "prompt_update",
-            "slack",
-            "balance",
-            "precision",
-        ):
-            allowed = get_args(get_type_hints(TrainOptions)[name])
-            if getattr(self, name) not in allowed:
+        for name, hint in get_type_hints(TrainOptions).items():
+            allowed = get_args(hint)
+            if allowed and getattr(self, name) not in allowed:
                 raise UsageError(f"{name} '{getattr(self, name)}' is unknown", f"Choose one of {', '.join(allowed)}.")
         for name in ("ema", "crop", "guidance_crop", "diversity_until", "prompts_from"):
             if getattr(self, name) > 1:
@@ -120,8 +118,10 @@ class TrainOptions:
             self.domain_scope,
             self.guidance_crop,
             self.prompt_update,
+            self.augment == "differentiable",
             bf16,
-            self.clip_precision == "bf16",
+            bf16 and self.clip_precision == "bf16",
+            bf16 and self.r1_precision == "bf16",
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """``lanit train``: from a labelled store to a translation model, in a run folder that the same command continues.
 
 A run folder holds ``config.json`` (resolved options), ``metrics.jsonl`` (one object a line), ``samples/``,
-``checkpoints/`` (to continue from) and ``model/`` (the bundle to use).
+``checkpoints/`` (to continue from), ``model/`` (the bundle to use) and ``best/`` (that of the best evaluation).
+Under torchrun every process comes here; see :mod:`pipeline.training.processes`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,19 @@ from lanit.augment import flip_and_crop
 from lanit.errors import LanitError
 from lanit.inference import add_each_domain, translate_edited
 from lanit.labels import adaptive, exclusive_pairs, margin
+from lanit.objectives import Batch, Parts
+from lanit.ranks import Draws
 from lanit.schedules import diversity_weight, ema_decay, r1_weight, step_seed
-from lanit.steps import Batch, Parts, StepPlan, fused_step, paper_step
+from lanit.steps import StepPlan, fused_step, paper_step
 from pipeline.clip_models import ClipModel
-from pipeline.devices import pick_device
-from pipeline.labelling.label import relabel
 from pipeline.store.store import Store
+from pipeline.training.evaluation import BETTER_BELOW
+from pipeline.training.loss_log import LossLog
+from pipeline.training.processes import joined_processes
+from pipeline.training.refresh import refresh, rehearse
+from pipeline.training.run_setup import prepare_run
 from pipeline.training.train_options import TrainOptions
-from pipeline.training.training_run import TrainingRun, prepare_run
+from pipeline.training.training_run import TrainingRun
 from pipeline.translating.grids import labelled_grid, to_uint8, write_png
 
 _WARM_STEPS = 5  # not timed: allocations and kernel selection
@@ -42,7 +48,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a call of :func:`train` did. steps, images, seconds: of the whole run; started_at: where it resumed."""
+    """What a call of :func:`train` did. steps, images, seconds: of the whole run; started_at: where it resumed.
+
+    best: the best evaluation and its step, none where there was none. processes: how many trained.
+    """
 
     run: str
     steps: int
@@ -52,6 +61,10 @@ class TrainReport:
     seconds_per_step: float
     label_revision: int
     device: str
+    processes: int
+    best_step: int | None
+    best_by: str
+    best: float | None
     interrupted: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -71,17 +84,35 @@ def train(
     """Train, or continue the run in ``folder``; Ctrl-C and SIGTERM save a checkpoint first.
 
     progress: called with (steps done, steps planned). Raises LanitError where the store has no labels that fit, where
-    the folder holds a run with other options, or where a loss is not finite, naming it.
+    the folder holds a run with other options, where memory does not suffice, or where a loss is not finite, naming it.
     """
-    run = prepare_run(store, folder, options, clip, revision, pick_device(device))
-    started_at, since = run.clock.step, run.clock.seconds
-    with _stop_on_signal() as signals:
-        _loop(run, signals, progress)
-    done = run.clock.step - started_at
-    return TrainReport(
-        str(folder), run.clock.step, started_at, run.clock.step * options.batch_size, round(run.clock.seconds, 2),
-        round((run.clock.seconds - since) / max(done, 1), 4), run.clock.revision, str(run.device), bool(signals),
-    )  # fmt: skip
+    with joined_processes(device) as processes:
+        run = prepare_run(store, folder, options, clip, revision, processes)
+        started_at, since = run.clock.step, run.clock.seconds
+        with _stop_on_signal() as signals, _enough_memory(options):
+            _loop(run, signals, progress)
+        clock = run.clock
+        done = clock.step - started_at
+        return TrainReport(
+            str(folder), clock.step, started_at, clock.step * options.batch_size, round(clock.seconds, 2),
+            round((clock.seconds - since) / max(done, 1), 4), clock.revision, str(run.device), processes.ranks.count,
+            clock.best_step or None, options.best_by, clock.best if clock.best_step else None, bool(signals),
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _enough_memory(options: TrainOptions) -> Iterator[None]:
+    """Out of memory becomes a line that says which setting to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise LanitError(
+            f"out of memory with {options.batch_size} images of {options.size} px in a step",
+            f"Try --batch-size {max(2, options.batch_size // 2)} in another --out, a smaller --size, "
+            "or --set max_channels=256; the last checkpoint is kept.",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -103,17 +134,16 @@ def _stop_on_signal() -> Iterator[list[int]]:
 
 
 def _loop(run: TrainingRun, signals: list[int], progress: Progress | None) -> None:
-    options, clock = run.options, run.clock
+    options, clock, processes = run.options, run.clock, run.processes
     if clock.step == 0:
         clock.planned = 0 if options.minutes else options.steps
-        _sample(run)  # what could fail hours later fails now
-        run.save()
-    losses = _Losses()
+        _first_of_all(run)
+    losses = LossLog()
     sampled = saved = clock.step
     warm = clock.step, clock.seconds
-    while not _finished(run) and not signals:
+    while not processes.any(_finished(run) or bool(signals)):
         begun = time.monotonic()
-        losses.add(_step(run))
+        losses.add(_step(run), clock.step + 1)
         if options.minutes and run.device.type == "cuda":
             torch.cuda.synchronize(run.device)  # a promise in minutes needs the true time of a step
         clock.step += 1
@@ -123,51 +153,47 @@ def _loop(run: TrainingRun, signals: list[int], progress: Progress | None) -> No
         if clock.step == _TIMED_STEPS and options.minutes:
             each = (clock.seconds - warm[1]) / max(clock.step - warm[0], 1)
             affordable = clock.step + max(1, round((options.minutes * 60 - clock.seconds) / each))
-            clock.planned = min(affordable, options.steps or affordable)
+            clock.planned = processes.shared(min(affordable, options.steps or affordable))
         if _due(clock.step, options.log_every):
             _log(run, losses)
-        if run.learning and _due(clock.step, options.refresh_every):
-            _refresh(run)
+        if run.relabels and run.learning and _due(clock.step, options.refresh_every):
+            _write_metrics(run, refresh(run))
         if _due(clock.step, options.sample_every):
             _sample(run)
             sampled = clock.step
-        if _due(clock.step, options.checkpoint_every):
-            losses.check(run)
-            run.save()
+        evaluates, saves = _due(clock.step, options.evaluate_every), _due(clock.step, options.checkpoint_every)
+        if evaluates or saves:
+            losses.means(processes.ranks, _hint(options))  # of networks that are finite
+        if (evaluates and _evaluate(run)) or saves:
+            _save(run)
             saved = clock.step
         if progress and clock.planned:
             progress(clock.step, max(clock.planned, clock.step))
-    if losses.totals:
+    if losses:
         _log(run, losses)
     if sampled != clock.step:
         _sample(run)
     if saved != clock.step:
-        run.save()
+        if not signals and not _due(clock.step, options.evaluate_every):
+            _evaluate(run)
+        _save(run)
 
 
-class _Losses:
-    """Sums of losses since the last metric line, on the device: reading them is the only wait for it."""
+def _first_of_all(run: TrainingRun) -> None:
+    """What could fail hours later fails now: a sample, an evaluation, a checkpoint, and a refresh if there will be one."""
+    _sample(run)
+    _evaluate(run)
+    if run.relabels:
+        with run.processes.first_alone():
+            if run.processes.first:
+                _write_metrics(run, rehearse(run))
+    _save(run)
 
-    def __init__(self) -> None:
-        self.totals: Parts = {}
-        self.counts: dict[str, int] = {}
 
-    def add(self, parts: Parts) -> None:
-        for name, value in parts.items():
-            self.totals[name] = self.totals[name] + value if name in self.totals else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def check(self, run: TrainingRun) -> dict[str, float]:
-        """The means so far; raises LanitError for the first that is not finite, naming it."""
-        means = {name: value.item() / self.counts[name] for name, value in self.totals.items()}
-        for name, value in means.items():
-            if not np.isfinite(value):
-                raise LanitError(
-                    f"the loss '{name}' is {value} at step {run.clock.step}",
-                    f"Lower --learning-rate (now {run.options.learning_rate:g}) or try --set precision=float32; "
-                    "the last checkpoint is kept.",
-                )
-        return means
+def _save(run: TrainingRun) -> None:
+    with run.processes.first_alone():
+        if run.processes.first:
+            run.save()
 
 
 def _due(step: int, every: int) -> bool:
@@ -184,7 +210,7 @@ def _finished(run: TrainingRun) -> bool:
 def _step(run: TrainingRun) -> Parts:
     options, step, planned = run.options, run.clock.step, run.clock.planned
     seed = step_seed(options.seed, step)
-    randomness = torch.Generator(run.device).manual_seed(seed)
+    draws = Draws(torch.Generator(run.device).manual_seed(seed), run.processes.ranks)
     until = round(options.diversity_until * planned)
     plan = StepPlan(
         r1_weight(options.r1, step, options.r1_every),
@@ -192,8 +218,8 @@ def _step(run: TrainingRun) -> Parts:
         run.learning,
     )
     take = fused_step if options.schedule == "fused" else paper_step
-    batch = _batch(run, seed, randomness)
-    parts = take(run.nets, run.optimisers, batch, run.guidance, plan, options.step_options(run.bf16), randomness)
+    batch = _batch(run, seed, draws)
+    parts = take(run.nets, run.optimisers, batch, run.guidance, plan, options.step_options(run.bf16), draws)
     decay = ema_decay(options.ema, step)
     run.average.update(run.nets.generative, decay)
     if run.learner is not None and run.prompt_average is not None:
@@ -201,15 +227,19 @@ def _step(run: TrainingRun) -> Parts:
     return parts
 
 
-def _batch(run: TrainingRun, seed: int, randomness: torch.Generator) -> Batch:
-    """Sources and references, drawn independently."""
-    count, options = run.options.batch_size, run.options
-    rows = run.sampler.draw(np.random.default_rng(seed), 2 * count)
+def _batch(run: TrainingRun, seed: int, draws: Draws) -> Batch:
+    """Sources and references, drawn independently: this process's rows of the batch that all of them share."""
+    options, ranks = run.options, draws.ranks
+    drawn = run.sampler.draw(np.random.default_rng(seed), 2 * options.batch_size)
+    rows = drawn[ranks.rank :: ranks.count]
+    count = len(rows) // 2
     images = _move(run.images[rows], run.device).float().div_(127.5).sub_(1)
-    images = flip_and_crop(images, randomness, options.crop)
+    images = flip_and_crop(images, draws, options.crop)
     active = _move(run.labels.active[rows], run.device)
-    latents = torch.randn(2, count, run.nets.mapping.latent_dim, generator=randomness, device=run.device)
-    return Batch(images[:count], active[:count], images[count:], active[count:], latents[0], latents[1])
+    latents = draws.normal(2 * count, run.nets.mapping.latent_dim)
+    x, y = images.split(count)
+    x_labels, y_labels = active.split(count)
+    return Batch(x, x_labels, y, y_labels, *latents.split(count))
 
 
 def _move(array: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -218,19 +248,28 @@ def _move(array: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def _refresh(run: TrainingRun) -> None:
-    """Relabel the stored set by the prompts as learned so far, and train on that from now on (METHOD 15)."""
-    before = run.labels
-    domains, base = (tensor.float().cpu() for tensor in run.averaged_text())
-    number = relabel(run.store, before, (domains, base), f"train:{run.folder.name} step {run.clock.step}")
-    run.use_labels(run.store.labels(number))
-    flips = dict(zip(before.domains, map(int, (run.labels.active != before.active).sum(axis=0)), strict=True))
-    _write_metrics(run, {"kind": "refresh", "label_revision": number, "flips": flips})
+def _evaluate(run: TrainingRun) -> bool:
+    """Measure the averaged networks; whether this is the best evaluation so far, as ``best_by`` has it."""
+    clock, by = run.clock, run.options.best_by
+    figures: dict[str, float] = {}
+    if run.processes.first:
+        figures = run.evaluator.measure(run.average.module, run.clip, run.averaged_text(), run.offsets)
+    figures = run.processes.shared(figures)
+    _write_metrics(run, {"kind": "evaluation", "judge": "clip"} | {k: round(v, 6) for k, v in figures.items()})
+    if clock.step == 0 or by not in figures:
+        return False
+    better = figures[by] < clock.best if BETTER_BELOW[by] else figures[by] > clock.best
+    if clock.best_step and not better:
+        return False
+    clock.best, clock.best_step = figures[by], clock.step
+    return True
 
 
 @torch.no_grad()
 def _sample(run: TrainingRun) -> None:
     """Translate a few fixed images to every domain with the averaged networks: a grid, and CLIP's own view of it."""
+    if not run.processes.first:
+        return
     rows = np.linspace(0, len(run.images) - 1, _SHOWN).round().astype(int)
     images = torch.from_numpy(run.images[rows]).to(run.device).float() / 127.5 - 1
     active = torch.from_numpy(run.labels.active[rows]).to(run.device)
@@ -259,14 +298,23 @@ def _sample(run: TrainingRun) -> None:
     _write_metrics(run, {"kind": "sample", "judge": "clip"} | {name: round(value, 4) for name, value in shares.items()})
 
 
-def _log(run: TrainingRun, losses: _Losses) -> None:
+def _hint(options: TrainOptions) -> str:
+    return (
+        f"Lower --learning-rate (now {options.learning_rate:g}) or try --set precision=float32; "
+        "the last checkpoint is kept."
+    )
+
+
+def _log(run: TrainingRun, losses: LossLog) -> None:
     """Write the mean losses since the last line."""
-    means = losses.check(run)
-    losses.totals, losses.counts = {}, {}
+    means = losses.means(run.processes.ranks, _hint(run.options))
+    losses.clear()
     _write_metrics(run, {"kind": "losses"} | {name: round(value, 5) for name, value in means.items()})
 
 
 def _write_metrics(run: TrainingRun, values: dict[str, Any]) -> None:
+    if not run.processes.first:
+        return
     clock = run.clock
     line = {
         "step": clock.step,

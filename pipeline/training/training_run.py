@@ -1,11 +1,10 @@
-"""A training run in memory: networks, optimisers, averages, data and clock; built, saved and put back."""
+"""A training run in memory: networks, optimisers, averages, data and clock; saved and put back."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +14,12 @@ from lanit.ema import Average
 from lanit.errors import LanitError
 from lanit.labels import exclusive_pairs
 from lanit.networks import GenerativeNetworks
+from lanit.objectives import Guidance, Networks
 from lanit.prompts import PromptLearner
 from lanit.schedules import learns_prompts
-from lanit.steps import Guidance, Networks, Optimisers
-from pipeline.clip_models import ClipModel, OpaqueText
-from pipeline.files import read_json, write_bytes, write_json
-from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.store.image_cache import open_image_cache
+from lanit.steps import Optimisers
+from pipeline.clip_models import ClipModel
+from pipeline.files import read_json, write_bytes
 from pipeline.store.store import LabelRevision, Store
 from pipeline.training.checkpoints import (
     Bundle,
@@ -34,22 +31,25 @@ from pipeline.training.checkpoints import (
     save_bundle,
     save_checkpoint,
 )
+from pipeline.training.evaluation import Evaluator
+from pipeline.training.processes import Processes
 from pipeline.training.sampling import LabelSampler
 from pipeline.training.train_options import TrainOptions
-
-_FREE_ON_RESUME = {"steps", "minutes", "log_every", "sample_every", "checkpoint_every", "keep"}
 
 
 @dataclass
 class Clock:
     """Where a run stands. step: finished; seconds: of training; planned: steps in all, 0 while not yet known;
-    revision: of the labels in use; learning: whether phase 2 has begun, which a longer run does not undo."""
+    revision: of the labels in use; learning: whether phase 2 has begun, which a longer run does not undo.
+    best, best_step: the best evaluation so far and its step, 0 while there is none."""
 
     step: int = 0
     seconds: float = 0.0
     planned: int = 0
     revision: int = 0
     learning: bool = False
+    best: float = 0.0
+    best_step: int = 0
 
 
 @dataclass
@@ -57,14 +57,14 @@ class TrainingRun:
     """Everything a step needs.
 
     images: uint8 (n×3×S×S), mapped. fixed_text: ū (N×k) and ū_base (k) of the prompts as written.
-    learner, prompt_average: none where prompts are not learned.
+    learner, prompt_average: none where prompts are not learned. Every process holds all of it; the first one writes.
     """
 
     folder: Path
     store: Store
     options: TrainOptions
     clip: ClipModel
-    device: torch.device
+    processes: Processes
     bf16: bool
     nets: Networks
     average: Average[GenerativeNetworks]
@@ -74,10 +74,15 @@ class TrainingRun:
     images: np.ndarray
     labels: LabelRevision
     fixed_text: tuple[Tensor, Tensor]
+    evaluator: Evaluator
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         self.use_labels(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.processes.device
 
     def use_labels(self, labels: LabelRevision) -> None:
         """Train on ``labels`` from the next batch on."""
@@ -94,6 +99,11 @@ class TrainingRun:
             return False
         self.clock.learning |= learns_prompts(self.clock.step, self.clock.planned, self.options.prompts_from)
         return self.clock.learning
+
+    @property
+    def relabels(self) -> bool:
+        """Whether learned prompts decide the labels: not where people or clusters do."""
+        return self.learner is not None and self.labels.rule["kind"] not in ("given", "clusters")
 
     def guidance(self) -> Guidance:
         """CLIP with the prompts as they are: cached text embeddings in phase 1, learned ones in phase 2."""
@@ -143,8 +153,13 @@ class TrainingRun:
             (context,) = self.prompt_average.module.parameters()
             groups["prompts"] = {"context": self.learner.context, "average": context}
             groups["prompt_optimiser"] = optimiser_tensors(self.optimisers.prompts)
-        save_checkpoint(self.folder, self.clock.step, groups, asdict(self.clock), self.options.keep)
-        save_bundle(self.folder / "model", self.bundle())
+        best = self.clock.best_step == self.clock.step and self.clock.step > 0
+        kept = {self.clock.best_step} if self.clock.best_step else set()
+        save_checkpoint(self.folder, self.clock.step, groups, asdict(self.clock), self.options.keep, kept)
+        bundle = self.bundle()
+        save_bundle(self.folder / "model", bundle)
+        if best:
+            save_bundle(self.folder / "best", bundle)
 
     def resume(self) -> bool:
         """Put back the newest checkpoint; False where the run has none."""
@@ -179,7 +194,8 @@ class TrainingRun:
                 "Train on the images of now in another --out.",
             )
         self.use_labels(labels)
-        self._forget_later_metrics()
+        if self.processes.first:
+            self._forget_later_metrics()
         return True
 
     def _forget_later_metrics(self) -> None:
@@ -190,115 +206,3 @@ class TrainingRun:
             done = self.clock.step if self.clock.step else -1  # step 0 writes its own line again
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
             write_bytes(path, "".join(kept).encode())
-
-
-def prepare_run(
-    store: Store, folder: Path, options: TrainOptions, clip: ClipModel, revision: int | None, device: torch.device
-) -> TrainingRun:  # fmt: skip
-    """Build the run of ``folder`` and put back its newest checkpoint.
-
-    Raises LanitError where the store has no labels that fit, or the folder holds a run with other options.
-    """
-    store.check_fingerprint(clip.fingerprint)
-    clip.model.to(device)
-    labels = labels_to_train(store, revision)
-    store.check_current(labels)
-    _check_config(folder, options, labels)
-    torch.manual_seed(options.seed)
-    nets = Networks(options.network_options(len(labels.domains))).to(device)
-    prompts = labels.prompt_set
-    learner = None
-    if options.prompts_from < 1 and options.prompt_update != "generator-only" and not isinstance(clip.text, OpaqueText):
-        learner = PromptLearner(clip.text, prompts.domains, prompts.templates, prompts.bases).to(device)
-    domains, base = (tensor.to(device) for tensor in text_embeddings(clip, prompts))
-    run = TrainingRun(
-        folder=folder,
-        store=store,
-        options=options,
-        clip=clip,
-        device=device,
-        bf16=_uses_bf16(options, device),
-        nets=nets,
-        average=Average(nets.generative),
-        learner=learner,
-        prompt_average=Average(nn.ParameterList([learner.context])) if learner else None,
-        optimisers=_optimisers(nets, learner, options),
-        images=open_image_cache(store, options.size),
-        labels=labels,
-        fixed_text=(domains, base),
-    )
-    if run.resume():
-        _plan_anew(run)
-    else:
-        write_json(folder / "config.json", _config(options, labels))
-    return run
-
-
-def _plan_anew(run: TrainingRun) -> None:
-    """A run continued with other minutes plans its steps from the speed it had."""
-    path, clock = run.folder / "config.json", run.clock
-    config = read_json(path)
-    if run.options.minutes and run.options.minutes != config["options"]["minutes"] and clock.planned:
-        clock.planned = max(clock.step, round(clock.step / clock.seconds * run.options.minutes * 60))
-    if config["options"] != run.options.to_json():
-        write_json(path, config | {"options": run.options.to_json()})
-
-
-def labels_to_train(store: Store, revision: int | None) -> LabelRevision:
-    """The named revision, or the newest that ``lanit label`` wrote: what a run relabelled as it learned is its own."""
-    if revision is not None:
-        return store.labels(revision)
-    for number in reversed(store.revisions()):
-        labels = store.revision_file(number)
-        if not labels.origin.startswith("train:"):
-            return labels.read()
-    return store.labels()
-
-
-def _uses_bf16(options: TrainOptions, device: torch.device) -> bool:
-    if options.precision != "auto":
-        return options.precision == "bf16"
-    if device.type == "cuda":  # before Ampere bf16 is emulated, and slow
-        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def _optimisers(nets: Networks, learner: PromptLearner | None, options: TrainOptions) -> Optimisers:
-    """Adam as METHOD §5 sets it."""
-
-    def adam(parameters: list[nn.Parameter], rate: float) -> torch.optim.Adam:
-        return torch.optim.Adam(parameters, rate, betas=(0.0, 0.99), weight_decay=1e-4, fused=True)
-
-    return Optimisers(
-        adam(list(nets.generative.parameters()), options.learning_rate),
-        adam(list(nets.discriminator.parameters()), options.learning_rate),
-        adam([learner.context], options.prompt_learning_rate) if learner is not None else None,
-    )
-
-
-def _config(options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:
-    return {"options": options.to_json(), "label_revision": labels.number, "prompt_set": labels.prompt_set.to_json()}
-
-
-def _check_config(folder: Path, options: TrainOptions, labels: LabelRevision) -> None:
-    """Refuse to continue a run under other options, naming them."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return
-    config, asked = read_json(path, "Train in another --out."), options.to_json()
-    if not isinstance(config, dict) or "prompt_set" not in config:
-        raise LanitError(f"{path} is not the file of a run", "Train in another --out.")
-    if latest_checkpoint(folder) is None:
-        return
-    anew = "Repeat the run's own options to continue it, or train elsewhere with another --out."
-    prompts = PromptSet.from_json(config["prompt_set"])
-    if prompts.domains != labels.domains:
-        raise LanitError(f"the run {folder} was trained on other domains ({', '.join(prompts.domains)})", anew)
-    if prompts.digest() != labels.prompt_set.digest():
-        raise LanitError(
-            f"the run {folder} was started with other prompts than label revision {labels.number}",
-            f"Add --revision {config['label_revision']} to continue it, or train elsewhere with another --out.",
-        )
-    for name, value in config["options"].items():
-        if name not in _FREE_ON_RESUME and asked.get(name) != value:
-            raise LanitError(f"the run {folder} was started with {name} {value}, not {asked.get(name)}", anew)

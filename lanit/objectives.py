@@ -1,0 +1,282 @@
+"""What a training step minimises, for one batch: METHOD §3 as functions of tensors.
+
+Labels reach the networks with the slack domain appended; CLIP sees the prompts alone. Losses and their parts stay on
+the device. Where several processes share a batch, every result is one whose mean over them is that of the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lanit import losses
+from lanit.augment import differentiable_augment, flip_and_crop
+from lanit.labels import margin, similarity, with_slack
+from lanit.networks import (
+    Discriminator,
+    GenerativeNetworks,
+    Generator,
+    MappingNetwork,
+    NetworkOptions,
+    StyleEncoder,
+    aggregate,
+)
+from lanit.ranks import ALONE, Draws, Ranks
+
+Parts = dict[str, Tensor]
+TargetKind = Literal["latent", "reference", "both"]
+PromptUpdate = Literal["alternate", "joint", "prompts-only", "generator-only"]
+
+
+class Networks(nn.Module):
+    """The four networks of METHOD §2."""
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.generative = GenerativeNetworks(options)
+        self.discriminator = Discriminator(options)
+
+    @property
+    def generator(self) -> Generator:
+        return self.generative.generator
+
+    @property
+    def style_encoder(self) -> StyleEncoder:
+        return self.generative.style_encoder
+
+    @property
+    def mapping(self) -> MappingNetwork:
+        return self.generative.mapping
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """λ of METHOD 11 and the R1 weight of METHOD 6. ``diversity`` is where its decay starts."""
+
+    adversarial: float = 1.0
+    domain: float = 0.5
+    cycle: float = 1.0
+    style: float = 1.0
+    diversity: float = 1.0
+    r1: float = 1.0
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What stays the same from step to step.
+
+    domain_form: ``margin`` (default) or the paper's ``cosine`` (METHOD 10).
+    domain_scope: ``drawn`` judges the drawn domain of x̂ (METHOD 10), ``active`` every active one.
+    guidance_crop: probability of a random crop of what CLIP judges, mirrored half the time, so that no pattern tied to
+    a place passes for a domain; 0 shows CLIP the images as they are.
+    prompt_update: which side learns in phase 2 (METHOD 14).
+    augment: differentiable augmentation of all that D judges, for small data.
+    bf16: autocast the networks to bfloat16. clip_bf16: CLIP's image tower too; its similarities and losses are float32
+    all the same. r1_bf16: the gradient penalty's pass through D too.
+    """
+
+    weights: LossWeights = LossWeights()
+    domain_form: losses.DomainForm = "margin"
+    domain_scope: Literal["drawn", "active"] = "drawn"
+    guidance_crop: float = 0.0
+    prompt_update: PromptUpdate = "alternate"
+    augment: bool = False
+    bf16: bool = False
+    clip_bf16: bool = False
+    r1_bf16: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sources x and references y with their labels, and two latents for each source.
+
+    x, y: float32 (B×3×S×S) in [-1, 1]. x_labels, y_labels: bool (B×N), without slack. z1, z2: float32 (B×16).
+    """
+
+    x: Tensor
+    x_labels: Tensor
+    y: Tensor
+    y_labels: Tensor
+    z1: Tensor
+    z2: Tensor
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Frozen CLIP as the losses see it.
+
+    encode: images (B×3×S×S) in [-1, 1] to unit-norm embeddings (B×k), differentiable. scale: α.
+    domains: ū (N×k). base: ū_base (k). offsets: the margins that labels take, float (N); 0 unless given.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    scale: float
+    domains: Tensor
+    base: Tensor
+    offsets: Tensor | None = None
+
+
+def autocast(like: Tensor, enabled: bool) -> torch.autocast:
+    """bfloat16 where ``enabled``, on the device of ``like``."""
+    return torch.autocast(like.device.type, torch.bfloat16, enabled=enabled)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where the sources of a batch are to go.
+
+    labels: bool (B×(N+1)), slack included. codes: every domain's style s (B×(N+1)×D_s); style: a^y (B×D_s).
+    latent_rows: how many leading rows are latent-guided. second: style of the same rows from z2, for the diversity
+    loss, or None. source_style: a^x = E_S(x; d^x).
+    """
+
+    labels: Tensor
+    codes: Tensor
+    style: Tensor
+    latent_rows: int
+    second: Tensor | None
+    source_style: Tensor
+
+
+def make_targets(nets: Networks, batch: Batch, kind: TargetKind) -> Targets:
+    """Target styles a^y: E_M(z; d) for latent rows, E_S(y; d) for reference rows; ``both`` halves the batch."""
+    count = len(batch.x)
+    rows = {"latent": count, "reference": 0, "both": (count + 1) // 2}[kind]
+    labels = with_slack(batch.y_labels)
+    encoded = nets.style_encoder(torch.cat([batch.x, batch.y[rows:]])).float()
+    source_style = aggregate(encoded[:count], with_slack(batch.x_labels))
+    codes, second = encoded[count:], None
+    if rows:
+        mapped = nets.mapping(torch.cat([batch.z1[:rows], batch.z2[:rows]])).float()
+        codes = torch.cat([mapped[:rows], codes])
+        second = aggregate(mapped[rows:], labels[:rows])
+    return Targets(labels, codes, aggregate(codes, labels), rows, second, source_style)
+
+
+@torch.no_grad()
+def reference_fakes(nets: Networks, batch: Batch, content: Tensor, options: StepOptions) -> Tensor:
+    """x̂ guided by the references, for D alone: float32 (B×3×S×S) without a graph. content: E_C(x)."""
+    with autocast(batch.x, options.bf16):
+        style = aggregate(nets.style_encoder(batch.y).float(), with_slack(batch.y_labels))
+        return nets.generator.decode(content, style, batch.x).float()
+
+
+@dataclass(frozen=True)
+class Translation:
+    """x̂ with its graph, and what made it. content: E_C(x)."""
+
+    targets: Targets
+    content: Tensor
+    image: Tensor
+
+
+def translate_batch(nets: Networks, batch: Batch, kind: TargetKind, options: StepOptions) -> Translation:
+    """x̂ = G(x, a^y) with its graph."""
+    with autocast(batch.x, options.bf16):
+        targets = make_targets(nets, batch, kind)
+        content = nets.generator.encode(batch.x)
+        return Translation(targets, content, nets.generator.decode(content, targets.style, batch.x).float())
+
+
+def discriminator_objective(nets: Networks, batch: Batch, fake: Tensor, labels: Tensor, r1_weight: float,
+                            options: StepOptions, draws: Draws) -> tuple[Tensor, Parts]:  # fmt: skip
+    """D's loss on sources under their own labels and on x̂ under the target labels (METHOD 5), and R1 (METHOD 6).
+
+    fake: x̂ without its graph. labels: bool (B×(N+1)). r1_weight: λ_R1 × r when due this step, else 0; then D judges
+    the sources once for both, unless the penalty is to run in another precision.
+    """
+    real_labels, real = with_slack(batch.x_labels), batch.x.detach()
+    shared = bool(r1_weight) and options.r1_bf16 == options.bf16
+    if shared:
+        real = real.requires_grad_()
+    seen = _judged(torch.cat([real, fake]), options, draws)
+    with autocast(real, options.bf16):
+        if shared:
+            logits, judged = (nets.discriminator(half).float() for half in seen.chunk(2))
+        else:
+            logits, judged = nets.discriminator(seen).float().chunk(2)
+    loss = losses.discriminator_loss(logits, real_labels, judged, labels, draws.ranks)
+    parts = {"d_adversarial": loss.detach()}
+    if r1_weight:
+        if not shared:
+            real = real.requires_grad_()
+            with autocast(real, options.r1_bf16):
+                logits = nets.discriminator(_judged(real, options, draws)).float()
+        penalty = losses.gradient_penalty(logits, real_labels, real)
+        loss = loss + r1_weight * penalty
+        parts["r1"] = penalty.detach()
+    return loss, parts
+
+
+def _judged(images: Tensor, options: StepOptions, draws: Draws) -> Tensor:
+    """Images as D is to see them."""
+    return differentiable_augment(images, draws) if options.augment else images
+
+
+def domain_losses(guidance: Guidance, embeddings: Tensor, drawn: Tensor, labels: Tensor, flipped: Tensor,
+                  options: StepOptions, ranks: Ranks = ALONE) -> Tensor:  # fmt: skip
+    """L_dl of x̂ and x̂' (METHOD 10) from their embeddings (2B×k), stacked; labels bool (B×N) without slack."""
+    if options.domain_form == "cosine":
+        similarities = similarity(embeddings, guidance.domains)
+        kept, turned = similarities.chunk(2)
+        return losses.domain_loss_cosine(kept, drawn, labels) + losses.domain_loss_cosine(turned, drawn, flipped)
+    margins = margin(embeddings, guidance.domains, guidance.base)
+    kept, turned = (margins if guidance.offsets is None else margins - guidance.offsets).chunk(2)
+    if options.domain_scope == "active":
+        first = losses.domain_loss_active(kept, labels, guidance.scale, ranks)
+    else:
+        first = losses.domain_loss(kept, drawn, labels, guidance.scale)
+    return first + losses.domain_loss(turned, drawn, flipped, guidance.scale)
+
+
+def generator_objective(nets: Networks, batch: Batch, translation: Translation, guidance: Guidance, diversity: float,
+                        guided: float, options: StepOptions,
+                        draws: Draws) -> tuple[Tensor, Parts, Callable[[Guidance], Tensor]]:  # fmt: skip
+    """METHOD 11 for one batch. Returns the loss, its parts, and L_dl as a function of the prompts alone.
+
+    diversity: λ_ds now. guided: factor of λ_dl, 0 where only the prompts learn from it.
+
+    The encodings of x and of x̂ are shared by every decoding that starts from them. The target of the style loss
+    (METHOD 8) is held fixed, unlike in the public code: where both sides move, styles shrink to a constant before a
+    small generator has learned to use them.
+    """
+    weights, targets, image = options.weights, translation.targets, translation.image
+    labels = batch.y_labels
+    drawn, flipped = losses.flip_one(labels, draws)
+    with autocast(image, options.bf16):
+        logits = nets.discriminator(_judged(image, options, draws)).float()
+        style = aggregate(nets.style_encoder(image).float(), targets.labels)
+        content = nets.generator.encode(image)
+        styles = torch.cat([targets.source_style, aggregate(targets.codes, with_slack(flipped))])
+        decoded = nets.generator.decode(content.repeat(2, 1, 1, 1), styles, image.repeat(2, 1, 1, 1)).float()
+        reconstruction, turned = decoded.chunk(2)
+    judged = torch.cat([image, turned])
+    if options.guidance_crop:
+        judged = flip_and_crop(judged, draws, options.guidance_crop)
+    with autocast(image, options.bf16 and options.clip_bf16):
+        embeddings = guidance.encode(judged).float()
+    parts = {
+        "adversarial": losses.adversarial_loss(logits, targets.labels, draws.ranks),
+        "domain": domain_losses(guidance, embeddings, drawn, labels, flipped, options, draws.ranks),
+        "cycle": losses.l1(batch.x, reconstruction),
+        "style": losses.l1(targets.style.detach(), style),
+    }
+    total = weights.adversarial * parts["adversarial"] + guided * weights.domain * parts["domain"]
+    total = total + weights.cycle * parts["cycle"] + weights.style * parts["style"]
+    if diversity and targets.second is not None:
+        rows = targets.latent_rows
+        with torch.no_grad(), autocast(image, options.bf16):
+            other = nets.generator.decode(translation.content[:rows], targets.second, batch.x[:rows])
+        parts["diversity"] = losses.l1(image[:rows], other)
+        total = total - diversity * parts["diversity"]
+    parts["total"] = total
+    images_fixed = embeddings.detach()
+    return (
+        total,
+        {name: part.detach() for name, part in parts.items()},
+        lambda prompts: domain_losses(prompts, images_fixed, drawn, labels, flipped, options, draws.ranks),
+    )

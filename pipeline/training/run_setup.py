@@ -1,0 +1,172 @@
+"""Building a training run from a store and options: what must hold before the first step, or a run is continued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lanit.ema import Average
+from lanit.errors import LanitError
+from lanit.labels import exclusive_pairs
+from lanit.objectives import Networks
+from lanit.prompts import PromptLearner
+from lanit.steps import Optimisers
+from pipeline.clip_models import ClipModel
+from pipeline.files import read_json, write_json
+from pipeline.labelling.label import text_embeddings
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.image_cache import open_image_cache
+from pipeline.store.store import LabelRevision, Store
+from pipeline.text_towers import OpaqueText
+from pipeline.training.checkpoints import latest_checkpoint
+from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
+from pipeline.training.processes import Processes
+from pipeline.training.train_options import TrainOptions
+from pipeline.training.training_run import TrainingRun
+
+_FREE_ON_RESUME = {"steps", "minutes", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "keep"}
+
+
+def prepare_run(
+    store: Store,
+    folder: Path,
+    options: TrainOptions,
+    clip: ClipModel,
+    revision: int | None,
+    processes: Processes,
+) -> TrainingRun:
+    """Build the run of ``folder`` and put back its newest checkpoint.
+
+    Raises LanitError where the store has no labels that fit, or the folder holds a run with other options.
+    """
+    device = processes.device
+    processes.check_batch(options.batch_size)
+    store.check_fingerprint(clip.fingerprint)
+    clip.model.to(device)
+    labels = labels_to_train(store, revision)
+    store.check_current(labels)
+    _check_config(folder, options, labels)
+    torch.manual_seed(options.seed)
+    nets = Networks(options.network_options(len(labels.domains))).to(device)
+    prompts = labels.prompt_set
+    learner = None
+    if options.prompts_from < 1 and options.prompt_update != "generator-only" and not isinstance(clip.text, OpaqueText):
+        learner = PromptLearner(clip.text, prompts.domains, prompts.templates, prompts.bases).to(device)
+    domains, base = (tensor.to(device) for tensor in text_embeddings(clip, prompts))
+    with processes.first_alone():
+        images = open_image_cache(store, options.size)
+    run = TrainingRun(
+        folder=folder,
+        store=store,
+        options=options,
+        clip=clip,
+        processes=processes,
+        bf16=_uses_bf16(options, device),
+        nets=nets,
+        average=Average(nets.generative),
+        learner=learner,
+        prompt_average=Average(nn.ParameterList([learner.context])) if learner else None,
+        optimisers=_optimisers(nets, learner, options),
+        images=images,
+        labels=labels,
+        fixed_text=(domains, base),
+        evaluator=_evaluator(store, labels, images, options, device),
+    )
+    resumed = run.resume()
+    with processes.first_alone():
+        if processes.first and resumed:
+            _plan_anew(run)
+        elif processes.first:
+            write_json(folder / "config.json", _config(options, labels))
+    run.clock = processes.shared(run.clock)
+    return run
+
+
+def _evaluator(
+    store: Store, labels: LabelRevision, images: np.ndarray, options: TrainOptions, device: torch.device
+) -> Evaluator:
+    """Sources from all over the store; real images of each domain, by the labels that the run began with."""
+    rows = np.unique(np.linspace(0, len(images) - 1, options.evaluate_images).round().astype(int))
+    sources = torch.from_numpy(images[rows]).to(device).float() / 127.5 - 1
+    rng = np.random.default_rng(options.seed)
+    carriers = [np.flatnonzero(column) for column in labels.active.T]
+    chosen = [np.sort(rng.permutation(found)[:REAL_IMAGES]) for found in carriers]
+    everyone = np.unique(np.concatenate(chosen))
+    embeddings = store.embeddings_of(everyone)
+    real = [torch.from_numpy(embeddings[np.searchsorted(everyone, found)]) for found in chosen]
+    exclusive = exclusive_pairs(torch.from_numpy(labels.active)).to(device)
+    return Evaluator(Sources(sources, torch.from_numpy(labels.active[rows]).to(device)), real, exclusive)
+
+
+def _plan_anew(run: TrainingRun) -> None:
+    """A run continued with other minutes plans its steps from the speed it had."""
+    path, clock = run.folder / "config.json", run.clock
+    config = read_json(path)
+    if run.options.minutes and run.options.minutes != config["options"]["minutes"] and clock.planned:
+        clock.planned = max(clock.step, round(clock.step / clock.seconds * run.options.minutes * 60))
+    if config["options"] != run.options.to_json():
+        write_json(path, config | {"options": run.options.to_json()})
+
+
+def labels_to_train(store: Store, revision: int | None) -> LabelRevision:
+    """The named revision, or the newest that ``lanit label`` wrote: what a run relabelled as it learned is its own."""
+    if revision is not None:
+        return store.labels(revision)
+    for number in reversed(store.revisions()):
+        labels = store.revision_file(number)
+        if not labels.origin.startswith("train:"):
+            return labels.read()
+    return store.labels()
+
+
+def _uses_bf16(options: TrainOptions, device: torch.device) -> bool:
+    if options.precision != "auto":
+        return options.precision == "bf16"
+    if device.type == "cuda":  # before Ampere bf16 is emulated, and slow
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _optimisers(nets: Networks, learner: PromptLearner | None, options: TrainOptions) -> Optimisers:
+    """Adam as METHOD §5 sets it."""
+
+    def adam(parameters: list[nn.Parameter], rate: float) -> torch.optim.Adam:
+        return torch.optim.Adam(parameters, rate, betas=(0.0, 0.99), weight_decay=1e-4, fused=True)
+
+    return Optimisers(
+        adam(list(nets.generative.parameters()), options.learning_rate),
+        adam(list(nets.discriminator.parameters()), options.learning_rate),
+        adam([learner.context], options.prompt_learning_rate) if learner is not None else None,
+    )
+
+
+def _config(options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:
+    return {"options": options.to_json(), "label_revision": labels.number, "prompt_set": labels.prompt_set.to_json()}
+
+
+def _check_config(folder: Path, options: TrainOptions, labels: LabelRevision) -> None:
+    """Refuse to continue a run under other options, naming them."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    config, asked = read_json(path, "Train in another --out."), options.to_json()
+    if not isinstance(config, dict) or "prompt_set" not in config:
+        raise LanitError(f"{path} is not the file of a run", "Train in another --out.")
+    if latest_checkpoint(folder) is None:
+        return
+    anew = "Repeat the run's own options to continue it, or train elsewhere with another --out."
+    prompts = PromptSet.from_json(config["prompt_set"])
+    if prompts.domains != labels.domains:
+        raise LanitError(f"the run {folder} was trained on other domains ({', '.join(prompts.domains)})", anew)
+    if prompts.digest() != labels.prompt_set.digest():
+        raise LanitError(
+            f"the run {folder} was started with other prompts than label revision {labels.number}",
+            f"Add --revision {config['label_revision']} to continue it, or train elsewhere with another --out.",
+        )
+    for name, value in config["options"].items():
+        if name not in _FREE_ON_RESUME and asked.get(name) != value:
+            raise LanitError(f"the run {folder} was started with {name} {value}, not {asked.get(name)}", anew)
