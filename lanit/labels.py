@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from lanit.errors import UsageError
+from lanit.errors import LanitError, UsageError
 
-RuleKind = Literal["adaptive", "top-k", "fixed", "argmax", "given"]
+RuleKind = Literal["adaptive", "top-k", "fixed", "argmax", "given", "clusters"]
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class Rule:
     """How similarities become labels.
 
     kind: ``adaptive`` (f_n > f_base, METHOD 1), ``top-k`` (the ``value`` largest f_n),
-        ``fixed`` (f_n > ``value``), ``argmax`` (one-hot) or ``given`` (none but what people gave, METHOD 4).
-    value: K for top-k, a cosine for fixed, unused otherwise.
+        ``fixed`` (f_n > ``value``), ``argmax`` (one-hot), ``given`` (none but what people gave, METHOD 4) or
+        ``clusters`` (one-hot, the nearest of ``value`` centres, METHOD §7).
+    value: K for top-k and clusters, a cosine for fixed, unused otherwise. seed: of the clusters, unused otherwise.
     """
 
     kind: RuleKind = "adaptive"
     value: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(RuleKind):
@@ -32,6 +35,13 @@ class Rule:
             raise UsageError(f"top-k needs a whole number of at least 1, not {self.value:g}", "Try --k 2.")
         if self.kind == "fixed" and not -1 <= self.value <= 1:
             raise UsageError(f"a cosine threshold lies between -1 and 1, not {self.value:g}", "Try --threshold 0.25.")
+        if self.kind == "clusters" and (self.value < 2 or self.value != int(self.value)):
+            raise UsageError(f"clusters are a whole number of at least 2, not {self.value:g}", "Try --clusters 10.")
+
+    def to_json(self) -> dict[str, Any]:
+        """``kind`` and ``value``, and of clusters the ``seed``: what ``Rule(**…)`` takes back."""
+        stored: dict[str, Any] = {"kind": self.kind, "value": self.value}
+        return stored | {"seed": self.seed} if self.kind == "clusters" else stored
 
 
 def similarity(images: Tensor, texts: Tensor) -> Tensor:
@@ -61,6 +71,14 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True)
 
 
+def nearest_centre(images: Tensor, centres: Tensor) -> Tensor:
+    """One-hot, bool (B×K): the centre of the largest cosine, of equal ones the first (METHOD §7).
+
+    images: unit-norm (B×k); centres: unit-norm (K×k).
+    """
+    return F.one_hot(similarity(images, centres).argmax(dim=1), len(centres)).bool()
+
+
 def decide(
     rule: Rule, margins: Tensor, similarity_base: Tensor, offsets: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
@@ -68,7 +86,12 @@ def decide(
 
     An offset is subtracted from its domain's margin, whatever the rule. A weight multiplies the margin where domains
     compete, so under top-k and arg-max alone; without either, their order is that of f_n. offsets, weights: float (N).
+    Raises LanitError for clusters, which margins do not tell.
     """
+    if rule.kind == "clusters":
+        raise LanitError(
+            "clusters are found in embeddings, not in margins", "Label by words: lanit label --prompts FILE."
+        )
     if rule.kind == "given":
         return torch.zeros_like(margins, dtype=torch.bool)
     if rule.kind == "adaptive":
@@ -86,14 +109,18 @@ def assign(
     base: Tensor,
     offsets: Tensor | None = None,
     weights: Tensor | None = None,
+    centres: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Labels (bool B×N) under ``rule``; margins (float B×N) and f_base (float B) whatever the rule. One product.
 
     images: unit-norm (B×k); domains: unit-norm (N×k); base: unit-norm (k). offsets, weights: see :func:`decide`.
+    centres: of the rule ``clusters`` alone, unit-norm (N×k); domain n is the name of centre n.
     """
     product = torch.cat([domains - base, base[None]]) @ images.T  # a third faster than its transpose, N being small
     margins, similarity_base = product[:-1].T, product[-1]
-    return decide(rule, margins, similarity_base, offsets, weights), margins, similarity_base
+    if centres is None:
+        return decide(rule, margins, similarity_base, offsets, weights), margins, similarity_base
+    return nearest_centre(images, centres), margins, similarity_base
 
 
 def with_slack(active: Tensor) -> Tensor:

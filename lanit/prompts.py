@@ -25,6 +25,12 @@ class TextTower(Protocol):
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Token embeddings, float32 (…×w), of ids, int64 (…), without positions."""
 
+    def token_table(self) -> Tensor:
+        """The embeddings of all V tokens, float32 (V×w), by id."""
+
+    def token_text(self, token: int) -> str:
+        """What a token stands for, printable; a piece that a word goes on after ends in "-"."""
+
     def encode(self, embedded: Tensor, eos_positions: Tensor) -> Tensor:
         """Projected text features, float32 (P×k), not normalised.
 
@@ -41,6 +47,7 @@ class PromptLearner(nn.Module):
 
     templates: M strings with one ``{}`` each. bases: M strings, or none to leave the phrase out of the templates;
     a base text of its own keeps the learned prefix where it begins like its template.
+    context: embeddings (M×L×w) that the parameters begin with, as learned before; none for the templates' own.
     """
 
     frozen: Tensor
@@ -48,7 +55,12 @@ class PromptLearner(nn.Module):
     ends: Tensor
 
     def __init__(
-        self, tower: TextTower, domains: Sequence[str], templates: Sequence[str], bases: Sequence[str] = ()
+        self,
+        tower: TextTower,
+        domains: Sequence[str],
+        templates: Sequence[str],
+        bases: Sequence[str] = (),
+        context: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.tower = tower
@@ -73,6 +85,8 @@ class PromptLearner(nn.Module):
                 "Shorten the phrase or its templates in the prompt file.",
             )
         self._build(sequences, prefixes, longest, length)
+        if context is not None:
+            self._begin_with(context)
 
     def _build(self, sequences: list[list[int]], prefixes: list[list[int]], longest: int, length: int) -> None:
         """Lay parameters and frozen tokens in one table, and every prompt as rows of it."""
@@ -91,6 +105,17 @@ class PromptLearner(nn.Module):
             self.register_buffer("frozen", self.tower.embed_tokens(torch.tensor(ids)).clone(), persistent=False)
         self.register_buffer("rows", torch.tensor(rows), persistent=False)
         self.register_buffer("ends", torch.tensor([len(s) - 1 for s in sequences]), persistent=False)
+
+    def _begin_with(self, context: Tensor) -> None:
+        templates, longest, width = self.context.shape
+        if context.shape[::2] != (templates, width) or context.shape[1] < longest:
+            raise LanitError(
+                f"the learned prompts are {tuple(context.shape)}; these templates and this CLIP take "
+                f"{tuple(self.context.shape)}",
+                "Use the prompts and the CLIP that they were learned with.",
+            )
+        with torch.no_grad():  # of a single template, L may be smaller than that of the set it was learned in
+            self.context.copy_(context[:, :longest])
 
     def text_features(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Unit-norm text embeddings ū (N×k) of the domains and ū_base (k); mean over templates first (METHOD §1).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import console
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.exports.export import ExportReport
     from pipeline.inspection.statistics import LabelStatistics
     from pipeline.labelling.label import LabelReport
+    from pipeline.labelling.nearest_words import LearnedWord
+    from pipeline.model_exports.export_model import ExportModelReport
     from pipeline.searching.duplicates import DuplicateReport
     from pipeline.searching.search import SearchReport
     from pipeline.store.index import IndexReport
@@ -45,6 +47,8 @@ def show_label(report: LabelReport) -> None:
         console.note(f"revision {report.revision} already has these labels: nothing written")
     if report.human_left_in is not None:
         console.note(f"revision {report.human_left_in} has labels by people, these do not: give them again (--labels)")
+    if report.learned:
+        show_learned_words(report.learned)
     show_statistics(report.statistics)
     if report.comparison is not None:
         show_comparison(report.comparison)
@@ -52,6 +56,21 @@ def show_label(report: LabelReport) -> None:
         console.note(f"{report.not_in_store:,} rows of the labels given name no image of the store")
     entries = {"images": report.images, "labelled": report.labelled, "without a label": report.unlabelled}
     console.counts("Images of the store", entries | {"failed to embed": report.failed})
+
+
+_WORDS_SHOWN = 3
+
+
+def show_learned_words(words: Sequence[LearnedWord]) -> None:
+    """What each learned embedding was, which words it is near now, and how far it moved."""
+    rows = [
+        (word.template if word.position == 0 else "", word.initial,
+         ", ".join(f"{near.token} {near.cosine:.2f}" for near in word.nearest[:_WORDS_SHOWN]),
+         console.percent(word.moved / word.length if word.length else None))
+        for word in words
+    ]  # fmt: skip
+    columns = ("template", "word", "nearest words, with their cosine", "moved by")
+    console.table("Prompts as learned", columns, rows, left=3)
 
 
 def warn_of_words(words: tuple[str, ...]) -> None:
@@ -82,17 +101,31 @@ def show_coverage(statistics: LabelStatistics) -> None:
 
 def show_train(report: TrainReport) -> None:
     begun = f" ({report.started_at:,} of them before)" if report.started_at else ""
-    console.say(f"{report.steps:,} steps{begun}, {report.images:,} images, {report.seconds:,.0f} s on {report.device}")
+    where = report.device if report.processes == 1 else f"{report.processes} processes"
+    console.say(f"{report.steps:,} steps{begun}, {report.images:,} images, {report.seconds:,.0f} s on {where}")
     console.say(f"{report.seconds_per_step:.3f} s a step; trained on label revision {report.label_revision}")
     console.say(f"the model of this run is in {report.run}/model")
+    if report.best is not None and report.best_step != report.steps:
+        console.say(f"the best by {report.best_by} ({report.best:.4g}, step {report.best_step:,}) in {report.run}/best")
+    if report.learned:
+        show_learned_words(report.learned)
+        console.say(f"its prompts, as learned, are for: lanit label --prompts {report.run}")
 
 
 def show_translate(report: TranslateReport) -> None:
     """images = translated + failed."""
-    console.counts(
-        f"Images to {report.out}", {"images found": report.found, "translated": report.ok, "failed": report.failed}
-    )
-    console.say(f"one row for each in {report.table}")
+    counts = {"images found": report.found, "translated": report.ok, "failed": report.failed}
+    if report.done_before:
+        counts["of the translated before"] = report.done_before
+    if report.results != report.ok:
+        counts["files"] = report.results
+    console.counts(f"Images to {report.out}", counts)
+    if report.images_per_second:
+        shares = f"decode {report.waiting:.0%}, model {report.model_share:.0%}, write {report.writing:.0%}"
+        console.say(f"{report.images_per_second:,.1f} images/s on {report.device} ({shares})")
+    if report.recognised is not None:
+        console.say(f"CLIP sees {console.percent(report.recognised)} of the labels asked for in the results")
+    console.say(f"one row for each in {report.table}, and the labels asked for in {report.labels}")
     if report.grid is not None:
         console.say(f"sources and translations side by side in {report.grid}")
 
@@ -169,6 +202,17 @@ def show_export(report: ExportReport) -> None:
     console.say(f"{report.files:,} files in {report.out}; read them with:")
     reader = "a CycleGAN's --dataroot {out}" if "trainA" in report.groups else _READ_BY[report.to]
     console.say(reader.format(out=report.out, last=max(report.files - 1, 0)))
+
+
+def show_export_model(report: ExportModelReport) -> None:
+    """Its files, how far ONNX is from torch, and what to do with the folder."""
+    rows = [(name, f"{size / 1e6:,.2f}") for name, size in report.files.items()]
+    console.table(f"{report.domains} domains at {report.image_size} px in {report.out}", ("file", "MB"), rows)
+    for name, difference in (report.onnx or {}).items():
+        console.say(f"{name}.onnx: at most {difference:.1e} from torch")
+    console.say(
+        f'use it: lanit.load("{report.out}"), or --model {report.out}; share it: lanit push {report.out} OWNER/NAME'
+    )
 
 
 def show_suggestions(report: SuggestReport, page: Path | None) -> None:

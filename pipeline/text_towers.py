@@ -29,6 +29,16 @@ class OpenClipText:
         embedded: Tensor = self.tower.token_embedding(tokens.to(self.tower.positional_embedding.device))
         return embedded
 
+    def token_table(self) -> Tensor:
+        table: Tensor = self.tower.token_embedding.weight
+        return table.detach().float()
+
+    def token_text(self, token: int) -> str:
+        piece = str(self.tokenizer.decoder[token])
+        letters = bytes(self.tokenizer.byte_decoder[letter] for letter in piece.removesuffix("</w>"))
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in letters.decode(errors="replace"))
+        return text if piece.endswith("</w>") else f"{text}-"
+
     def encode(self, embedded: Tensor, eos_positions: Tensor) -> Tensor:
         tower, length = self.tower, embedded.shape[1]
         x = embedded + tower.positional_embedding[:length]
@@ -54,6 +64,12 @@ class OpaqueText:
         raise self._error()
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
+        raise self._error()
+
+    def token_table(self) -> Tensor:
+        raise self._error()
+
+    def token_text(self, token: int) -> str:
         raise self._error()
 
     def encode(self, embedded: Tensor, eos_positions: Tensor) -> Tensor:

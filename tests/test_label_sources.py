@@ -70,7 +70,7 @@ def test_options_that_contradict_each_other_are_refused(store: Store, tmp_path: 
         (None, None, True, table),
         ("p", "l", True, None),
     ):
-        with pytest.raises(UsageError, match="one of --prompts, --from-folders and --from-table"):
+        with pytest.raises(UsageError, match="one of --prompts, --from-folders, --from-table and --clusters"):
             check_sources(*options)
     with pytest.raises(UsageError, match="--labels goes with --prompts"):
         check_sources(None, "folders", True, None)

@@ -37,7 +37,7 @@ def show_statistics(statistics: LabelStatistics, *, hints: bool = False) -> None
 
 
 def describe_rule(rule: dict[str, Any]) -> str:
-    """A rule in words: "adaptive threshold", "top-k, k = 2", "cosine above 0.25", "arg-max"."""
+    """A rule in words: "adaptive threshold", "top-k, k = 2", "cosine above 0.25", "arg-max", "10 clusters, seed 0"."""
     value = rule["value"]
     return {
         "adaptive": "adaptive threshold",
@@ -45,6 +45,7 @@ def describe_rule(rule: dict[str, Any]) -> str:
         "fixed": f"cosine above {value:g}",
         "argmax": "arg-max",
         "given": "labels as given",
+        "clusters": f"{value:g} clusters, seed {rule.get('seed', 0)}",
     }.get(rule["kind"], str(rule["kind"]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,13 @@ from torch.nn import functional as F
 
 from lanit.errors import LanitError
 from lanit.labels import Rule
-from lanit.prompts import PromptLearner
 from pipeline.inspection.compare import Comparison, compare_labels
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.inspection.statistics import LabelStatistics
 from pipeline.labelling.known_labels import image_keys
 from pipeline.labelling.label_decisions import Decider, Decision, decide_here
+from pipeline.labelling.learned_prompts import prompt_learner
+from pipeline.labelling.nearest_words import LearnedWord, learned_words
 from pipeline.store.label_revisions import (
     LabelBlock,
     LabelRevision,
@@ -48,7 +49,7 @@ class LabelReport:
     unknown_words: words of the prompts that this CLIP never saw, where it says so.
     human: labels that people set, on or off. not_in_store: rows of the given labels that name no image here.
     human_left_in: the revision before this one where it holds labels by people and this one does not.
-    comparison: with the newest revision, in a dry run.
+    comparison: with the newest revision, in a dry run. learned: what learned prompts are near to; else empty.
     """
 
     revision: int
@@ -65,14 +66,16 @@ class LabelReport:
     human_left_in: int | None
     statistics: LabelStatistics
     comparison: Comparison | None
+    learned: tuple[LearnedWord, ...]
 
     def to_json(self) -> dict[str, Any]:
-        nested = ("unknown_words", "statistics", "comparison")
+        nested = ("unknown_words", "statistics", "comparison", "learned")
         values = {name: value for name, value in vars(self).items() if name not in nested}
         return values | {
             "unknown_words": list(self.unknown_words),
             "statistics": self.statistics.to_json(),
             "comparison": self.comparison.to_json() if self.comparison else None,
+            "learned": [asdict(word) for word in self.learned],
         }
 
 
@@ -98,21 +101,22 @@ def label(
     given: Truth | None = None,
     dry_run: bool = False,
     decide: Decider | None = None,
+    centres: torch.Tensor | None = None,
 ) -> LabelReport:
     """Label every embedded image of ``store`` and write a new revision, unless the newest is already the same.
 
     given: labels by people, which replace CLIP's. dry_run: write nothing; compare with the newest revision instead.
-    decide: what works the labels out; none for this process.
+    decide: what works the labels out; none for this process. centres: of the rule ``clusters``, unit-norm (N×k).
     progress: called with (rows done, rows in all). No image is opened: labels are a pure function of embeddings,
-    prompts, rule and what people gave (METHOD 4). Raises LanitError where ``clip`` is not the model that filled the
-    store, where a prompt is longer than its context, or where no given label belongs to an image; the store is then
-    as it was.
+    prompts, rule and what people gave (METHOD 4). What prompts have learned is used. Raises LanitError where ``clip``
+    is not the model that filled the store, where a prompt is longer than its context, or where no given label belongs
+    to an image; the store is then as it was.
     """
     store.check_fingerprint(clip.fingerprint)
     known = _join(store, given, prompts.domains) if given is not None else None
     texts = text_embeddings(clip, prompts)
-    blocks = label_blocks(store, texts, prompts, rule, known.overrides if known else None, progress, decide)
-    header = _header(store, texts, prompts, rule, "label", None, known.values if known else None)
+    blocks = label_blocks(store, texts, prompts, rule, known.overrides if known else None, progress, decide, centres)
+    header = _header(store, texts, prompts, rule, "label", None, known.values if known else None, centres)
     before = store.revisions()
     newest = _newest(store)
     comparison = None
@@ -141,19 +145,31 @@ def label(
         human_left_in=newest.number if newest and newest.has_human and not made.has_human else None,
         statistics=statistics,
         comparison=comparison,
+        learned=learned_words(clip, prompts) if prompts.learned is not None else (),
     )
 
 
-def relabel(store: Store, before: LabelRevision, texts: tuple[torch.Tensor, torch.Tensor], origin: str) -> int:
+def relabel(
+    store: Store,
+    before: LabelRevision,
+    texts: tuple[torch.Tensor, torch.Tensor],
+    origin: str,
+    prompts: PromptSet | None = None,
+) -> int:
     """Write a revision like ``before``, by other text embeddings (METHOD 15), and return its number.
 
-    Rule, prompts, offsets and weights stay, and so do the labels that people gave. ``before`` labels the images that
-    the store holds now. texts: see :func:`label_blocks`.
+    Rule, offsets and weights stay, and so do the labels that people gave; of clusters all labels do, since no text
+    decides them. ``before`` labels the images that the store holds now. texts: see :func:`label_blocks`.
+    prompts: the set that ``texts`` are of, such as that of ``before`` with what it has learned; that of ``before`` if
+    left out.
     """
-    rule = Rule(**before.rule)
+    rule, prompts = Rule(**before.rule), prompts or before.prompt_set
     known = _Given(np.where(before.human, before.active, -1).astype(np.int8)) if before.human is not None else None
-    header = _header(store, texts, before.prompt_set, rule, origin, before.number, known.values if known else None)
-    blocks = label_blocks(store, texts, before.prompt_set, rule, known.overrides if known else None)
+    header = _header(store, texts, prompts, rule, origin, before.number, known.values if known else None)
+    again = Rule("given") if rule.kind == "clusters" else rule
+    blocks = label_blocks(store, texts, prompts, again, known.overrides if known else None)
+    if rule.kind == "clusters":
+        blocks = (replace(block, active=before.active[block.start : block.start + block.rows]) for block in blocks)
     return store.write_labels(header, blocks)
 
 
@@ -179,29 +195,30 @@ def _header(
     origin: str,
     parent: int | None,
     given: np.ndarray | None,
+    centres: torch.Tensor | None = None,
 ) -> RevisionHeader:
     """What the revision will say about itself; the digest covers everything that decides the labels."""
     decisive = [store.parts_array(), *(text.numpy() for text in texts), *([] if given is None else [given])]
-    described = {"kind": rule.kind, "value": rule.value}
+    decisive += [] if centres is None else [centres.numpy()]
     return RevisionHeader(
-        store.fingerprint, prompts, described, origin, parent, digest_of(*decisive), given is not None
+        store.fingerprint, prompts, rule.to_json(), origin, parent, digest_of(*decisive), given is not None
     )
 
 
 def text_embeddings(clip: ClipModel, prompts: PromptSet) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit-norm text embeddings of the domains, float32 (N×k), and of the base prompt, (k), on the CPU.
 
-    A text tower that cannot learn prompts is asked for whole sentences, which is the same mean over templates.
+    What the prompts have learned is used. A text tower that cannot learn prompts is asked for whole sentences, which is
+    the same mean over templates.
     """
     with torch.no_grad():
-        if isinstance(clip.text, OpaqueText):
+        if isinstance(clip.text, OpaqueText) and prompts.learned is None:
             sentences = clip.encode_texts(prompts.sentences())
             means = torch.stack([group.mean(dim=0) for group in sentences.split(len(prompts.templates))])
             unit = F.normalize(means, dim=-1)
             domains, base = unit[:-1], unit[-1]
         else:
-            learner = PromptLearner(clip.text, prompts.domains, prompts.templates, prompts.bases)
-            domains, base = learner.to(clip.device).text_features()
+            domains, base = prompt_learner(clip.text, prompts).to(clip.device).text_features()
     return domains.float().cpu(), base.float().cpu()
 
 
@@ -213,13 +230,14 @@ def label_blocks(
     overrides: Overrides | None = None,
     progress: Callable[[int, int], None] | None = None,
     decide: Decider | None = None,
+    centres: torch.Tensor | None = None,
 ) -> Iterator[LabelBlock]:
     """Labels of every embedded image, in store order and in blocks; no more than a few parts are in memory at once.
 
     texts: unit-norm float32 embeddings of the domains (N×k) and of the base (k). overrides: labels that people gave.
-    decide: what works the labels out; none for this process.
+    decide: what works the labels out; none for this process. centres: see :func:`label`.
     """
-    decision = Decision(rule, *texts, torch.tensor(prompts.offsets), torch.tensor(prompts.weights))
+    decision = Decision(rule, *texts, torch.tensor(prompts.offsets), torch.tensor(prompts.weights), centres)
     start = 0
     for keys, decided in (decide or decide_here)(store, decision):
         first = 0

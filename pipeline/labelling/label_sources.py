@@ -1,4 +1,4 @@
-"""Where labels come from: phrases for CLIP, labels that people gave, or the latter alone (METHOD 4)."""
+"""Where labels come from: phrases for CLIP, labels that people gave, or the latter alone (METHOD 4); or clusters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lanit.errors import UsageError
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_names, folder_truth, image_keys, read_truth
+from pipeline.labelling.learned_prompts import LearnedPrompts
 from pipeline.labelling.prompt_sets import PromptSet, prompt_set_of
 
 if TYPE_CHECKING:
@@ -25,12 +26,29 @@ class LabelSource:
 
 
 def check_sources(
-    prompts: str | None, labels: str | None, from_folders: bool, from_table: Path | None, rule: str | None = None
+    prompts: str | None,
+    labels: str | None,
+    from_folders: bool,
+    from_table: Path | None,
+    rule: str | None = None,
+    *,
+    clusters: int | None = None,
+    words: Path | None = None,
+    bound: float | None = None,
 ) -> None:
-    """Raise UsageError where options of ``lanit label`` contradict each other, before anything is read."""
-    if sum((prompts is not None, from_folders, from_table is not None)) != 1:
-        raise UsageError("give one of --prompts, --from-folders and --from-table", "Try: lanit label --help")
-    if prompts is None and labels is not None:
+    """Raise UsageError where options of ``lanit label`` contradict each other, before anything is read.
+
+    bound: of ``--k`` or ``--threshold``.
+    """
+    if sum((prompts is not None, from_folders, from_table is not None, clusters is not None)) != 1:
+        message = "give one of --prompts, --from-folders, --from-table and --clusters"
+        raise UsageError(message, "Try: lanit label --help")
+    if clusters is not None and (rule is not None or bound is not None):
+        message = "--rule, --k and --threshold do not go with --clusters, which label each image once"
+        raise UsageError(message, "Leave them out.")
+    if clusters is None and words is not None:
+        raise UsageError("--words are the names of --clusters", "Add --clusters 10, or leave --words out.")
+    if prompts is None and clusters is None and labels is not None:
         raise UsageError("--labels goes with --prompts", "Leave it out, or give the phrases with --prompts FILE.")
     if prompts is not None and labels is None and rule == "given":
         raise UsageError("--rule given needs the labels that people gave", "Add --labels FILE, or --labels folders.")
@@ -38,7 +56,7 @@ def check_sources(
 
 def label_source(
     store: Store,
-    prompts: PromptSet | None,
+    prompts: PromptSet | LearnedPrompts | None,
     *,
     noun: str | None = None,
     labels: str | None = None,
@@ -46,10 +64,14 @@ def label_source(
 ) -> LabelSource:
     """Put the options of ``lanit label`` together.
 
-    prompts: of ``--prompts``. labels: a CSV or Parquet file, or ``folders``. Without prompts, the domains too are taken
-    from where the labels are: from the table from_table, or else from the folders.
+    prompts: of ``--prompts``, or the names of clusters. labels: a CSV or Parquet file, or ``folders``. Without prompts,
+    the domains too are taken from where the labels are: from the table from_table, or else from the folders. Raises
+    LanitError where the prompts were learned with another CLIP than that of ``store``.
     """
     if prompts is not None:
+        if isinstance(prompts, LearnedPrompts):
+            prompts.check_model(store.fingerprint)
+            prompts = prompts.prompts
         given = _known(store, labels, prompts.domains) if labels is not None else None
         return LabelSource(prompts, given, "adaptive")
     if from_table is not None:

@@ -23,11 +23,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lanit.errors import LanitError
+from pipeline.labelling.learned_context import LearnedContext
 
 _ASSET = Path(__file__).parents[1] / "assets" / "prompt-sets.json"
 _HEADERS = ("noun", "template", "base")
@@ -42,6 +43,7 @@ _SHORT_HELP = "A prompt file has one phrase a line, and optionally 'noun: face' 
 _SETTINGS_HELP = "Write it like: smiling | offset=0.01 weight=2"
 _UNSET = (0.0, 1.0)  # offset and weight of a phrase without either
 _STORED_KEYS = {"name", "domains", "templates", "bases"}
+_OPTIONAL_KEYS = {"offsets", "weights", "learned"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class PromptSet:
     name: of the built-in set, or the prompt file's stem; for people, no part of the set's identity.
     offsets: N margins that f_n − f_base has to exceed, 0 unless set; weights: N factors of the margin where domains
     compete (top-k, arg-max), 1 unless set (METHOD 1, 2). Left out, they are filled in.
+    learned: what training made of the templates' words before ``{}`` (METHOD 12), in their place; none as written.
     """
 
     domains: tuple[str, ...]
@@ -60,13 +63,14 @@ class PromptSet:
     name: str
     offsets: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
+    learned: LearnedContext | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "offsets", self.offsets or (0.0,) * len(self.domains))
         object.__setattr__(self, "weights", self.weights or (1.0,) * len(self.domains))
 
     def to_json(self) -> dict[str, object]:
-        """The set as it is stored; offsets and weights only where one was set."""
+        """The set as it is stored; offsets and weights only where one was set, ``learned`` only where it was."""
         stored: dict[str, object] = {
             "name": self.name,
             "domains": list(self.domains),
@@ -77,27 +81,42 @@ class PromptSet:
             stored["offsets"] = list(self.offsets)
         if any(weight != 1 for weight in self.weights):
             stored["weights"] = list(self.weights)
+        if self.learned is not None:
+            stored["learned"] = self.learned.to_json()
         return stored
 
     @classmethod
     def from_json(cls, data: object) -> PromptSet:
         """The set that ``to_json`` wrote; LanitError where ``data`` is anything else."""
         anew = "Label the store again: lanit label --prompts FILE."
-        if not isinstance(data, dict) or not _STORED_KEYS <= set(data) <= _STORED_KEYS | {"offsets", "weights"}:
+        if not isinstance(data, dict) or not _STORED_KEYS <= set(data) <= _STORED_KEYS | _OPTIONAL_KEYS:
             raise LanitError("this is not a stored prompt set", anew)
         domains, templates, bases = (_strings(data[key], key) for key in ("domains", "templates", "bases"))
         if not domains or not templates or len(bases) != len(templates):
             raise LanitError("the stored prompt set is incomplete", anew)
-        numbers = [tuple(float(value) for value in data.get(key, ())) for key in ("offsets", "weights")]
-        if any(len(values) not in (0, len(domains)) for values in numbers):
+        offsets, weights = (tuple(float(value) for value in data.get(key, ())) for key in ("offsets", "weights"))
+        if any(len(values) not in (0, len(domains)) for values in (offsets, weights)):
             raise LanitError("the stored prompt set is incomplete", anew)
-        return cls(domains, templates, bases, str(data["name"]), *numbers)
+        learned = LearnedContext.from_json(data["learned"]) if "learned" in data else None
+        if learned is not None and learned.shape[0] != len(templates):
+            raise LanitError("the stored prompt set is incomplete", anew)
+        return cls(domains, templates, bases, str(data["name"]), offsets, weights, learned)
 
     def digest(self) -> str:
         """SHA-256 (hex) of what decides the labels: all but the name."""
         numbers = [[*self.offsets], [*self.weights]] if {"offsets", "weights"} & set(self.to_json()) else []
-        content = json.dumps([self.domains, self.templates, self.bases, *numbers], ensure_ascii=True)
+        learned = [{"learned": self.learned.digest()}] if self.learned is not None else []
+        content = json.dumps([self.domains, self.templates, self.bases, *numbers, *learned], ensure_ascii=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def about(self, phrases: Sequence[str]) -> PromptSet:
+        """Other phrases in the same sentences, without offsets and weights."""
+        return replace(self, domains=tuple(phrases), offsets=(), weights=())
+
+    def first_template(self) -> PromptSet:
+        """The set with its first template alone."""
+        learned = self.learned.first_template() if self.learned is not None else None
+        return replace(self, templates=self.templates[:1], bases=self.bases[:1], learned=learned)
 
     def sentences(self) -> list[str]:
         """Every text that CLIP reads: each domain in each template, then the bases."""

@@ -59,7 +59,7 @@ class LabelRevision:
     """The labels of n images in N domains, whole in memory.
 
     number: of the revision; parent: the revision it was made from, or none.
-    origin: ``label``, or ``train:<run> step <k>``. rule: ``{"kind": …, "value": …}``.
+    origin: ``label``, or ``train:<run> step <k>``. rule: :meth:`lanit.labels.Rule.to_json`.
     active: bool (n×N). margin: float32 (n×N), f_n − f_base. similarity_base: float32 (n), f_base.
     image_ids, paths: arrays of n strings, in store order. human: bool (n×N), labels that people set; none if none are.
     """

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lanit.errors import LanitError
-from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.suggestion.kmeans import cluster_centres
 from pipeline.suggestion.suggest_figures import Shown, count_images, found_by
 from pipeline.suggestion.unexplained import Pick, Scorer, pick_words, same_news
@@ -162,7 +161,7 @@ def suggest_prompts(
         raise LanitError(message, "Give other words with --vocabulary FILE.")
     counts = _labels_per_image(labels)
     sample = _sample(store, counts, options)
-    first = PromptSet(prompts.domains, prompts.templates[:1], prompts.bases[:1], prompts.name)
+    first = prompts.first_template()
     directions = cached_directions(store, clip, first, words, progress)[compared]
     words = [words[n] for n in compared]
     finalists = _finalists(words, directions, directions_of(clip, first, prompts.domains), sample, options.top)

@@ -13,10 +13,10 @@ import numpy as np
 from lanit.errors import LanitError
 from pipeline.files import atomic_path
 from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
 
 if TYPE_CHECKING:
     from pipeline.clip_models import ClipModel
+    from pipeline.labelling.prompt_sets import PromptSet
     from pipeline.store.store import Store
 
 _WORDS = 64  # read by CLIP at once
@@ -33,8 +33,8 @@ def directions_of(
     """
     found = [np.empty((0, clip.embedding_dim), np.float32)]
     for start in range(0, len(phrases), _WORDS):
-        batch = tuple(phrases[start : start + _WORDS])
-        texts, base = text_embeddings(clip, PromptSet(batch, prompts.templates, prompts.bases, prompts.name))
+        batch = phrases[start : start + _WORDS]
+        texts, base = text_embeddings(clip, prompts.about(batch))
         found.append((texts - base).numpy())
         if progress is not None:
             progress(start + len(batch), len(phrases))
@@ -49,6 +49,8 @@ def cached_directions(
     Thousands of words take CLIP a while on a CPU. Where nothing can be written, nothing is kept.
     """
     content = [store.fingerprint.to_json(), prompts.templates, prompts.bases, list(words)]
+    if prompts.learned is not None:
+        content.append(prompts.learned.digest())
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     path = store.root / "cache" / f"words-{key}.npy"
     if path.is_file():

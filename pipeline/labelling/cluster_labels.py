@@ -1,0 +1,138 @@
+"""Domains that nobody listed: clusters of look-alikes, named by the words nearest to them (METHOD §7).
+
+What all images have in common says nothing about a cluster, so words are ranked by how much more they say of it than of
+the images on the whole: (c − m)·ū_word for its centre c and the mean m of all embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lanit.errors import LanitError
+from lanit.labels import Rule
+from pipeline.labelling.prompt_sets import PromptSet, prompt_set_of
+from pipeline.suggestion.kmeans import cluster_centres
+from pipeline.suggestion.vocabulary import Vocabulary, new_words, readable_words
+from pipeline.suggestion.word_directions import Progress, cached_directions, directions_of
+
+if TYPE_CHECKING:
+    from pipeline.clip_models import ClipModel
+    from pipeline.store.store import Store
+
+MOST_FITTED = 65_536
+"""Images that k-means sees, at most: bounds its memory and its time at any size of the store."""
+
+_FINALISTS = 16  # words of each cluster that are read in all templates, at least
+_BEHIND = 16.0  # more than any two values of (c − m)·(ū_word − ū_base) differ, each of which is within ±4
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """K clusters, those of most images first. prompts: their names, as a prompt set. centres: unit-norm float32 (K×k).
+    rule: what labels an image with the nearest. fitted: images that they were found in."""
+
+    prompts: PromptSet
+    centres: torch.Tensor
+    rule: Rule
+    fitted: int
+
+
+def find_clusters(
+    store: Store,
+    clip: ClipModel,
+    count: int,
+    vocabulary: Vocabulary,
+    *,
+    noun: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Clusters:
+    """Group the images of ``store`` into ``count`` clusters by spherical k-means, and name each by a word.
+
+    vocabulary: the words to choose from; no two clusters get the same one, nor two forms of one while there are others.
+    noun: what the images show; gives the templates that the names are put into. seed: of the sample and of k-means.
+    progress: called with (words read, words in all). Equal arguments give equal clusters.
+    Raises LanitError where ``clip`` is not the model that filled the store, where the images do not fill the clusters,
+    where ``clip`` knows too few of the words, or where faiss is missing.
+    """
+    store.check_fingerprint(clip.fingerprint)
+    rule = Rule("clusters", count, seed)
+    if store.ok < count:
+        message = f"the store {store.root} has {store.ok} images with an embedding, too few for {count} clusters"
+        raise LanitError(message, "Ask for fewer, or embed more: lanit embed DIR")
+    name = f"clusters-{count}"
+    every_word = prompt_set_of(vocabulary.words, f"the vocabulary {vocabulary.name}", name, noun)
+    words = readable_words(every_word.domains, clip, every_word.templates)
+    if len(words) < count:
+        raise LanitError(
+            f"the vocabulary '{vocabulary.name}' has {len(words)} words that this CLIP knows, too few to name "
+            f"{count} clusters",
+            "Give more with --words FILE, or ask for fewer clusters.",
+        )
+    embeddings = store.embeddings_of(_fitted_rows(store.ok, seed))
+    centres = _filled(cluster_centres(embeddings, count, seed), embeddings)
+    directions = cached_directions(store, clip, every_word.first_template(), words, progress)
+    mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+    finalists = _finalists(_values(centres, mean, directions))
+    chosen = [words[n] for n in finalists]
+    values = _values(centres, mean, directions_of(clip, every_word, chosen, progress))
+    names = [chosen[n] for n in name_each(values, chosen)]
+    return Clusters(every_word.about(names), torch.from_numpy(centres), rule, len(embeddings))
+
+
+def name_each(values: np.ndarray, words: Sequence[str]) -> list[int]:
+    """For each of K clusters the number of its word, no word twice: the pair of the highest value first, and so on.
+
+    values: float (K×V), K ≤ V. Another form of a word that is taken ("smile", "smiling") is taken only where no other
+    word is left.
+    """
+    left = values.astype(np.float64)
+    names = [-1] * len(left)
+    for _ in names:
+        cluster, word = np.unravel_index(int(left.argmax()), left.shape)
+        names[int(cluster)] = int(word)
+        fresh = np.zeros(len(words), bool)
+        fresh[new_words(words, [words[int(word)]])] = True
+        left[:, ~fresh] -= _BEHIND
+        left[cluster, :] = left[:, word] = -np.inf
+    return names
+
+
+def _fitted_rows(rows: int, seed: int) -> np.ndarray:
+    """Numbers of the images that k-means sees, int64, rising."""
+    if rows <= MOST_FITTED:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, MOST_FITTED, replace=False, shuffle=False))
+
+
+def _filled(centres: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """The centres (K×k), that of most images first. Raises LanitError where one has no image."""
+    sizes = np.bincount((embeddings @ centres.T).argmax(axis=1), minlength=len(centres))
+    filled = int((sizes > 0).sum())
+    if filled < len(centres):
+        raise LanitError(
+            f"the images fall into {filled} clusters, not {len(centres)}: too many are the same",
+            f"Try --clusters {max(filled, 2)}.",
+        )
+    return np.ascontiguousarray(centres[np.argsort(-sizes, kind="stable")])
+
+
+def _values(centres: np.ndarray, mean: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """How well each word names each cluster, float32 (K×V); see the module.
+
+    centres: (K×k). mean: (k), of all embeddings. directions: ū_word − ū_base, (V×k).
+    """
+    values: np.ndarray = (centres - mean) @ directions.T
+    return values
+
+
+def _finalists(values: np.ndarray) -> np.ndarray:
+    """Numbers of the words, rising, that are among the best of a cluster: for each at least as many as clusters."""
+    each = min(max(_FINALISTS, len(values)), values.shape[1])
+    best = np.argsort(-values, axis=1, kind="stable")[:, :each]
+    return np.unique(best)
