@@ -64,7 +64,8 @@ def flip_one(labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         return drawn, flipped
     other = (draw - 2.0 * labels).argmax(dim=1)
     empty = ~flipped.any(dim=1, keepdim=True)
-    return drawn, flipped | (empty & F.one_hot(other, domains).bool())
+    chosen = torch.zeros_like(labels).scatter_(1, other[:, None], True)  # unlike one_hot, it reads no value
+    return drawn, flipped | (empty & chosen)
 
 
 def domain_loss(margins: Tensor, drawn: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:

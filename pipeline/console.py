@@ -5,6 +5,7 @@ Every function looks the streams up when called, so that redirection and test ru
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -96,6 +97,17 @@ def sparkline(counts: Sequence[int], mark: int | None = None) -> str:
 def percent(share: float | None) -> str:
     """A share as a percentage: "12.3 %", or "-" where there is none."""
     return "-" if share is None else f"{100 * share:.1f} %"
+
+
+@contextmanager
+def silent(when: bool) -> Iterator[None]:
+    """Print nothing inside where ``when`` holds: of several processes one speaks."""
+    with contextlib.ExitStack() as stack:
+        if when:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
 
 
 @contextmanager

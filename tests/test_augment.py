@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lanit.augment import flip_and_crop
+from lanit.augment import differentiable_augment, flip_and_crop
 from lanit.ranks import Draws
 
 
@@ -97,3 +97,56 @@ def test_range_shape_and_determinism(probability: float) -> None:
     assert not torch.equal(result, flip_and_crop(images, seeded(8), probability))
     flat = flip_and_crop(coordinates(5, 32), seeded(9), probability)[:, 2]
     torch.testing.assert_close(flat, torch.full_like(flat, 0.25))
+
+
+# --- differentiable augmentation ---
+
+
+def test_colour_changes_each_image_by_one_map_of_its_pixels_alone() -> None:
+    """Where nothing is shifted out or cut, a pixel's result is affine in it: brightness, saturation, contrast."""
+    pixel = torch.tensor([0.3, -0.2, 0.6])
+    images = pixel[None, :, None, None].expand(40, 3, 16, 16).contiguous()
+    result = differentiable_augment(images, seeded(1))
+    for image in result:
+        colours = image.flatten(1).T.unique(dim=0)
+        seen = [colour for colour in colours if colour.abs().sum() > 0]
+        assert len(seen) == 1, "one colour, and the zeros outside it"
+    kept = torch.stack([image.flatten(1).T[image.flatten(1).abs().sum(0) > 0][0] for image in result])
+    grey = kept.mean(dim=1)
+    brightness = grey - pixel.mean()  # contrast about its own mean leaves one colour's grey alone
+    assert brightness.min() < -0.8
+    assert brightness.max() > 0.8
+    assert brightness.abs().max() <= 1
+    spread = (kept - grey[:, None]) / (pixel - pixel.mean())
+    torch.testing.assert_close(spread, spread[:, :1].expand(-1, 3))
+    assert spread.min() >= 0
+    assert spread.max() <= 3, "saturation up to 2 times contrast up to 1.5"
+    assert spread.max() > 1.5
+
+
+def test_a_shift_is_of_whole_pixels_up_to_an_eighth_and_a_square_of_half_the_side_is_cut() -> None:
+    size = 32
+    images = coordinates(200, size)[:, :1].expand(-1, 3, -1, -1).contiguous() + 5  # no saturation; far from zero
+    result = differentiable_augment(images, seeded(2))
+    gone = (result == 0).all(dim=1)
+    widest = gone.flatten(1).sum(dim=1)
+    assert widest.max() <= (size // 2) ** 2 + size * size - (size - size // 8) ** 2
+    steps = set()
+    for image, hidden in zip(result[:, 0], gone, strict=True):
+        row = (~hidden).sum(dim=1).argmax()
+        line = image[row][~hidden[row]]
+        slopes = line.diff()
+        torch.testing.assert_close(slopes, slopes[:1].expand_as(slopes), rtol=1e-3, atol=1e-4)
+        steps.add(int(hidden[row].sum()))
+    assert max(steps) >= 3
+    assert max(steps) <= size // 8 + size // 2
+
+
+def test_gradients_reach_the_images_and_the_seed_decides() -> None:
+    images = torch.rand(5, 3, 16, 16, generator=seeded(3).generator) * 2 - 1
+    leaf = images.clone().requires_grad_()
+    differentiable_augment(leaf, seeded(4)).square().sum().backward()
+    assert leaf.grad is not None
+    assert (leaf.grad.flatten(1).abs().sum(dim=1) > 0).all()
+    assert torch.equal(differentiable_augment(images, seeded(4)), differentiable_augment(images, seeded(4)))
+    assert not torch.equal(differentiable_augment(images, seeded(4)), differentiable_augment(images, seeded(5)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
@@ -25,10 +27,13 @@ from pipeline.clip_models import load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.labelling.known_labels import Truth
 from pipeline.labelling.label import label
+from pipeline.labelling.learned_prompts import read_learned_prompts
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import Store
 from pipeline.training import training
 from pipeline.training.checkpoints import latest_checkpoint, load_bundle, read_tensors
+from pipeline.training.evaluation import Evaluator
+from pipeline.training.loss_log import LossLog
 from pipeline.training.sampling import LabelSampler
 from pipeline.training.train_options import PRESETS, TrainOptions, options_from
 from pipeline.training.training import TrainReport, train
@@ -185,6 +190,136 @@ def test_a_stopped_run_ends_where_the_whole_one_does(
         assert after["state: revision"] == 3
 
 
+@pytest.mark.parametrize("schedule", ["fused", "paper"])
+def test_a_run_stopped_at_ten_random_steps_of_both_phases_ends_where_the_whole_one_does(
+    twins: Callable[[], tuple[Path, Path]], tiny_clip: Any, schedule: Any
+) -> None:
+    """Each stop is a resume; with both schedules there are twenty."""
+    whole, parts = twins()
+    options = replace(TINY, steps=16, schedule=schedule, evaluate_every=5, evaluate_images=4, sample_every=0)
+    go(whole, tiny_clip, options)
+    stops = sorted(np.random.default_rng(len(schedule)).permutation(np.arange(1, 16))[:10].tolist())
+    assert stops[0] < 8 < stops[-1], "phase 2 begins at step 8"
+    for stop in stops:
+
+        def progress(done: int, planned: int, stop: int = stop) -> None:
+            if done == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        assert go(parts, tiny_clip, options, progress=progress).steps == stop
+    go(parts, tiny_clip, options)
+    assert_same_runs(whole, parts, 16)
+    assert checkpoint(parts, 16)["state: best_step"] in (5, 10, 15, 16)
+
+
+def test_the_best_checkpoint_and_its_model_stay(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the figures: the step of the least one is kept, and its bundle is the model of that step."""
+    figures = iter([0.0, 0.5, 0.2, 0.4, 0.3, 0.9, 0.8])  # the first is of step 0, when nothing was learned
+    monkeypatch.setattr(Evaluator, "measure", lambda *_: {"kid": next(figures), "recognised": 0.5})
+    models = {}
+
+    def keep(done: int, planned: int) -> None:
+        models[done] = read_tensors(tmp_path / "run" / "model" / "model.safetensors")
+
+    options = replace(TINY, evaluate_every=1, checkpoint_every=1, keep=1)
+    report = go(tmp_path / "run", tiny_clip, options, progress=keep)
+    assert (report.best_step, report.best_by, report.best) == (2, "kid", 0.2)
+    folders = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert folders == ["step-00000002", f"step-{STEPS:08d}"]
+    best = read_tensors(tmp_path / "run" / "best" / "model.safetensors")
+    assert_same(best, models[2])
+    assert not all(torch.equal(value, models[STEPS][name]) for name, value in best.items())
+    assert load_bundle(tmp_path / "run" / "best").training["steps"] == 2
+
+
+def test_what_could_fail_hours_later_is_tried_at_step_0(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
+    go(tmp_path / "run", tiny_clip, replace(TINY, steps=2, refresh_every=0))
+    first = [line["kind"] for line in metrics(tmp_path / "run") if line["step"] == 0]
+    assert first == ["sample", "evaluation", "refresh rehearsed"]
+    assert (tmp_path / "run" / "checkpoints" / "step-00000000" / "state.json").is_file()
+    assert (tmp_path / "run" / "samples" / "00000000.png").is_file()
+    assert store.revisions() == [1], "a rehearsal writes nothing"
+
+
+def test_labels_that_cannot_be_written_stop_a_run_before_its_first_step(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "touch", full)
+    with pytest.raises(LanitError, match=r"cannot write .*labels.*No space left"):
+        go(tmp_path / "run", tiny_clip)
+    assert latest_checkpoint(tmp_path / "run") is None
+
+
+def test_out_of_memory_says_what_to_lower(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ):
+
+        def fail(*_: Any, error: Exception = error) -> Any:
+            raise error
+
+        monkeypatch.setattr(training, "fused_step", fail)
+        with pytest.raises(LanitError, match="out of memory with 2 images of 32 px") as caught:
+            go(tmp_path / "run", tiny_clip)
+        assert "--batch-size" in caught.value.hint
+    monkeypatch.setattr(training, "fused_step", lambda *_: (_ for _ in ()).throw(RuntimeError("another")))
+    with pytest.raises(RuntimeError, match="another"):
+        go(tmp_path / "run", tiny_clip)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU: values read, and shapes that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in WAITING:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+aten = torch.ops.aten
+WAITING = {
+    aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten.is_nonzero, aten.unique_dim,
+    aten._unique2, aten.repeat_interleave,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", ["fused", "paper"])
+@pytest.mark.parametrize("learning", [False, True])
+def test_no_step_waits_for_its_device(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: Any, learning: bool
+) -> None:
+    """R1, prompts, averages, optimisers, differentiable augmentation and the sums of losses included."""
+    waits, real, log = Waits(), training._step, LossLog()
+
+    def watched(run: Any) -> Any:
+        with waits:
+            parts = real(run)
+            log.add(parts, 1)
+        return parts
+
+    monkeypatch.setattr(training, "_step", watched)
+    options = replace(
+        TINY, schedule=schedule, prompts_from=0.0 if learning else 1.0, r1_every=1, augment="differentiable"
+    )
+    go(tmp_path / "run", tiny_clip, replace(options, steps=3))
+    assert waits.found == []
+    with waits:
+        torch.ones(1).item()
+    assert len(waits.found) == 1, "it does count"
+
+
 def test_a_killed_run_ends_where_the_whole_one_does(twins: Callable[[], tuple[Path, Path]], tiny_clip: Any) -> None:
     """Steps, labels and metric lines since the last checkpoint are done again, and appear once."""
     whole, parts = twins()
@@ -287,7 +422,7 @@ def test_a_run_keeps_the_prompts_it_was_started_with(twins: Callable[[], tuple[P
     assert "--revision 1" in caught.value.hint
     go(parts, tiny_clip, options, revision=1)
     assert_same(checkpoint(whole, STEPS), checkpoint(parts, STEPS))
-    assert load_bundle(parts).prompt_set == PROMPTS
+    assert replace(load_bundle(parts).prompt_set, learned=None) == PROMPTS
 
 
 def test_labels_of_images_that_are_gone_are_refused(
@@ -324,7 +459,9 @@ def test_the_model_is_the_average_with_the_prompts_as_learned(store: Store, tiny
     for name, value in bundle.networks.state_dict().items():
         assert torch.equal(value, saved[f"average: {name}"])
         assert not torch.equal(value, saved[f"networks: generative.{name}"])
-    assert bundle.prompt_set == PROMPTS
+    assert replace(bundle.prompt_set, learned=None) == PROMPTS
+    assert bundle.prompt_set.learned is not None
+    assert np.array_equal(bundle.prompt_set.learned.array(), saved["prompts: average"].numpy())
     assert bundle.fingerprint == tiny_clip.fingerprint
     learner = PromptLearner(tiny_clip.text, PROMPTS.domains, PROMPTS.templates, PROMPTS.bases)
     domains, base = learner.text_features(saved["prompts: average"])
@@ -353,6 +490,23 @@ def test_refresh_relabels_by_the_averaged_prompts_and_counts_the_flips(
     np.testing.assert_allclose(store.labels(3).margin, store.embeddings() @ difference.T, atol=1e-5)
 
 
+def test_the_file_of_learned_prompts_labels_as_the_last_refresh_did(
+    store: Store, tiny_clip: Any, tmp_path: Path
+) -> None:
+    """And a run that starts from those labels begins with what was learned."""
+    report = go(tmp_path / "run", tiny_clip)
+    assert {word.template for word in report.learned} == {PROMPTS.templates[0], PROMPTS.templates[1]}
+    assert max(word.moved for word in report.learned) > 0
+    refreshed = store.labels(report.label_revision)
+    read = read_learned_prompts(tmp_path / "run" / "model" / "prompts.safetensors").prompts
+    made = store.labels(label(store, tiny_clip, read, Rule()).revision)
+    np.testing.assert_allclose(made.margin, refreshed.margin, atol=1e-6)
+    assert not np.allclose(made.margin, store.labels(1).margin, atol=1e-3)
+    go(tmp_path / "next", tiny_clip, replace(TINY, steps=1, prompts_from=0.9), revision=made.number)
+    begun = checkpoint(tmp_path / "next", 0)["prompts: context"]
+    torch.testing.assert_close(begun, checkpoint(tmp_path / "run", STEPS)["prompts: average"])
+
+
 def test_refresh_keeps_offsets_and_the_labels_that_people_gave(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     values = rng.integers(-1, 2, (store.ok, len(PROMPTS.domains))).astype(np.int8)
@@ -367,7 +521,8 @@ def test_refresh_keeps_offsets_and_the_labels_that_people_gave(store: Store, tin
         np.testing.assert_array_equal(after.human, values >= 0)
         expected = np.where(values >= 0, values == 1, after.margin > np.array(prompts.offsets, np.float32))
         np.testing.assert_array_equal(after.active, expected)
-        assert after.prompt_set == prompts
+        assert replace(after.prompt_set, learned=None) == prompts
+        assert after.prompt_set.learned is not None
     assert load_bundle(tmp_path / "run").prompt_set.offsets == prompts.offsets
 
 

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from lanit.errors import LanitError
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from pipeline.files import read_json
+from pipeline.labelling.learned_prompts import FILE_NAME as PROMPTS_FILE
+from pipeline.labelling.learned_prompts import learned_prompts_bytes
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.schemas import Fingerprint
 
@@ -50,8 +52,13 @@ class Bundle:
     training: dict[str, Any]
 
 
-def write_folder(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, object]) -> None:
-    """Write safetensors and JSON files into a folder that replaces ``folder`` whole, by rename."""
+def write_folder(
+    folder: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, object],
+    files: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write safetensors, JSON and other files into a folder that replaces ``folder`` whole, by rename."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     retired = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
@@ -61,6 +68,8 @@ def write_folder(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], docu
             save_file({key: value.detach().contiguous().cpu() for key, value in group.items()}, temporary / name)
         for name, document in documents.items():
             (temporary / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for name, data in (files or {}).items():
+            (temporary / name).write_bytes(data)
         for path in temporary.iterdir():
             path.chmod(0o644)  # safetensors makes its files private
             with path.open("rb+") as file:
@@ -78,7 +87,10 @@ def write_folder(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], docu
 
 
 def save_bundle(folder: Path, bundle: Bundle, *, half: bool = False) -> None:
-    """Write ``bundle`` as a folder. half: store the networks as float16, at half the size."""
+    """Write ``bundle`` as a folder, with the file of its prompts where they were learned.
+
+    half: store the networks as float16, at half the size.
+    """
     tensors = {f"networks.{name}": value for name, value in bundle.networks.state_dict().items()}
     if half:
         tensors = {name: value.half() for name, value in tensors.items()}
@@ -93,7 +105,11 @@ def save_bundle(folder: Path, bundle: Bundle, *, half: bool = False) -> None:
         "clip_architecture": bundle.clip_architecture,
         "training": bundle.training,
     }
-    write_folder(folder, {"model.safetensors": tensors}, {"model.json": document})
+    files = {}
+    if bundle.prompt_set.learned is not None:
+        context = torch.from_numpy(bundle.prompt_set.learned.array().copy())
+        files[PROMPTS_FILE] = learned_prompts_bytes(bundle.prompt_set, context, bundle.fingerprint)
+    write_folder(folder, {"model.safetensors": tensors}, {"model.json": document}, files)
 
 
 def find_bundle(model: str | Path) -> Path:
@@ -155,13 +171,28 @@ def load_bundle(model: str | Path) -> Bundle:
             base_embedding=extra[2].float(),
             training=document["training"],
         )
-    except (KeyError, TypeError) as error:
+        _check_domains(bundle)
+    except (KeyError, TypeError, ValueError) as error:
         raise LanitError(f"the model {folder} is damaged: {error}", "Train again, or use --model sample.") from error
     load_strictly(
         bundle.networks, {name.removeprefix("networks."): value.float() for name, value in tensors.items()}, folder
     )
     bundle.networks.eval().requires_grad_(False)
     return bundle
+
+
+def _check_domains(bundle: Bundle) -> None:
+    """Raises ValueError where networks, prompts and text embeddings are not of the same domains."""
+    count, size = len(bundle.prompt_set.domains), bundle.fingerprint.embedding_dim
+    wanted = {
+        "networks": ((bundle.options.domains,), (count + 1,)),
+        "exclusive": (tuple(bundle.exclusive.shape), (count, count)),
+        "domains_embedding": (tuple(bundle.domains_embedding.shape), (count, size)),
+        "base_embedding": (tuple(bundle.base_embedding.shape), (size,)),
+    }
+    for name, (found, expected) in wanted.items():
+        if found != expected:
+            raise ValueError(f"{name} of {found}, not {expected}, for {count} prompts")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -18,7 +18,8 @@ def refresh(run: TrainingRun) -> dict[str, Any]:
     """Write a revision of labels by the averaged prompts and train on it from now on; returns the metric line."""
     before, number, begun = run.labels, 0, time.monotonic()
     if run.processes.first:
-        number = relabel(run.store, before, _texts(run), f"train:{run.folder.name} step {run.clock.step}")
+        origin = f"train:{run.folder.name} step {run.clock.step}"
+        number = relabel(run.store, before, _texts(run), origin, run.prompts())
     number = run.processes.shared(number)
     if number != before.number:
         run.use_labels(run.store.labels(number))

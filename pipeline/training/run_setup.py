@@ -18,6 +18,7 @@ from lanit.steps import Optimisers
 from pipeline.clip_models import ClipModel
 from pipeline.files import read_json, write_json
 from pipeline.labelling.label import text_embeddings
+from pipeline.labelling.learned_prompts import prompt_learner
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.image_cache import open_image_cache
 from pipeline.store.store import LabelRevision, Store
@@ -55,7 +56,7 @@ def prepare_run(
     prompts = labels.prompt_set
     learner = None
     if options.prompts_from < 1 and options.prompt_update != "generator-only" and not isinstance(clip.text, OpaqueText):
-        learner = PromptLearner(clip.text, prompts.domains, prompts.templates, prompts.bases).to(device)
+        learner = prompt_learner(clip.text, prompts).to(device)
     domains, base = (tensor.to(device) for tensor in text_embeddings(clip, prompts))
     with processes.first_alone():
         images = open_image_cache(store, options.size)
@@ -77,6 +78,8 @@ def prepare_run(
         evaluator=_evaluator(store, labels, images, options, device),
     )
     resumed = run.resume()
+    if options.compile == "yes":
+        compile_networks(nets)
     with processes.first_alone():
         if processes.first and resumed:
             _plan_anew(run)
@@ -84,6 +87,12 @@ def prepare_run(
             write_json(folder / "config.json", _config(options, labels))
     run.clock = processes.shared(run.clock)
     return run
+
+
+def compile_networks(nets: Networks) -> None:
+    """Let torch compile G's halves and E_S, each with and without gradients for its parameters."""
+    for owner, name in ((nets.generator, "encode"), (nets.generator, "decode"), (nets.style_encoder, "forward")):
+        setattr(owner, name, torch.compile(getattr(owner, name)))
 
 
 def _evaluator(

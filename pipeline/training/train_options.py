@@ -32,6 +32,7 @@ class TrainOptions:
     refreshes in phase 2 (METHOD 15). slack: ``domain`` trains images without a label as ∅, ``drop`` leaves them out.
     balance: draw rows ``uniform``-ly, or a ``domain`` first and then a row of it. crop: probability of a random crop.
     augment: differentiable augmentation of all that the discriminator sees, for a few hundred to a few thousand images.
+    compile: compile G and E_S; D is not, since R1 differentiates it twice.
     precision: of the networks; ``auto`` is bf16 where the processor has it. clip_precision, r1_precision: of CLIP's
     image tower and of the gradient penalty, where the networks are bf16. ema: decay of the averages.
     log_every, sample_every, checkpoint_every, evaluate_every: steps between metric lines, sample grids, checkpoints and
@@ -70,6 +71,7 @@ class TrainOptions:
     balance: Literal["uniform", "domain"] = "uniform"
     crop: float = 0.5
     augment: Literal["none", "differentiable"] = "none"
+    compile: Literal["no", "yes"] = "no"
     precision: Precision = "auto"
     clip_precision: Literal["float32", "bf16"] = "float32"
     r1_precision: Literal["float32", "bf16"] = "float32"
@@ -128,17 +130,31 @@ class TrainOptions:
         return asdict(self)
 
 
+def _of_size(size: int, batch_size: int, r1: float) -> dict[str, dict[str, Any]]:
+    """Presets of an image size: for many images, and for a few hundred to a few thousand."""
+    many = {"size": size, "batch_size": batch_size, "r1": r1}
+    few = {"augment": "differentiable", "steps": 100_000, "evaluate_every": 2000}
+    return {str(size): many, f"{size}-few": many | few}
+
+
 _SMALL: dict[str, Any] = {
     "max_channels": 128, "mapping_width": 64, "output": "residual", "batch_size": 16, "learning_rate": 1e-3,
     "domain": 1.5, "domain_scope": "active", "guidance_crop": 1.0, "cycle": 2.0, "diversity": 0.5, "r1": 0.05,
     "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0, "clip_precision": "bf16",
+    "evaluate_every": 1000,
 }  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
+    **_of_size(256, 8, 1.0),
+    **_of_size(128, 16, 0.25),
+    **_of_size(64, 32, 0.1),
+    **_of_size(32, 32, 0.05),
     "small-32": _SMALL | {"size": 32, "channels": 32, "steps": 5000, "ema": 0.995},
     "small-64": _SMALL | {"size": 64, "channels": 16, "steps": 20_000, "ema": 0.998},
 }
-"""Named sets of options. ``paper``: METHOD §5. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours."""
+"""Named sets of options. ``paper``: METHOD §5. ``256`` to ``32``: the paper's networks at that image size, R1 weighed
+down with it, since a weight of 1 keeps a small discriminator too smooth to see noise; ``…-few``: for few images.
+``small-32``, ``small-64``: drawings and a CPU, minutes to hours."""
 
 
 def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:

@@ -29,6 +29,7 @@ from lanit.ranks import Draws
 from lanit.schedules import diversity_weight, ema_decay, r1_weight, step_seed
 from lanit.steps import StepPlan, fused_step, paper_step
 from pipeline.clip_models import ClipModel
+from pipeline.labelling.nearest_words import LearnedWord, learned_words
 from pipeline.store.store import Store
 from pipeline.training.evaluation import BETTER_BELOW
 from pipeline.training.loss_log import LossLog
@@ -51,6 +52,7 @@ class TrainReport:
     """What a call of :func:`train` did. steps, images, seconds: of the whole run; started_at: where it resumed.
 
     best: the best evaluation and its step, none where there was none. processes: how many trained.
+    learned: what learned prompts are near to; empty where none were learned.
     """
 
     run: str
@@ -66,6 +68,7 @@ class TrainReport:
     best_by: str
     best: float | None
     interrupted: bool
+    learned: tuple[LearnedWord, ...]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,6 +100,7 @@ def train(
             str(folder), clock.step, started_at, clock.step * options.batch_size, round(clock.seconds, 2),
             round((clock.seconds - since) / max(done, 1), 4), clock.revision, str(run.device), processes.ranks.count,
             clock.best_step or None, options.best_by, clock.best if clock.best_step else None, bool(signals),
+            learned_words(clip, run.prompts()) if run.learning else (),
         )  # fmt: skip
 
 
@@ -139,7 +143,7 @@ def _loop(run: TrainingRun, signals: list[int], progress: Progress | None) -> No
         clock.planned = 0 if options.minutes else options.steps
         _first_of_all(run)
     losses = LossLog()
-    sampled = saved = clock.step
+    sampled = saved = evaluated = clock.step
     warm = clock.step, clock.seconds
     while not processes.any(_finished(run) or bool(signals)):
         begun = time.monotonic()
@@ -164,6 +168,8 @@ def _loop(run: TrainingRun, signals: list[int], progress: Progress | None) -> No
         evaluates, saves = _due(clock.step, options.evaluate_every), _due(clock.step, options.checkpoint_every)
         if evaluates or saves:
             losses.means(processes.ranks, _hint(options))  # of networks that are finite
+        if evaluates:
+            evaluated = clock.step
         if (evaluates and _evaluate(run)) or saves:
             _save(run)
             saved = clock.step
@@ -173,14 +179,13 @@ def _loop(run: TrainingRun, signals: list[int], progress: Progress | None) -> No
         _log(run, losses)
     if sampled != clock.step:
         _sample(run)
-    if saved != clock.step:
-        if not signals and not _due(clock.step, options.evaluate_every):
-            _evaluate(run)
+    best = evaluated != clock.step and not signals and _evaluate(run)
+    if best or saved != clock.step:
         _save(run)
 
 
 def _first_of_all(run: TrainingRun) -> None:
-    """What could fail hours later fails now: a sample, an evaluation, a checkpoint, and a refresh if there will be one."""
+    """What could fail hours later fails now: a sample, an evaluation, a refresh if there will be one, a checkpoint."""
     _sample(run)
     _evaluate(run)
     if run.relabels:

@@ -20,6 +20,8 @@ from lanit.schedules import learns_prompts
 from lanit.steps import Optimisers
 from pipeline.clip_models import ClipModel
 from pipeline.files import read_json, write_bytes
+from pipeline.labelling.learned_prompts import with_context
+from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import LabelRevision, Store
 from pipeline.training.checkpoints import (
     Bundle,
@@ -120,6 +122,13 @@ class TrainingRun:
         (context,) = self.prompt_average.module.parameters()
         return self.learner.text_features(context)
 
+    def prompts(self) -> PromptSet:
+        """The prompts of the labels, with what the average has learned of them."""
+        if self.prompt_average is None or not self.learning:
+            return self.labels.prompt_set
+        (context,) = self.prompt_average.module.parameters()
+        return with_context(self.labels.prompt_set, context)
+
     def bundle(self) -> Bundle:
         domains, base = self.averaged_text()
         counts = dict(zip(self.labels.domains, map(int, self.labels.active.sum(axis=0)), strict=True))
@@ -131,7 +140,7 @@ class TrainingRun:
             "options": self.options.to_json(),
         }  # fmt: skip
         return Bundle(
-            self.average.module, self.options.network_options(len(self.labels.domains)), self.labels.prompt_set,
+            self.average.module, self.options.network_options(len(self.labels.domains)), self.prompts(),
             self.clip.fingerprint, self.store.clip_spec, self.store.clip_architecture,
             exclusive_pairs(torch.from_numpy(self.labels.active)), domains.detach(), base.detach(), training,
         )  # fmt: skip

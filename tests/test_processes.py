@@ -1,0 +1,180 @@
+"""Several processes train the model that one would: the same batches, losses and labels, to float tolerance."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lanit.augment import flip_and_crop
+from lanit.errors import LanitError
+from lanit.losses import adversarial_loss, flip_one
+from lanit.ranks import Draws, Ranks
+from pipeline.embedding.embed import embed
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.store import Store
+from pipeline.training.checkpoints import read_tensors
+from pipeline.training.processes import Processes
+
+ROOT = Path(__file__).parent.parent
+PROMPTS = PromptSet(
+    ("smiling", "blond hair", "hat"), ("a face with {}.", "the {} face"), ("a face with.", "the face"), "test"
+)
+SETTINGS = (
+    "channels=4", "max_channels=8", "mapping_width=8", "precision=float32", "r1_every=2", "r1=1", "prompts_from=0.5",
+    "refresh_every=2", "prompt_learning_rate=0.001", "learning_rate=0.0001", "crop=0.5", "balance=uniform",
+    "evaluate_images=4", "keep=9", "checkpoint_every=1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tiny_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for number in range(13):
+        coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((40, 36)).save(folder / "images" / f"{number:02d}.png")
+    embed([folder / "images"], folder / "store", tiny_clip)
+    opened = Store.open(folder / "store")
+    active = rng.random((opened.ok, 3)) < 0.4
+    margin = np.where(active, 0.1, -0.1).astype(np.float32)
+    rule = {"kind": "adaptive", "value": 0.0}
+    opened.add_labels(active, margin, np.zeros(opened.ok, np.float32), PROMPTS, rule, "label", None)
+    return folder / "store"
+
+
+def start(store: Path, run: Path, processes: int, steps: int, batch: int = 8) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "cli.py"), "train", "--out", str(run)]
+    command += ["--preset", "small-32", "--store", str(store), "--device", "cpu", "--json"]
+    command += ["--steps", str(steps), "--batch-size", str(batch)]
+    for setting in SETTINGS:
+        command += ["--set", setting]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, env=environment, cwd=store.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, err
+    return out
+
+
+def networks(run: Path, step: int) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    found = read_tensors(folder / "networks.safetensors")
+    return found | {f"prompts {name}": value for name, value in read_tensors(folder / "prompts.safetensors").items()}
+
+
+def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-3, atol=2e-6, msg=name)
+
+
+def test_two_processes_train_the_model_of_one_and_either_continues_the_other(store: Path, tmp_path: Path) -> None:
+    """Phase 2 with its label refresh included; Adam's moments come along."""
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    report = json.loads(finish(start(store, both, 2, 3)))  # one of them speaks
+    assert (report["processes"], report["steps"], report["images"]) == (2, 3, 24)
+    finish(start(store, alone, 1, 3))
+    for step in range(4):
+        assert_close(networks(alone, step), networks(both, step))
+    begun, ended = networks(alone, 0), networks(alone, 3)
+    moved = [name for name in ended if (begun[name] - ended[name]).abs().max() > 1e-4]
+    assert len(moved) > len(ended) / 2, "what does not move is no evidence"
+    lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (alone, both)]
+    assert [(line["step"], line["kind"]) for line in lines[0]] == [(line["step"], line["kind"]) for line in lines[1]]
+    for one, other in zip(*lines, strict=True):
+        if one["kind"] in ("losses", "evaluation"):
+            numbers = [
+                {name: value for name, value in line.items() if name != "seconds" and not isinstance(value, str)}
+                for line in (one, other)
+            ]
+            assert numbers[0] == pytest.approx(numbers[1], rel=2e-2, abs=1e-3)
+    finish(start(store, both, 1, 4))
+    finish(start(store, alone, 2, 4))
+    assert_close(networks(alone, 4), networks(both, 4))
+
+
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(store, run, 2, 100_000)
+    deadline = time.monotonic() + 240
+    while not (run / "checkpoints" / "step-00000002").is_dir():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    children = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True)
+    last = int(children.stdout.split()[-1])
+    os.kill(last, signal.SIGTERM)
+    finish(process, 1)
+    newest = max((run / "checkpoints").glob("step-*"))
+    assert (newest / "state.json").is_file()
+    assert int(newest.name[5:]) >= 2
+
+
+def test_a_batch_that_cannot_be_shared_says_which_can() -> None:
+    three = Processes(torch.device("cpu"), Ranks(0, 3))
+    three.check_batch(12)
+    with pytest.raises(LanitError, match="a batch of 8 cannot be shared evenly by 3 processes") as caught:
+        three.check_batch(8)
+    assert caught.value.hint == "Try --batch-size 6."
+    Processes(torch.device("cpu")).check_batch(7)
+
+
+# --- what makes it so, without processes ---
+
+
+def shares(rows: int, count: int, seed: int = 0) -> list[Draws]:
+    return [Draws(torch.Generator().manual_seed(seed), Ranks(rank, count)) for rank in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_draws_of_all_processes_are_those_of_one(count: int) -> None:
+    whole = Draws(torch.Generator().manual_seed(0))
+    expected = [whole.uniform(12, 5), whole.normal(24, 2)]
+    made = [(draws.uniform(12 // count, 5), draws.normal(24 // count, 2)) for draws in shares(12, count)]
+    for position, value in enumerate(expected):
+        for rank in range(count):
+            assert torch.equal(made[rank][position], value[rank::count])
+
+
+def test_augmentation_and_flips_of_a_share_are_those_of_the_batch() -> None:
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    labels = torch.rand(8, 4, generator=torch.Generator().manual_seed(2)) < 0.5
+    whole = Draws(torch.Generator().manual_seed(0))
+    cropped, (drawn, flipped) = flip_and_crop(images, whole, 0.7), flip_one(labels, whole)
+    for rank, draws in enumerate(shares(8, 2)):
+        torch.testing.assert_close(flip_and_crop(images[rank::2], draws, 0.7), cropped[rank::2])
+        own = flip_one(labels[rank::2], draws)
+        assert torch.equal(own[0], drawn[rank::2])
+        assert torch.equal(own[1], flipped[rank::2])
+
+
+def test_a_loss_over_active_entries_is_weighed_by_those_of_the_whole_batch() -> None:
+    """Shares with uneven numbers of labels: the mean of what they return is the loss of the batch."""
+
+    class Counted(Ranks):
+        def mean(self, value: torch.Tensor) -> torch.Tensor:
+            return labels.sum() / 2
+
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(3))
+    labels = torch.tensor([[1, 1, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0], [1, 1, 1], [0, 1, 0]], dtype=torch.bool)
+    halves = [adversarial_loss(logits[r::2], labels[r::2], Counted(r, 2)) for r in range(2)]
+    assert torch.stack(halves).mean().item() == pytest.approx(adversarial_loss(logits, labels).item(), rel=1e-6)
+    unweighed = torch.stack([adversarial_loss(logits[r::2], labels[r::2]) for r in range(2)]).mean()
+    assert unweighed.item() != pytest.approx(adversarial_loss(logits, labels).item(), rel=1e-3)
