@@ -3,14 +3,16 @@ PYTHON ?= python3
 MINUTES ?= 6
 OUT ?= demo
 PHOTOS ?= ../shared/data/photos.tar
+DATA ?= ../shared/data
+WORK ?= experiments
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench gpu clean
+.PHONY: help demo test lint format bench experiments gpu clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
 demo: $(READY)  ## draw faces, label, train for MINUTES=6, translate; writes OUT=demo and its page index.html
 	$(BIN)/lanit demo --minutes $(MINUTES) --out $(OUT)
@@ -28,9 +30,13 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## benchmarks, as ratios within one run; PHOTOS=a tar of photographs for those of embedding
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python -m benchmarks.train_step
 	@if test -f $(PHOTOS); then $(BIN)/python benchmarks/embed.py --photos $(PHOTOS); \
 	else echo 'no $(PHOTOS) here: embedding was not measured'; fi
+
+experiments: $(READY)  ## hours: supervision, label rules, ablations; into WORK=experiments; DATA=a folder of animals
+	$(BIN)/python -m benchmarks.experiments run --work $(WORK) --data $(DATA)
+	$(BIN)/python -m benchmarks.experiments report --work $(WORK)
 
 gpu: $(READY)  ## the tests that need a CUDA device
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \

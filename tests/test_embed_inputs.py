@@ -18,7 +18,7 @@ import pytest
 from pipeline.clip_models import ClipModel
 from pipeline.decoding.images import decode_rgb
 from pipeline.embedding.embed import EmbedOptions, embed
-from pipeline.store.image_cache import open_image_cache
+from pipeline.store.image_cache import open_sized_images
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 
@@ -111,7 +111,7 @@ def test_every_kind_of_input_gives_the_same_embeddings_and_can_be_opened_again(
     stored = StoreImages(Store.open(root))
     assert {stored.read(row) for row in range(COUNT)} == files
     assert all(stored.thumbnail(row) for row in range(COUNT))
-    cache = open_image_cache(Store.open(root), 32)
+    cache = open_sized_images(Store.open(root), 32, 1.0).take(np.arange(COUNT))
     assert cache.shape == (COUNT, 3, 32, 32)
     assert decode_rgb(stored.read(3)).std() > 10
     assert cache[3].std() > 10

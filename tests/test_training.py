@@ -30,11 +30,10 @@ from pipeline.labelling.label import label
 from pipeline.labelling.learned_prompts import read_learned_prompts
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.training import training
+from pipeline.training import batches, training
 from pipeline.training.checkpoints import latest_checkpoint, load_bundle, read_tensors
 from pipeline.training.evaluation import Evaluator
 from pipeline.training.loss_log import LossLog
-from pipeline.training.sampling import LabelSampler
 from pipeline.training.train_options import PRESETS, TrainOptions, options_from
 from pipeline.training.training import TrainReport, train
 
@@ -234,6 +233,16 @@ def test_the_best_checkpoint_and_its_model_stay(
     assert load_bundle(tmp_path / "run" / "best").training["steps"] == 2
 
 
+def test_images_decoded_as_they_are_drawn_train_the_same_model(
+    twins: Callable[[], tuple[Path, Path]], tiny_clip: Any
+) -> None:
+    cached, drawn = twins()
+    go(cached, tiny_clip)
+    go(drawn, tiny_clip, replace(TINY, cache_gb=0.0))
+    assert not (drawn.parent / "store" / "cache").exists()
+    assert_same_runs(cached, drawn)
+
+
 def test_what_could_fail_hours_later_is_tried_at_step_0(store: Store, tiny_clip: Any, tmp_path: Path) -> None:
     go(tmp_path / "run", tiny_clip, replace(TINY, steps=2, refresh_every=0))
     first = [line["kind"] for line in metrics(tmp_path / "run") if line["step"] == 0]
@@ -303,9 +312,9 @@ def test_no_step_waits_for_its_device(
     """R1, prompts, averages, optimisers, differentiable augmentation and the sums of losses included."""
     waits, real, log = Waits(), training._step, LossLog()
 
-    def watched(run: Any) -> Any:
+    def watched(*arguments: Any) -> Any:
         with waits:
-            parts = real(run)
+            parts = real(*arguments)
             log.add(parts, 1)
         return parts
 
@@ -537,13 +546,19 @@ def test_labels_in_use_are_those_of_the_newest_refresh(
 
     real = training.fused_step
     monkeypatch.setattr(training, "fused_step", spy)
-    rows: list[np.ndarray] = []
-    draw = LabelSampler.draw
-    monkeypatch.setattr(LabelSampler, "draw", lambda self, rng, n: rows.append(draw(self, rng, n)) or rows[-1])
-    go(tmp_path / "run", tiny_clip)
-    for step, ((x, y), drawn) in enumerate(zip(seen, rows, strict=True)):
+    drawn: dict[int, np.ndarray] = {}
+    rows_of_step = batches.rows_of_step
+
+    def note(run: Any, step: int) -> np.ndarray:
+        drawn[step] = rows_of_step(run, step)  # a step's own rows come after those that were fetched ahead
+        return drawn[step]
+
+    monkeypatch.setattr(batches, "rows_of_step", note)
+    go(tmp_path / "run", tiny_clip, replace(TINY, balance="domain"))
+    assert len(seen) == STEPS
+    for step, (x, y) in enumerate(seen):
         labels = store.labels(1 if step < 4 else 2).active
-        assert np.array_equal(np.concatenate([x, y]), labels[drawn])
+        assert np.array_equal(np.concatenate([x, y]), labels[drawn[step]])
 
 
 @pytest.mark.parametrize("schedule", ["fused", "paper"])

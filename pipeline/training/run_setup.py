@@ -20,7 +20,7 @@ from pipeline.files import read_json, write_json
 from pipeline.labelling.label import text_embeddings
 from pipeline.labelling.learned_prompts import prompt_learner
 from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.store.image_cache import open_image_cache
+from pipeline.store.image_cache import SizedImages, open_sized_images
 from pipeline.store.store import LabelRevision, Store
 from pipeline.text_towers import OpaqueText
 from pipeline.training.checkpoints import latest_checkpoint
@@ -29,7 +29,9 @@ from pipeline.training.processes import Processes
 from pipeline.training.train_options import TrainOptions
 from pipeline.training.training_run import TrainingRun
 
-_FREE_ON_RESUME = {"steps", "minutes", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "keep"}
+_FREE_ON_RESUME = {
+    "steps", "minutes", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "keep", "cache_gb",
+}  # fmt: skip
 
 
 def prepare_run(
@@ -59,7 +61,7 @@ def prepare_run(
         learner = prompt_learner(clip.text, prompts).to(device)
     domains, base = (tensor.to(device) for tensor in text_embeddings(clip, prompts))
     with processes.first_alone():
-        images = open_image_cache(store, options.size)
+        images = open_sized_images(store, options.size, options.cache_gb)
     run = TrainingRun(
         folder=folder,
         store=store,
@@ -96,11 +98,11 @@ def compile_networks(nets: Networks) -> None:
 
 
 def _evaluator(
-    store: Store, labels: LabelRevision, images: np.ndarray, options: TrainOptions, device: torch.device
+    store: Store, labels: LabelRevision, images: SizedImages, options: TrainOptions, device: torch.device
 ) -> Evaluator:
     """Sources from all over the store; real images of each domain, by the labels that the run began with."""
     rows = np.unique(np.linspace(0, len(images) - 1, options.evaluate_images).round().astype(int))
-    sources = torch.from_numpy(images[rows]).to(device).float() / 127.5 - 1
+    sources = torch.from_numpy(images.take(rows)).to(device).float() / 127.5 - 1
     rng = np.random.default_rng(options.seed)
     carriers = [np.flatnonzero(column) for column in labels.active.T]
     chosen = [np.sort(rng.permutation(found)[:REAL_IMAGES]) for found in carriers]

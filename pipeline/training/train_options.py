@@ -35,6 +35,8 @@ class TrainOptions:
     compile: compile G and E_S; D is not, since R1 differentiates it twice.
     precision: of the networks; ``auto`` is bf16 where the processor has it. clip_precision, r1_precision: of CLIP's
     image tower and of the gradient penalty, where the networks are bf16. ema: decay of the averages.
+    cache_gb: images at training size are decoded once into the store where they fit into this, in 10⁹ bytes; else
+    whenever they are drawn.
     log_every, sample_every, checkpoint_every, evaluate_every: steps between metric lines, sample grids, checkpoints and
     evaluations. evaluate_images: how many are translated to every domain in one. keep: how many checkpoints stay,
     besides the best by ``best_by``: ``kid`` or ``fid`` of CLIP embeddings, or the share ``recognised``.
@@ -76,6 +78,7 @@ class TrainOptions:
     clip_precision: Literal["float32", "bf16"] = "float32"
     r1_precision: Literal["float32", "bf16"] = "float32"
     ema: float = 0.999
+    cache_gb: float = 100.0
     log_every: int = 50
     sample_every: int = 1000
     checkpoint_every: int = 1000

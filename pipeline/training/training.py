@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from lanit.augment import flip_and_crop
 from lanit.errors import LanitError
 from lanit.inference import add_each_domain, translate_edited
 from lanit.labels import adaptive, exclusive_pairs, margin
-from lanit.objectives import Batch, Parts
+from lanit.objectives import Parts
 from lanit.ranks import Draws
 from lanit.schedules import diversity_weight, ema_decay, r1_weight, step_seed
 from lanit.steps import StepPlan, fused_step, paper_step
 from pipeline.clip_models import ClipModel
 from pipeline.labelling.nearest_words import LearnedWord, learned_words
 from pipeline.store.store import Store
+from pipeline.training.batches import Fetcher, make_batch
 from pipeline.training.evaluation import BETTER_BELOW
 from pipeline.training.loss_log import LossLog
 from pipeline.training.processes import joined_processes
@@ -92,8 +92,12 @@ def train(
     with joined_processes(device) as processes:
         run = prepare_run(store, folder, options, clip, revision, processes)
         started_at, since = run.clock.step, run.clock.seconds
-        with _stop_on_signal() as signals, _enough_memory(options):
-            _loop(run, signals, progress)
+        with (
+            _stop_on_signal() as signals,
+            _enough_memory(options),
+            contextlib.closing(Fetcher(run.images)) as fetcher,
+        ):
+            _loop(run, fetcher, signals, progress)
         clock = run.clock
         done = clock.step - started_at
         return TrainReport(
@@ -137,7 +141,7 @@ def _stop_on_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _loop(run: TrainingRun, signals: list[int], progress: Progress | None) -> None:
+def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Progress | None) -> None:
     options, clock, processes = run.options, run.clock, run.processes
     if clock.step == 0:
         clock.planned = 0 if options.minutes else options.steps
@@ -147,7 +151,7 @@ def _loop(run: TrainingRun, signals: list[int], progress: Progress | None) -> No
     warm = clock.step, clock.seconds
     while not processes.any(_finished(run) or bool(signals)):
         begun = time.monotonic()
-        losses.add(_step(run), clock.step + 1)
+        losses.add(_step(run, fetcher), clock.step + 1)
         if options.minutes and run.device.type == "cuda":
             torch.cuda.synchronize(run.device)  # a promise in minutes needs the true time of a step
         clock.step += 1
@@ -212,10 +216,9 @@ def _finished(run: TrainingRun) -> bool:
     return bool(run.options.steps) and run.clock.step >= run.options.steps
 
 
-def _step(run: TrainingRun) -> Parts:
+def _step(run: TrainingRun, fetcher: Fetcher) -> Parts:
     options, step, planned = run.options, run.clock.step, run.clock.planned
-    seed = step_seed(options.seed, step)
-    draws = Draws(torch.Generator(run.device).manual_seed(seed), run.processes.ranks)
+    draws = Draws(torch.Generator(run.device).manual_seed(step_seed(options.seed, step)), run.processes.ranks)
     until = round(options.diversity_until * planned)
     plan = StepPlan(
         r1_weight(options.r1, step, options.r1_every),
@@ -223,34 +226,13 @@ def _step(run: TrainingRun) -> Parts:
         run.learning,
     )
     take = fused_step if options.schedule == "fused" else paper_step
-    batch = _batch(run, seed, draws)
+    batch = make_batch(run, fetcher, draws)
     parts = take(run.nets, run.optimisers, batch, run.guidance, plan, options.step_options(run.bf16), draws)
     decay = ema_decay(options.ema, step)
     run.average.update(run.nets.generative, decay)
     if run.learner is not None and run.prompt_average is not None:
         run.prompt_average.update(torch.nn.ParameterList([run.learner.context]), decay)
     return parts
-
-
-def _batch(run: TrainingRun, seed: int, draws: Draws) -> Batch:
-    """Sources and references, drawn independently: this process's rows of the batch that all of them share."""
-    options, ranks = run.options, draws.ranks
-    drawn = run.sampler.draw(np.random.default_rng(seed), 2 * options.batch_size)
-    rows = drawn[ranks.rank :: ranks.count]
-    count = len(rows) // 2
-    images = _move(run.images[rows], run.device).float().div_(127.5).sub_(1)
-    images = flip_and_crop(images, draws, options.crop)
-    active = _move(run.labels.active[rows], run.device)
-    latents = draws.normal(2 * count, run.nets.mapping.latent_dim)
-    x, y = images.split(count)
-    x_labels, y_labels = active.split(count)
-    return Batch(x, x_labels, y, y_labels, *latents.split(count))
-
-
-def _move(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """``array`` on ``device``; the host does not wait for a GPU."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _evaluate(run: TrainingRun) -> bool:
@@ -276,7 +258,7 @@ def _sample(run: TrainingRun) -> None:
     if not run.processes.first:
         return
     rows = np.linspace(0, len(run.images) - 1, _SHOWN).round().astype(int)
-    images = torch.from_numpy(run.images[rows]).to(run.device).float() / 127.5 - 1
+    images = torch.from_numpy(run.images.take(rows)).to(run.device).float() / 127.5 - 1
     active = torch.from_numpy(run.labels.active[rows]).to(run.device)
     exclusive = exclusive_pairs(torch.from_numpy(run.labels.active)).to(run.device)
     randomness = torch.Generator(run.device).manual_seed(_SAMPLE_SEED)

@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from pipeline.clip_models import ClipModel
 from pipeline.files import read_json, write_bytes
 from pipeline.labelling.learned_prompts import with_context
 from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.store.image_cache import SizedImages
 from pipeline.store.store import LabelRevision, Store
 from pipeline.training.checkpoints import (
     Bundle,
@@ -58,7 +58,7 @@ class Clock:
 class TrainingRun:
     """Everything a step needs.
 
-    images: uint8 (n×3×S×S), mapped. fixed_text: ū (N×k) and ū_base (k) of the prompts as written.
+    images: at training size. fixed_text: ū (N×k) and ū_base (k) of the prompts as written.
     learner, prompt_average: none where prompts are not learned. Every process holds all of it; the first one writes.
     """
 
@@ -73,7 +73,7 @@ class TrainingRun:
     learner: PromptLearner | None
     prompt_average: Average[nn.ParameterList] | None
     optimisers: Optimisers
-    images: np.ndarray
+    images: SizedImages
     labels: LabelRevision
     fixed_text: tuple[Tensor, Tensor]
     evaluator: Evaluator
