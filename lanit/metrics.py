@@ -141,7 +141,7 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def spread(features: Tensor) -> Tensor:
-    """Mean :func:`cosine_distance` over the pairs of the K rows of each group: float64 (B) of features (B×K×d), K ≥ 2."""
+    """Mean :func:`cosine_distance` over the pairs of each group's K rows: float64 (B) of features (B×K×d), K ≥ 2."""
     unit = features.double() / features.double().norm(dim=-1, keepdim=True)
     groups, count, _ = unit.shape
     total = unit.sum(dim=1).square().sum(dim=-1)  # Σ_ij u_i · u_j, the diagonal being count

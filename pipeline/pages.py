@@ -35,7 +35,7 @@ def render_page(template: str, values: Mapping[str, object]) -> str:
     """``assets/<template>`` filled with ``values``, as HTML; equal values give equal text.
 
     Texts are escaped. The template extends ``base.html`` and gets its filters: ``picture`` (of :class:`Picture`),
-    ``data_uri``, ``whole``, ``score``, ``percent``, ``plural``. A name that ``values`` lacks is an error.
+    ``jpeg_uri``, ``data_uri``, ``whole``, ``score``, ``percent``, ``plural``. A name that ``values`` lacks is an error.
     """
     return _environment().get_template(template).render(values)
 
@@ -110,7 +110,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(data_uri=data_uri, whole=whole, score=score, percent=percent, plural=plural)
-    environment.filters.update(picture=_picture)
+    environment.filters.update(picture=_picture, jpeg_uri=jpeg_uri)
     environment.globals["style"] = Markup(_asset("page.css"))
     return environment
 

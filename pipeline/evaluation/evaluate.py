@@ -1,0 +1,225 @@
+"""``lanit evaluate``: one or several trained models on the images of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from lanit.errors import UsageError
+from pipeline.clip_models import ClipModel
+from pipeline.evaluation.examples import Examples, examples_of
+from pipeline.evaluation.features import ClipFeatures, Extractor, InceptionFeatures, inception_weights
+from pipeline.evaluation.figures import PROTOCOL, Difference, ExtractorFacts, RunFigures, differences
+from pipeline.evaluation.judges import judge_of
+from pipeline.evaluation.options import EvaluationOptions
+from pipeline.evaluation.perceptual import lpips_of
+from pipeline.evaluation.run_evaluation import Instruments, RunEvaluation, run_folder
+from pipeline.evaluation.sample import real_labels
+from pipeline.evaluation.warnings import published_figures, warnings_of_runs
+from pipeline.files import write_json
+from pipeline.inspection.inspect_labels import truth_of
+from pipeline.inspection.scores import Scores, score
+from pipeline.settings import clip_to_embed
+from pipeline.store.store import Store
+from pipeline.training.checkpoints import Bundle, load_bundle
+from pipeline.translating.translator import Translator, load_labeller
+
+if TYPE_CHECKING:
+    from pipeline.console import Advance
+
+RESULT_NAME = "evaluation.json"
+"""In the folder of a run: its own figures, as ``--json`` prints them."""
+
+Features = Literal["clip", "inception"]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What to measure with. features: of the distances. inception_weights, lpips_weights: local files, else where
+    torch's hub would have put them. judge: a CLIP, or ``sample-world``. clip: where the models' CLIP is to be found.
+    device: see :func:`pipeline.devices.pick_device`."""
+
+    features: Features = "clip"
+    inception_weights: Path | None = None
+    lpips_weights: Path | None = None
+    judge: str | None = None
+    clip: str | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of the paper for a prompt set, and why not to compare them."""
+
+    prompt_set: str
+    figures: dict[str, float]
+    caveat: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Models on one store. labels: where each took those of the real images from. real_features: where those come
+    from. lpips: why there is none, empty where there is. label_scores: of the label revision, where truth was given.
+    examples: translations to look at, for a page."""
+
+    store: str
+    images: int
+    options: EvaluationOptions
+    extractor: ExtractorFacts
+    real_features: str
+    judge: str | None
+    lpips: str
+    runs: tuple[RunFigures, ...]
+    labels: tuple[str, ...]
+    label_scores: Scores | None
+    published: tuple[Published, ...]
+    warnings: tuple[str, ...]
+    examples: tuple[Examples, ...] = field(default=(), repr=False)
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """Every model against the first."""
+        return differences(self.runs)
+
+    def to_json(self) -> dict[str, Any]:
+        runs = [run.to_json() | {"labels": origin} for run, origin in zip(self.runs, self.labels, strict=True)]
+        return {
+            "protocol": PROTOCOL,
+            "store": self.store,
+            "images": self.images,
+            "options": self.options.to_json(),
+            "extractor": asdict(self.extractor),
+            "real_features": self.real_features,
+            "judge": self.judge,
+            "lpips": self.lpips or "measured",
+            "runs": runs,
+            "differences": [each.to_json() for each in self.differences],
+            "label_scores": None if self.label_scores is None else asdict(self.label_scores),
+            "published": [asdict(each) for each in self.published],
+            "warnings": list(self.warnings),
+        }
+
+
+def evaluate_runs(
+    runs: Sequence[str],
+    store: Store,
+    options: EvaluationOptions,
+    tools: Tools,
+    *,
+    revision: int | None = None,
+    truth: str | None = None,
+    with_examples: bool = False,
+    progress: Advance | None = None,
+) -> Evaluation:
+    """Measure models on the same sources and real images of ``store``; each run's figures also go into its folder.
+
+    truth: CSV, Parquet or ``folders``, by which to score the label revision too. with_examples: for a page. What was
+    measured before, or in an interrupted evaluation of the same options, is read from the store's cache. Raises
+    LanitError where a model is missing, the store holds another CLIP's embeddings, or weights that were named cannot
+    be read; before anything is measured.
+    """
+    if len(set(runs)) < len(runs):
+        raise UsageError("a run is named twice", "Name each once.")
+    scores = None if truth is None else _label_scores(store, revision, truth)
+    clips: dict[str, ClipModel] = {}
+    evaluations = [_prepared(run, store, options, tools, revision, clips) for run in runs]
+    measured = tuple(evaluation.figures(progress) for evaluation in evaluations)
+    shown = [(each, guide) for each in evaluations for guide in options.guides] if with_examples else []
+    instruments, origins = evaluations[0].with_, tuple(each.labels.origin for each in evaluations)
+    result = Evaluation(
+        store=str(store.root),
+        images=store.ok,
+        options=options,
+        extractor=instruments.extractor.facts,
+        real_features=f"the store's, of whole images, in {store.fingerprint.precision}"
+        if instruments.real_by_store
+        else "of images of the model's size",
+        judge=None if instruments.judge is None else instruments.judge.name,
+        lpips=instruments.no_lpips,
+        runs=measured,
+        labels=origins,
+        label_scores=scores,
+        published=_published([each.translator.bundle for each in evaluations]),
+        warnings=_warnings(evaluations, measured),
+        examples=tuple(examples_of(*each) for each in shown),
+    )
+    for evaluation, run in zip(evaluations, measured, strict=True):
+        keep_in_run(result, evaluation, run)
+    return result
+
+
+def keep_in_run(result: Evaluation, evaluation: RunEvaluation, run: RunFigures) -> None:
+    """Write the figures of one model into the folder of its run, where it has one."""
+    folder = run_folder(run.run)
+    if folder is not None:
+        labels, warnings = (evaluation.labels.origin,), _warnings([evaluation], [run])
+        alone = replace(result, runs=(run,), labels=labels, warnings=warnings)
+        write_json(folder / RESULT_NAME, alone.to_json())
+
+
+def _warnings(evaluations: Sequence[RunEvaluation], runs: Sequence[RunFigures]) -> tuple[str, ...]:
+    instruments = evaluations[0].with_
+    found = warnings_of_runs(
+        runs,
+        [each.labels.origin for each in evaluations],
+        judged=instruments.judge is not None,
+        whole_at=instruments.clip.preprocessing.size if instruments.real_by_store else None,
+    )
+    return tuple(found)
+
+
+def _prepared(
+    run: str,
+    store: Store,
+    options: EvaluationOptions,
+    tools: Tools,
+    revision: int | None,
+    clips: dict[str, ClipModel],
+) -> RunEvaluation:
+    """Everything that measuring ``run`` needs, loaded and checked. clips: those of other runs, by their weights."""
+    bundle = load_bundle(run)
+    clip = _clip_of(bundle, store, tools, clips)
+    labels = real_labels(store, bundle, revision)
+    perceptual, no_lpips = lpips_of(tools.lpips_weights, bundle.options.image_size, options.styles, tools.device)
+    judge = judge_of(tools.judge, bundle.prompt_set, tools.device, bundle.fingerprint.weights_sha256)
+    by_store = tools.features == "clip" and not options.match_size
+    instruments = Instruments(_extractor(tools, clip), clip, perceptual, no_lpips, judge, by_store)
+    return RunEvaluation(run, Translator(bundle, tools.device), store, labels, instruments, options)
+
+
+def _clip_of(bundle: Bundle, store: Store, tools: Tools, known: dict[str, ClipModel]) -> ClipModel:
+    key = bundle.fingerprint.weights_sha256
+    if key not in known or known[key].fingerprint != bundle.fingerprint:
+        known[key] = load_labeller(bundle, tools.clip, tools.device)
+        store.check_fingerprint(
+            known[key].fingerprint, f"Embed the images with the model's CLIP: lanit embed DIR --clip {bundle.clip_spec}"
+        )
+    return known[key]
+
+
+def _extractor(tools: Tools, clip: ClipModel) -> Extractor:
+    if tools.features == "clip":
+        return ClipFeatures(clip)
+    return InceptionFeatures(inception_weights(tools.inception_weights), tools.device)
+
+
+def extractor_of_folders(tools: Tools, store: Path) -> Extractor:
+    """What compares two folders: the CLIP of ``--clip``, else that of the store there, else the default; Inception."""
+    if tools.features == "inception":
+        return InceptionFeatures(inception_weights(tools.inception_weights), tools.device)
+    return ClipFeatures(clip_to_embed(store, tools.clip, None, None, str(tools.device), anew=False))
+
+
+def _label_scores(store: Store, revision: int | None, truth: str) -> Scores:
+    labels = store.revision_file(revision)
+    return score(labels, truth_of(labels, truth))
+
+
+def _published(bundles: Sequence[Bundle]) -> tuple[Published, ...]:
+    names = dict.fromkeys(bundle.prompt_set.name for bundle in bundles)
+    found = ((name, published_figures(name)) for name in names)
+    return tuple(Published(name, *figures) for name, figures in found if figures is not None)

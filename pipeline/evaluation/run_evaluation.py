@@ -1,0 +1,257 @@
+"""One trained model against a store: translate drawn sources to every domain, compare with the images that carry it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lanit.labels import adaptive, margin
+from lanit.metrics import resampled_counts
+from pipeline.clip_models import ClipModel
+from pipeline.evaluation.features import ClipFeatures, Extractor
+from pipeline.evaluation.figures import DomainFigures, Guide, GuideFigures, RunFigures
+from pipeline.evaluation.finished import Finished
+from pipeline.evaluation.judges import Judge
+from pipeline.evaluation.measuring import Made, RealSide, Seen, measure
+from pipeline.evaluation.options import EvaluationOptions
+from pipeline.evaluation.perceptual import Perceptual
+from pipeline.evaluation.sample import (
+    RealLabels,
+    batches,
+    draw,
+    mean_distance_between,
+    read_batches,
+    read_rows,
+    torch_generator_of,
+)
+from pipeline.evaluation.translations import (
+    Sources,
+    Styles,
+    latent_styles,
+    reference_styles,
+    targets,
+    translate_sources,
+)
+from pipeline.files import sha256_file
+from pipeline.store.store import Store
+from pipeline.training.checkpoints import find_bundle
+from pipeline.translating.translator import Translator
+
+if TYPE_CHECKING:
+    from pipeline.console import Advance
+
+REFERENCES = 200
+"""Images of a domain that styles are taken from, at most, drawn."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What measures: features for distances, the model's CLIP for recognition and identity, and what else is at hand.
+
+    no_lpips: why ``perceptual`` is none, else empty. real_by_store: whether the real side's features are the store's
+    embeddings.
+    """
+
+    extractor: Extractor
+    clip: ClipModel
+    perceptual: Perceptual | None
+    no_lpips: str
+    judge: Judge | None
+    real_by_store: bool
+
+
+class RunEvaluation:
+    """A model, the images it is measured on, and what has been measured so far."""
+
+    def __init__(
+        self,
+        run: str,
+        translator: Translator,
+        store: Store,
+        labels: RealLabels,
+        instruments: Instruments,
+        options: EvaluationOptions,
+    ) -> None:
+        self.run = run
+        self.translator = translator
+        self.store = store
+        self.labels = labels
+        self.with_ = instruments
+        self.options = options
+        self.size = translator.bundle.options.image_size
+        self.folder = find_bundle(run)
+        self.model_sha256 = sha256_file(self.folder / "model.safetensors")
+        self.rows = draw(np.arange(store.ok), options.sources, options.seed, "sources")
+        self.own = torch.from_numpy(labels.active[self.rows])
+        self.finished = Finished(store, self._depends_on())
+        self._before: tuple[Sources, Tensor, Tensor, Tensor | None] | None = None
+
+    def _depends_on(self) -> dict[str, object]:
+        instruments = self.with_
+        return {
+            "model": [self.model_sha256, sha256_file(self.folder / "model.json")],
+            "options": self.options.to_json(),
+            "labels": self.labels.digest(),
+            "extractor": instruments.extractor.facts.sha256,
+            "clip": instruments.clip.fingerprint.to_json(),
+            "lpips": None if instruments.perceptual is None else instruments.perceptual.sha256,
+            "judge": None if instruments.judge is None else instruments.judge.name,
+        }
+
+    def figures(self, progress: Advance | None = None) -> RunFigures:
+        """Measure what is not finished yet; every domain is kept once it is."""
+        reasons = [self._reason_to_skip(domain) for domain in range(len(self.translator.domains))]
+        todo = [domain for domain, reason in enumerate(reasons) if not reason]
+        ticker = _Ticker(progress, self._translations(todo))
+        if self.finished.unrelated is None:
+            _, _, clip_before, _ = self._sources()
+            self.finished.set_unrelated(mean_distance_between(clip_before, self.options.seed))
+        for domain in todo:
+            self._measure_domain(domain, ticker)
+        names = self.translator.domains
+        skipped = {names[n]: reason for n, reason in enumerate(reasons) if reason}
+        guides = tuple(GuideFigures(guide, self._found(guide, todo), skipped) for guide in self.options.guides)
+        return RunFigures(
+            run=self.run,
+            model_sha256=self.model_sha256,
+            size=self.size,
+            steps=self.translator.bundle.training.get("steps"),
+            domains=tuple(names),
+            unrelated=self.finished.unrelated or 0.0,
+            guides=guides,
+        )
+
+    def _found(self, guide: Guide, domains: list[int]) -> tuple[DomainFigures, ...]:
+        found = (self.finished.get(guide, self.translator.domains[domain]) for domain in domains)
+        return tuple(figures for figures in found if figures is not None)
+
+    def _reason_to_skip(self, domain: int) -> str:
+        carriers, least = int(self.labels.active[:, domain].sum()), self.options.neighbours + 1
+        if carriers < least:
+            return f"only {carriers} real images carry it, and {least} are needed"
+        lacking = int((~self.own[:, domain]).sum())
+        if lacking * self.options.styles < 2:
+            return f"{len(self.rows) - lacking} of {len(self.rows)} sources carry it already"
+        return ""
+
+    def _translations(self, domains: list[int]) -> int:
+        lacking = sum(int((~self.own[:, domain]).sum()) for domain in domains)
+        return lacking * self.options.styles * len(self.options.guides)
+
+    def sources(self) -> Sources:
+        """The images that are translated, at the model's size, read once."""
+        return self._sources()[0]
+
+    def _sources(self) -> tuple[Sources, Tensor, Tensor, Tensor | None]:
+        """Sources; their features (n×d), CLIP embeddings (n×k), and domains in the eyes of the judge, bool (n×N)."""
+        if self._before is None:
+            images = read_rows(self.store, self.rows, self.size)
+            parts = list(batches(len(images), self.options.batch_size))
+            encode, judge = ClipFeatures(self.with_.clip), self.with_.judge
+            clip = torch.cat([encode(images[part]) for part in parts])
+            same = isinstance(self.with_.extractor, ClipFeatures)
+            features = clip if same else torch.cat([self.with_.extractor(images[part]) for part in parts])
+            judged = None if judge is None else torch.cat([judge(images[part]) for part in parts])
+            self._before = Sources(images, self.own), features, clip, judged
+        return self._before
+
+    def _measure_domain(self, domain: int, ticker: _Ticker) -> None:
+        name, options = self.translator.domains[domain], self.options
+        lacking = np.flatnonzero(~self.own[:, domain].numpy())
+        real = None
+        for guide in options.guides:
+            if self.finished.get(guide, name) is not None:
+                ticker(len(lacking) * options.styles, f"{self.run}: {guide}, {name}")
+                continue
+            real = real or RealSide(self._real_features(domain), name, options)
+            made = self._translate(domain, lacking, self.styles(guide, domain), ticker, f"{self.run}: {guide}, {name}")
+            counts = resampled_counts(len(self.rows), options.bootstrap, torch_generator_of(options.seed, "sources"))
+            self.finished.add(guide, measure(real, made, counts[:, lacking], domain, options))
+
+    def _carriers(self, domain: int) -> np.ndarray:
+        return np.flatnonzero(self.labels.active[:, domain])
+
+    def _real_features(self, domain: int) -> Tensor:
+        name, options = self.translator.domains[domain], self.options
+        rows = draw(self._carriers(domain), options.real, options.seed, f"real {name}")
+        if self.with_.real_by_store:
+            features = torch.from_numpy(self.store.embeddings_of(rows))
+        else:
+            images = read_batches(self.store, rows, self.size, options.batch_size)
+            features = torch.cat([self.with_.extractor(batch) for batch in images])
+        return features.to(self.translator.device)
+
+    def styles(self, guide: Guide, domain: int) -> Styles:
+        """Where translations of every source to a domain take their styles from."""
+        options, name = self.options, self.translator.domains[domain]
+        if guide == "latent":
+            return latent_styles(self.translator, len(self.rows), options.styles, options.seed)
+        rows = draw(self._carriers(domain), REFERENCES, options.seed, f"references {name}")
+        pictures = read_rows(self.store, rows, self.size)
+        return reference_styles(
+            self.translator, pictures, len(self.rows), options.styles, options.seed, name, options.batch_size
+        )
+
+    def _translate(self, domain: int, rows: np.ndarray, styles: Styles, ticker: _Ticker, detail: str) -> Made:
+        """Translate the sources ``rows`` and keep what instruments say of each translation, not its pixels."""
+        sources, features, clip, judged = self._sources()
+        found: list[list[Tensor]] = [[], [], [], []]
+        encode = ClipFeatures(self.with_.clip)
+        same = isinstance(self.with_.extractor, ClipFeatures)
+        step = self.options.batch_size
+        for made in translate_sources(self.translator, sources, rows, domain, styles, step):
+            flat = made.reshape(-1, *made.shape[2:])
+            parts, shape = [flat[part] for part in batches(len(flat), step)], made.shape[:2]
+            found[0].append(torch.cat([encode(part) for part in parts]).unflatten(0, shape))
+            if not same:
+                found[1].append(torch.cat([self.with_.extractor(part) for part in parts]).unflatten(0, shape))
+            if self.with_.judge is not None:
+                found[2].append(torch.cat([self.with_.judge(part) for part in parts]).unflatten(0, shape))
+            if self.with_.perceptual is not None:
+                found[3].append(self.with_.perceptual.spread(made))
+            ticker(len(flat), detail)
+        clips, others, verdicts, distances = (torch.cat(each) if each else None for each in found)
+        assert clips is not None
+        chosen = torch.from_numpy(rows)
+        target, _ = targets(self.translator, sources.own[chosen], domain)
+        unchanged = target == sources.own[chosen]
+        return Made(
+            features=clips if others is None else others,
+            before=features[chosen],
+            clip=clips,
+            clip_before=clip[chosen],
+            seen=Seen(self._recognise(clip[chosen]), self._recognise(clips), torch.ones(unchanged.shape[1]).bool()),
+            judged=None if judged is None or verdicts is None or self.with_.judge is None
+            else Seen(judged[chosen], verdicts, self.with_.judge.known),
+            unchanged=unchanged,
+            lpips=distances,
+        )  # fmt: skip
+
+    def _recognise(self, embeddings: Tensor) -> Tensor:
+        """Domains by the model's prompts (METHOD 1): bool (…×N) of unit-norm (…×k)."""
+        bundle = self.translator.bundle
+        margins = margin(embeddings, bundle.domains_embedding, bundle.base_embedding)
+        return adaptive(margins, torch.tensor(bundle.prompt_set.offsets))
+
+
+class _Ticker:
+    """Counts translations for whoever watches."""
+
+    def __init__(self, progress: Advance | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, count: int, detail: str) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(self._done, self._total, detail)
+
+
+def run_folder(run: str) -> Path | None:
+    """The folder of a training run, where its evaluation is kept; none for a model by itself."""
+    folder = Path(run)
+    return folder if (folder / "config.json").is_file() else None

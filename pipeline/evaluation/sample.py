@@ -1,0 +1,128 @@
+"""Which images of a store an evaluation rests on: drawn by seed, the same for every model that is compared."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lanit.errors import LanitError
+from lanit.labels import adaptive, margin
+from lanit.metrics import cosine_distance
+from pipeline.files import sha256_bytes
+from pipeline.store.image_cache import fit_square
+from pipeline.store.store import Store
+from pipeline.store.store_images import StoreImages
+from pipeline.training.checkpoints import Bundle
+
+_DECODERS = 4
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RealLabels:
+    """What the images of a store carry. active: bool (n×N), in store order. origin: where it comes from, for people."""
+
+    active: Bools = field(repr=False)
+    origin: str
+
+    def digest(self) -> str:
+        return sha256_bytes(np.packbits(self.active).tobytes() + repr(self.active.shape).encode())
+
+
+def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabels:
+    """Labels of the images of ``store`` in the model's domains.
+
+    Those of the named revision, else of the newest that ``lanit label`` wrote for just these domains, else what the
+    model's own prompts say by METHOD (1): a store of test images need not be labelled. Raises LanitError where the
+    revision has other domains, or is not of the images that the store holds now.
+    """
+    domains = bundle.prompt_set.domains
+    number = _revision_of(store, domains) if revision is None else revision
+    if number is None:
+        return RealLabels(_by_prompts(store, bundle), "the model's own prompts")
+    found = store.revision_file(number)
+    if found.domains != domains:
+        raise LanitError(
+            f"label revision {number} is of other domains ({', '.join(found.domains)})",
+            f"The model knows {', '.join(domains)}: name a revision of those, or none.",
+        )
+    store.check_current(found)
+    blocks = [block.active for block in found.blocks(active=True)]
+    return RealLabels(np.concatenate(blocks), f"label revision {number}")
+
+
+def _revision_of(store: Store, domains: Sequence[str]) -> int | None:
+    for number in reversed(store.revisions()):
+        found = store.revision_file(number)
+        if found.domains == tuple(domains) and not found.origin.startswith("train:"):
+            return number
+    return None
+
+
+def _by_prompts(store: Store, bundle: Bundle) -> Bools:
+    offsets = torch.tensor(bundle.prompt_set.offsets)
+    parts = [
+        adaptive(margin(torch.tensor(part), bundle.domains_embedding, bundle.base_embedding), offsets).numpy()
+        for part in store.embedding_parts()
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, len(offsets)), bool)
+
+
+def generator_of(seed: int, what: str) -> np.random.Generator:
+    """Random numbers for one purpose: those of another purpose, or of another domain, do not move them."""
+    return np.random.default_rng([seed, zlib.crc32(what.encode())])
+
+
+def torch_generator_of(seed: int, what: str) -> torch.Generator:
+    """The same for torch."""
+    return torch.Generator().manual_seed(int(generator_of(seed, what).integers(2**62)))
+
+
+def draw(rows: Ints, most: int, seed: int, what: str) -> Ints:
+    """At most ``most`` of ``rows`` (0: all of them), without replacement, in rising order."""
+    if not most or len(rows) <= most:
+        return rows
+    return np.sort(generator_of(seed, what).choice(rows, most, replace=False))
+
+
+def read_rows(store: Store, rows: Ints, size: int) -> np.ndarray:
+    """The middle squares of images of the store, uint8 (len(rows)×size×size×3). Raises LanitError where one is gone."""
+    return np.concatenate([np.empty((0, size, size, 3), np.uint8), *read_batches(store, rows, size, len(rows) or 1)])
+
+
+def read_batches(store: Store, rows: Ints, size: int, batch_size: int) -> Iterator[np.ndarray]:
+    """The same, in batches: all of them need not fit in memory."""
+    images = StoreImages(store, rows)
+
+    def load(row: int) -> np.ndarray:
+        try:
+            return fit_square(images.decode(row), size)
+        except (LanitError, OSError) as error:
+            name = images.name(row)
+            raise LanitError(f"cannot read {name}, which the store names: {error}", "Run lanit embed again.") from error
+
+    with ThreadPoolExecutor(_DECODERS) as pool:
+        for start in range(0, len(rows), batch_size):
+            yield np.stack(list(pool.map(load, range(start, min(start + batch_size, len(rows))))))
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def mean_distance_between(features: Tensor, seed: int, pairs: int = 2000) -> float:
+    """Mean cosine distance of pairs of different rows, drawn: float (n×d), n ≥ 2."""
+    rng = generator_of(seed, "pairs")
+    first = rng.integers(0, len(features), pairs)
+    second = (first + rng.integers(1, len(features), pairs)) % len(features)
+    return float(cosine_distance(features[first], features[second]).mean())

@@ -1,0 +1,441 @@
+"""Figures of a trained model against formulas and translations of their own; batches; going on; comparisons."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.spatial
+import torch
+
+from lanit.errors import LanitError
+from lanit.labels import Rule
+from pipeline.clip_models import ClipModel, load_clip
+from pipeline.decoding.images import decode_rgb
+from pipeline.embedding.embed import embed
+from pipeline.evaluation import run_evaluation
+from pipeline.evaluation.evaluate import RESULT_NAME, Evaluation, Tools, evaluate_runs
+from pipeline.evaluation.figures import DomainFigures, GuideFigures
+from pipeline.evaluation.options import EvaluationOptions
+from pipeline.evaluation.sample import generator_of, real_labels, torch_generator_of
+from pipeline.evaluation.translations import (
+    Sources,
+    latent_styles,
+    reference_styles,
+    translate_sources,
+)
+from pipeline.labelling.label import label
+from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.sample_world.dataset import write_faces
+from pipeline.store.store import Store
+from pipeline.store.store_images import StoreImages
+from pipeline.training.checkpoints import load_bundle, save_bundle
+from pipeline.translating.grids import to_float, to_uint8
+from pipeline.translating.translator import Translator
+
+FACES = 150
+OPTIONS = EvaluationOptions(styles=2, sources=23, guide="latent", bootstrap=20, subsets=5, subset_size=20, seed=3)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with faces of the shipped generator's size, and a labelled store of them."""
+    folder = tmp_path_factory.mktemp("world")
+    write_faces(folder / "faces", FACES, 4040, 32)
+    clip = load_clip("sample")
+    embed([folder / "faces"], folder / "store", clip)
+    label(Store.open(folder / "store"), clip, read_prompt_set("sample-faces"), Rule())
+    return folder
+
+
+@pytest.fixture
+def store(world: Path, tmp_path: Path) -> Store:
+    """A copy of the store without the faces: nothing of an earlier evaluation is in its cache."""
+    shutil.copytree(world / "store", tmp_path / "store", ignore=shutil.ignore_patterns("cache"))
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def clip() -> ClipModel:
+    return load_clip("sample")
+
+
+@pytest.fixture(scope="module")
+def translator() -> Translator:
+    return Translator(load_bundle("sample"), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def measured(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """The shipped generator, both guides."""
+    root = tmp_path_factory.mktemp("measured") / "store"
+    shutil.copytree(world / "store", root, ignore=shutil.ignore_patterns("cache"))
+    truth = str(world / "faces" / "truth.csv")
+    return evaluate_runs(["sample"], Store.open(root), replace(OPTIONS, guide="both"), Tools(), truth=truth)
+
+
+def domains_of(result: Evaluation, run: int = 0, guide: int = 0) -> dict[str, DomainFigures]:
+    return {each.domain: each for each in result.runs[run].guides[guide].domains}
+
+
+def drawn_sources(store: Store) -> np.ndarray:
+    return np.sort(generator_of(OPTIONS.seed, "sources").choice(np.arange(FACES), OPTIONS.sources, replace=False))
+
+
+def read_faces(world: Path, store: Store, rows: np.ndarray) -> np.ndarray:
+    paths = store.ok_images()["path"].to_pylist()
+    return np.stack([decode_rgb(world / "faces" / paths[row]) for row in rows])
+
+
+# ---------------------------------------------------------------- translations
+
+
+def test_translations_are_those_of_lanit_translate_add(world: Path, store: Store, translator: Translator) -> None:
+    rows = drawn_sources(store)
+    own = torch.from_numpy(store.labels().active[rows])
+    sources = Sources(read_faces(world, store, rows), own)
+    domain = translator.domains.index("eyeglasses")
+    lacking = np.flatnonzero(~own[:, domain].numpy())
+    styles = latent_styles(translator, len(rows), 3, seed=1)
+    made = np.concatenate(list(translate_sources(translator, sources, lacking, domain, styles, 4)))
+    assert made.shape == (len(lacking), 3, 32, 32, 3)
+    latents = torch.randn(len(rows) * 3, 16, generator=torch_generator_of(1, "latents")).reshape(len(rows), 3, 16)
+    add = torch.arange(len(translator.domains)) == domain
+    for style in range(3):
+        images = to_float(sources.images[lacking])
+        plain, _ = translator.edit(images, own[lacking], add, torch.zeros_like(add), latents[lacking, style])
+        assert np.abs(made[:, style].astype(int) - to_uint8(plain)).max() <= 1  # rounding of another batch
+
+
+def test_reference_styles_are_those_of_the_reference(world: Path, store: Store, translator: Translator) -> None:
+    rows = drawn_sources(store)
+    own = torch.from_numpy(store.labels().active[rows])
+    images = read_faces(world, store, rows)
+    domain = translator.domains.index("smiling")
+    lacking = np.flatnonzero(~own[:, domain].numpy())
+    pool = images[own[:, domain].numpy()]
+    styles = reference_styles(translator, pool, len(rows), 2, 5, "smiling", batch_size=3)
+    made = np.concatenate(list(translate_sources(translator, Sources(images, own), lacking, domain, styles, 50)))
+    assert len(styles.chosen.unique()) > 1
+    add = torch.arange(len(translator.domains)) == domain
+    for place, row in enumerate(lacking[:3]):
+        for style in range(2):
+            reference = to_float(pool[styles.chosen[row, style]][None])
+            plain, _ = translator.edit(
+                to_float(images[[row]]), own[[row]], add, torch.zeros_like(add), torch.zeros(1, 16), reference
+            )
+            assert np.abs(made[place, style].astype(int) - to_uint8(plain)[0]).max() <= 1
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_every_figure_of_a_domain_is_the_plain_formula(
+    world: Path, store: Store, translator: Translator, clip: ClipModel, measured: Evaluation
+) -> None:
+    """Everything anew from the files: translated one by one, embedded as floats, NumPy and SciPy for the rest."""
+    rows, name = drawn_sources(store), "wearing hat"
+    figures, domain = domains_of(measured)[name], translator.domains.index(name)
+    labels = store.labels().active
+    own, images = labels[rows], read_faces(world, store, rows)
+    lacking = np.flatnonzero(~own[:, domain])
+    latents = torch.randn(len(rows) * 2, 16, generator=torch_generator_of(OPTIONS.seed, "latents"))
+    add = torch.arange(len(translator.domains)) == domain
+    made, targets = [], []
+    for row in lacking:
+        for style in range(2):
+            one, target = translator.edit(
+                to_float(images[[row]]), torch.from_numpy(own[[row]]), add, torch.zeros_like(add),
+                latents[[2 * row + style]],
+            )  # fmt: skip
+            made.append(to_uint8(one)[0])
+        targets.append(target[0].numpy())
+
+    def embedded(pictures: np.ndarray) -> np.ndarray:
+        return clip.encode_images(to_float(pictures)).double().numpy()
+
+    fake, before = embedded(np.stack(made)), embedded(images[lacking])
+    real = store.embeddings()[labels[:, domain]].astype(np.float64)
+    assert (figures.real, figures.sources, figures.translations) == (len(real), len(lacking), len(fake))
+    assert figures.frechet.value == pytest.approx(plain_frechet(real, fake), rel=1e-3)
+    assert figures.frechet_before == pytest.approx(plain_frechet(real, before), rel=1e-3)
+    radius = np.sort(scipy.spatial.distance.cdist(real, real), axis=1)[:, 5]
+    inside = scipy.spatial.distance.cdist(real, fake) < radius[:, None]
+    assert figures.density.value == pytest.approx(inside.sum(axis=0).mean() / 5, abs=0.02)
+    assert figures.coverage.value == pytest.approx(inside.any(axis=1).mean(), abs=0.02)
+    directions = (translator.bundle.domains_embedding - translator.bundle.base_embedding).double().numpy()
+    seen, seen_before = (fake @ directions.T > 0).reshape(len(lacking), 2, -1), before @ directions.T > 0
+    assert figures.accuracy.value == pytest.approx(seen[:, :, domain].mean())
+    assert figures.accuracy_before == pytest.approx(seen_before[:, domain].mean())
+    agrees = [
+        seen[i, style, n] == seen_before[i, n]
+        for i, target in enumerate(targets)
+        for style in range(2)
+        for n in range(len(target))
+        if n != domain and target[n] == own[lacking[i], n]
+    ]
+    assert figures.kept is not None
+    assert figures.kept.value == pytest.approx(np.mean(agrees))
+    pairs = fake.reshape(len(lacking), 2, -1)
+    assert figures.identity.value == pytest.approx(np.mean(1 - np.einsum("nkd,nd->nk", pairs, before)), rel=1e-3)
+    assert figures.diversity is not None
+    assert figures.diversity.value == pytest.approx(np.mean(1 - (pairs[:, 0] * pairs[:, 1]).sum(-1)), rel=0.1)
+
+
+def plain_frechet(real: np.ndarray, fake: np.ndarray) -> float:
+    one, other = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
+    root = np.real(scipy.linalg.sqrtm(one @ other))
+    return float(((real.mean(0) - fake.mean(0)) ** 2).sum() + np.trace(one + other - 2 * root))
+
+
+def test_the_shipped_generator_beats_doing_nothing(measured: Evaluation) -> None:
+    for guide in measured.runs[0].guides:
+        accuracy, before = guide.mean("accuracy"), guide.mean("accuracy_before")
+        distance, undone = guide.mean("frechet"), guide.mean("frechet_before")
+        assert accuracy is not None
+        assert before is not None
+        assert distance is not None
+        assert undone is not None
+        assert accuracy.value > 0.8
+        assert before.value < 0.1
+        assert distance.value < 0.5 * undone.value
+
+
+def test_the_mean_over_domains_and_its_interval_are_those_of_the_domains(measured: Evaluation) -> None:
+    guide = measured.runs[0].guides[0]
+    mean = guide.mean("frechet")
+    assert mean is not None
+    assert mean.ends is not None
+    assert mean.value == pytest.approx(np.mean([each.frechet.value for each in guide.domains]))
+    replicates = np.array([each.frechet.replicates for each in guide.domains])
+    assert replicates.shape == (len(guide.domains), OPTIONS.bootstrap)
+    np.testing.assert_allclose(mean.replicates, np.nanmean(replicates, axis=0))
+    assert mean.ends[0] <= mean.value <= mean.ends[1]
+    for each in guide.domains:
+        assert each.accuracy.ends is not None
+        assert 0 <= each.accuracy.ends[0] <= each.accuracy.value <= each.accuracy.ends[1] <= 1
+
+
+def test_figures_do_not_depend_on_the_batch_size(store: Store, measured: Evaluation) -> None:
+    other = evaluate_runs(["sample"], store, replace(OPTIONS, batch_size=7), Tools())
+    for name, figures in domains_of(other).items():
+        first, second = (each.to_json() for each in (domains_of(measured)[name], figures))
+        for key, value in flat(first).items():
+            assert flat(second)[key] == pytest.approx(value, rel=2e-3, abs=2e-6), (name, key)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            found[prefix + key] = value
+    return found
+
+
+def test_the_same_evaluation_gives_the_same_json(store: Store) -> None:
+    options = replace(OPTIONS, sources=9)
+    first = json.dumps(evaluate_runs(["sample"], store, options, Tools()).to_json())
+    shutil.rmtree(store.root / "cache")
+    assert json.dumps(evaluate_runs(["sample"], store, options, Tools()).to_json()) == first
+    assert json.dumps(evaluate_runs(["sample"], store, replace(options, seed=4), Tools()).to_json()) != first
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_an_interrupted_evaluation_goes_on_and_ends_alike(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = replace(OPTIONS, sources=9)
+    whole = evaluate_runs(["sample"], store, options, Tools()).to_json()
+    shutil.rmtree(store.root / "cache")
+
+    def interrupt(done: int, total: int, detail: str = "") -> None:
+        if "bangs" in detail:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_runs(["sample"], store, options, Tools(), progress=interrupt)
+    (kept,) = (store.root / "cache").glob("evaluation-*.jsonl")
+    finished = len(kept.read_text().splitlines()) - 1
+    assert 0 < finished < 12
+    with kept.open("a") as file:
+        file.write('{"guide": "latent", "figures": {"dom')  # as if the process had ended while it wrote
+    measured = []
+    measure = run_evaluation.measure
+
+    def counting(*arguments: Any) -> DomainFigures:
+        measured.append(arguments[3])
+        return measure(*arguments)
+
+    monkeypatch.setattr(run_evaluation, "measure", counting)
+    seen: list[tuple[int, int]] = []
+    again = evaluate_runs(
+        ["sample"], store, options, Tools(), progress=lambda done, total, _="": seen.append((done, total))
+    )
+    assert again.to_json() == whole
+    assert len(measured) == 12 - finished
+    assert seen[-1][0] == seen[-1][1]
+    measured.clear()
+    assert evaluate_runs(["sample"], store, options, Tools()).to_json() == whole
+    assert not measured
+
+
+@pytest.mark.gpu
+def test_a_gpu_measures_what_the_cpu_does(store: Store, measured: Evaluation) -> None:
+    found = evaluate_runs(["sample"], store, replace(OPTIONS, guide="both"), Tools(device=torch.device("cuda")))
+    for name, figures in domains_of(found).items():
+        expected = domains_of(measured)[name]
+        assert figures.frechet.value == pytest.approx(expected.frechet.value, rel=0.05)
+        assert figures.accuracy.value == pytest.approx(expected.accuracy.value, abs=0.05)
+
+
+@pytest.mark.parametrize("change", [{"seed": 9}, {"styles": 3}, {"match_size": True}, {"bootstrap": 0}])
+def test_other_options_do_not_reuse_what_was_measured(store: Store, change: dict[str, Any]) -> None:
+    options = replace(OPTIONS, sources=5)
+    evaluate_runs(["sample"], store, options, Tools())
+    evaluate_runs(["sample"], store, replace(options, **change), Tools())
+    assert len(list((store.root / "cache").glob("evaluation-*.jsonl"))) == 2
+
+
+# ---------------------------------------------------------------- the real side
+
+
+def test_the_real_side_opens_no_image(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    decode = StoreImages.decode
+
+    def counting(self: StoreImages, row: int) -> np.ndarray:
+        read.append(self.name(row))
+        return decode(self, row)
+
+    monkeypatch.setattr(StoreImages, "decode", counting)
+    evaluate_runs(["sample"], store, replace(OPTIONS, sources=7), Tools())
+    assert len(read) == 7
+
+
+def test_match_size_embeds_the_real_images_at_the_models_size(
+    world: Path, store: Store, clip: ClipModel, translator: Translator
+) -> None:
+    """The faces are drawn at that size already, so both ways must agree; without an image file, only one can work."""
+    options = replace(OPTIONS, sources=5)
+    first = evaluate_runs(["sample"], store, options, Tools())
+    matched = evaluate_runs(["sample"], store, replace(options, match_size=True), Tools())
+    for name, figures in domains_of(matched).items():
+        assert figures.frechet.value == pytest.approx(domains_of(first)[name].frechet.value, rel=0.05)
+    assert matched.real_features != first.real_features
+
+
+def test_an_unlabelled_store_is_labelled_by_the_models_own_prompts(store: Store, translator: Translator) -> None:
+    by_revision = real_labels(store, translator.bundle, None)
+    shutil.rmtree(store.root / "labels")
+    by_prompts = real_labels(store, translator.bundle, None)
+    assert by_revision.origin == "label revision 1"
+    assert "own prompts" in by_prompts.origin
+    assert (by_prompts.active == by_revision.active).mean() > 0.999  # float16 weights against the same in float32
+
+
+def test_label_scores_are_those_of_inspect_labels(world: Path, store: Store, measured: Evaluation) -> None:
+    from pipeline.inspection.inspect_labels import inspect_labels
+    from pipeline.labelling.known_labels import read_truth
+
+    labels = store.labels()
+    truth = read_truth(world / "faces" / "truth.csv", labels.domains)
+    assert measured.label_scores == inspect_labels(labels, truth=truth).scores
+
+
+def test_domains_that_nobody_or_everybody_carries_are_skipped_and_named(
+    store: Store, translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = real_labels(store, translator.bundle, None)
+    active = labels.active.copy()
+    active[:, 0], active[:, 1] = True, False
+    changed = replace(labels, active=active)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.real_labels", lambda *_: changed)
+    result = evaluate_runs(["sample"], store, replace(OPTIONS, sources=5), Tools())
+    guide = result.runs[0].guides[0]
+    assert set(guide.skipped) == set(translator.domains[:2])
+    assert len(guide.domains) == len(translator.domains) - 2
+    assert sum(translator.domains[0] in warning for warning in result.warnings) == 1
+
+
+# ---------------------------------------------------------------- several models
+
+
+def run_of(folder: Path, noise: float) -> str:
+    """A run folder with the shipped generator, its weights moved."""
+    bundle = load_bundle("sample")
+    torch.manual_seed(0)
+    for parameter in bundle.networks.generator.decoder.parameters():
+        parameter.data += noise * torch.randn_like(parameter)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    save_bundle(folder / "model", bundle)
+    return str(folder)
+
+
+def test_models_are_compared_on_the_same_images(store: Store, tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / "a", 0), run_of(tmp_path / "b", 0), run_of(tmp_path / "c", 0.2)]
+    result = evaluate_runs(runs, store, replace(OPTIONS, sources=9), Tools())
+    same = [each for each in result.differences if each.run == runs[1]]
+    assert {(each.value, each.low, each.high) for each in same} == {(0.0, 0.0, 0.0)}
+    (worse,) = (each for each in result.differences if each.run == runs[2] and each.name == "frechet")
+    assert worse.low is not None
+    assert worse.low > 0
+    counts = [[(each.domain, each.real, each.sources) for each in run.guides[0].domains] for run in result.runs]
+    assert counts[0] == counts[1] == counts[2]
+    kept = json.loads((tmp_path / "c" / RESULT_NAME).read_text())
+    assert [run["run"] for run in kept["runs"]] == [runs[2]]
+    assert kept["runs"][0] == result.to_json()["runs"][2]
+
+
+def test_a_difference_has_the_interval_of_paired_samples() -> None:
+    from pipeline.evaluation.figures import Figure, RunFigures, differences
+
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 1, 200)
+
+    def run(name: str, value: float, own: float) -> RunFigures:
+        figure = Figure(value, tuple(value + shared + own * rng.normal(0, 1, 200)))
+        still = Figure(0.5)
+        domain = DomainFigures("d", 1, 1, 1, figure, None, 0.0, 0.0, still, still, still, 0.0, None, still)
+        return RunFigures(name, "", 32, None, ("d",), 0.5, (GuideFigures("latent", (domain,), {}),))
+
+    (found,) = differences([run("a", 10, 0.01), run("b", 10.5, 0.01)], ["frechet"])
+    assert found.value == pytest.approx(0.5)
+    assert found.low is not None
+    assert found.high is not None
+    assert 0.4 < found.low < 0.5 < found.high < 0.6  # though each alone is known to within ±2
+
+
+def test_what_cannot_be_evaluated_says_what_to_do(store: Store, tmp_path: Path, make_clip: Callable[..., Path]) -> None:
+    with pytest.raises(LanitError, match="named twice"):
+        evaluate_runs(["sample", "sample"], store, OPTIONS, Tools())
+    with pytest.raises(LanitError, match="nothing"):
+        evaluate_runs(["sample", str(tmp_path / "nothing")], store, OPTIONS, Tools())
+    assert not (store.root / "cache").exists()  # nothing is measured before everything is there
+    with pytest.raises(LanitError, match="no label revision 7"):
+        evaluate_runs(["sample"], store, OPTIONS, Tools(), revision=7)
+    with pytest.raises(LanitError, match="20 bootstrap samples"):
+        replace(OPTIONS, bootstrap=3)
+    other = tmp_path / "other"
+    (tmp_path / "pictures").mkdir()
+    write_faces(tmp_path / "pictures" / "faces", 4, 1, 32)
+    embed([tmp_path / "pictures"], other, load_clip(str(make_clip())))
+    with pytest.raises(LanitError, match="lanit embed DIR --clip sample"):
+        evaluate_runs(["sample"], Store.open(other), OPTIONS, Tools())
+
+
+def test_a_source_that_is_gone_is_named(world: Path, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 30, 7, 32)
+    embed([tmp_path / "faces"], tmp_path / "gone", load_clip("sample"))
+    (tmp_path / "faces" / "face-00003.png").unlink()
+    with pytest.raises(LanitError, match=r"face-00003\.png"):
+        evaluate_runs(["sample"], Store.open(tmp_path / "gone"), replace(OPTIONS, sources=0), Tools())

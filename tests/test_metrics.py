@@ -1,0 +1,247 @@
+"""Every distance against an independent implementation on the same features, of uneven sizes and hard cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.spatial
+import torch
+from torch import Tensor, nn
+
+from lanit import metrics
+from lanit.errors import LanitError
+from lanit.metrics import (
+    cosine_distance,
+    density_coverage,
+    frechet_distance,
+    interval,
+    kernel_distance,
+    moments,
+    neighbours,
+    perceptual_distance,
+    resampled_counts,
+    spread,
+    unit_channels,
+)
+
+SIZES = [(300, 211, 17), (40, 333, 64), (33, 29, 48)]  # the last two have singular covariances
+
+
+def features(rows: int, width: int, seed: int, *, shift: float = 0.0, unit: bool = False) -> Tensor:
+    """Correlated float32 features of uneven scales."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(width, width, generator=torch.Generator().manual_seed(99)) * torch.linspace(0.1, 2, width)
+    found = torch.randn(rows, width, generator=generator) @ mix + shift
+    return found / found.norm(dim=1, keepdim=True) if unit else found
+
+
+def pair(sizes: tuple[int, int, int], *, unit: bool = False) -> tuple[Tensor, Tensor]:
+    real, fake, width = sizes
+    return features(real, width, 1, unit=unit), features(fake, width, 2, shift=0.4, unit=unit)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("unit", [False, True])
+def test_the_frechet_distance_is_torch_fidelitys(sizes: tuple[int, int, int], unit: bool) -> None:
+    fidelity = pytest.importorskip("torch_fidelity.metric_fid")
+    real, fake = pair(sizes, unit=unit)
+    statistics = [fidelity.fid_features_to_statistics(each.double()) for each in (real, fake)]
+    theirs = fidelity.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert frechet_distance(moments(real), moments(fake)) == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_frechet_distance_is_torchmetrics(sizes: tuple[int, int, int]) -> None:
+    fid = pytest.importorskip("torchmetrics.image.fid")
+    real, fake = pair(sizes)
+    statistics = [part for each in (real, fake) for part in (each.double().mean(0), each.double().T.cov())]
+    theirs = float(fid._compute_fid(*statistics))
+    assert frechet_distance(moments(real), moments(fake)) == pytest.approx(theirs, rel=1e-4)
+
+
+def test_the_frechet_distance_is_that_of_scipys_matrix_root() -> None:
+    real, fake = (each.double().numpy() for each in pair(SIZES[0]))
+    one, other = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
+    difference = real.mean(0) - fake.mean(0)
+    root = scipy.linalg.sqrtm(one @ other)
+    theirs = difference @ difference + np.trace(one + other - 2 * np.real(root))
+    ours = frechet_distance(moments(torch.from_numpy(real)), moments(torch.from_numpy(fake)))
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_the_frechet_distance_of_known_normals_is_the_formula() -> None:
+    """Of commuting covariances it is Σ (μ − ν)² + Σ (σ − τ)²."""
+    sigma, tau = torch.tensor([4.0, 1.0, 0.0]), torch.tensor([1.0, 9.0, 4.0])
+    mean, other = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 0.0, 3.5])
+    expected = 4.25 + float(((sigma.sqrt() - tau.sqrt()) ** 2).sum())
+    assert frechet_distance((mean, sigma.diag()), (other, tau.diag())) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_frechet_distance_is_symmetric_and_nothing_from_a_set_to_itself(sizes: tuple[int, int, int]) -> None:
+    real, fake = (moments(each) for each in pair(sizes))
+    assert frechet_distance(real, fake) == pytest.approx(frechet_distance(fake, real), rel=1e-6)
+    assert frechet_distance(real, real) <= 1e-6 * float(real.covariance.trace())
+
+
+def test_moments_are_numpys_also_where_rows_count_several_times() -> None:
+    rows = features(23, 6, 0)
+    counts = resampled_counts(23, 1, torch.Generator().manual_seed(0))[0]
+    repeated = rows.double().repeat_interleave(counts, dim=0).numpy()
+    for found, plain in ((moments(rows), rows.double().numpy()), (moments(rows, counts), repeated)):
+        np.testing.assert_allclose(found.mean, plain.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(found.covariance, np.cov(plain, rowvar=False), rtol=1e-10)
+
+
+def test_moments_keep_what_float32_would_lose() -> None:
+    """Features far from 0: in float32, a sum of squares loses the variance."""
+    rows = torch.tensor([[4096.0], [4096.5], [4097.0]])
+    assert float(moments(rows).covariance) == pytest.approx(0.25, rel=1e-12)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_kernel_distance_is_torch_fidelitys_where_a_subset_is_everything(sizes: tuple[int, int, int]) -> None:
+    fidelity = pytest.importorskip("torch_fidelity.metric_kid")
+    size = min(sizes[:2])
+    real, fake = (each[:size] for each in pair(sizes))
+    ours = kernel_distance(real, fake, subsets=2, subset_size=size, generator=torch.Generator().manual_seed(0))
+    theirs = fidelity.kid_features_to_metric(
+        real.double(), fake.double(), kid_subsets=2, kid_subset_size=size, verbose=False, cuda=False
+    )
+    assert ours[0] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert ours[1] == pytest.approx(0, abs=1e-9 * abs(ours[0]))
+
+
+def test_the_kernel_distance_over_subsets_is_the_plain_formula() -> None:
+    real, fake = pair((50, 31, 7), unit=True)
+    generator = torch.Generator().manual_seed(5)
+    draws = [[torch.randperm(n, generator=generator)[:20] for n in (50, 31)] for _ in range(6)]
+    values = []
+    for one, other in draws:
+        x, y = real[one].double().numpy(), fake[other].double().numpy()
+
+        def kernel(a: np.ndarray, b: np.ndarray) -> float:
+            return float((a @ b / 7 + 1) ** 3)
+
+        within = sum(kernel(a, b) for side in (x, y) for a, b in combinations(side, 2)) * 2 / (20 * 19)
+        values.append(within - 2 * np.mean([kernel(a, b) for a in x for b in y]))
+    ours = kernel_distance(real, fake, subsets=6, subset_size=20, generator=torch.Generator().manual_seed(5))
+    assert ours == pytest.approx((np.mean(values), np.std(values)), rel=1e-9)
+
+
+def test_the_kernel_distance_is_seeded_and_near_zero_for_halves_of_one_set() -> None:
+    rows = features(800, 12, 3, unit=True)
+
+    def run(a: Tensor, b: Tensor) -> tuple[float, float]:
+        return kernel_distance(a, b, subsets=20, subset_size=200, generator=torch.Generator().manual_seed(1))
+
+    mean, deviation = run(rows[:400], rows[400:])
+    assert (mean, deviation) == run(rows[:400], rows[400:])
+    assert abs(mean) < 3 * deviation
+    assert run(rows[:400], features(400, 12, 4, shift=1.0, unit=True))[0] > 10 * deviation
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("k", [1, 5])
+def test_density_and_coverage_are_prdcs(sizes: tuple[int, int, int], k: int, capsys: Any) -> None:
+    prdc = pytest.importorskip("prdc")
+    real, fake = pair(sizes)
+    theirs = prdc.compute_prdc(real.double().numpy(), fake.double().numpy(), nearest_k=k)
+    assert density_coverage(real, fake, k) == pytest.approx((theirs["density"], theirs["coverage"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("entries", [1, 1000, 1 << 24])
+def test_density_and_coverage_do_not_depend_on_the_size_of_blocks(
+    entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_BLOCK_ENTRIES", entries)
+    real, fake = (each.double().numpy() for each in pair((61, 47, 5)))
+    radius = np.sort(scipy.spatial.distance.cdist(real, real), axis=1)[:, 3]
+    inside = scipy.spatial.distance.cdist(real, fake) < radius[:, None]
+    found = neighbours(torch.from_numpy(real), torch.from_numpy(fake), 3)
+    np.testing.assert_allclose(found.density, inside.sum(axis=0) / 3)
+    np.testing.assert_array_equal(found.covered, inside.any(axis=1))
+
+
+def test_density_and_coverage_of_duplicates_and_of_far_images() -> None:
+    real = torch.cat([torch.zeros(4, 3), torch.ones(4, 3)])
+    assert density_coverage(real, real, 3) == (0.0, 0.0)  # balls without a radius hold nothing
+    spread_out = torch.arange(10.0)[:, None]
+    assert density_coverage(spread_out, spread_out, 2)[1] == 1.0
+    assert density_coverage(spread_out, spread_out + 1000, 2) == (0.0, 0.0)
+
+
+def test_cosine_distance_and_spread_are_the_plain_formulas() -> None:
+    groups = features(4 * 5, 9, 7).reshape(4, 5, 9)
+    expected = [
+        np.mean([scipy.spatial.distance.cosine(a, b) for a, b in combinations(group.double().numpy(), 2)])
+        for group in groups
+    ]
+    np.testing.assert_allclose(spread(groups), expected, rtol=1e-9)
+    one, other = groups[0], groups[1]
+    pairs = zip(one.double().numpy(), other.double().numpy(), strict=True)
+    np.testing.assert_allclose(
+        cosine_distance(one, other), [scipy.spatial.distance.cosine(*each) for each in pairs], rtol=1e-9
+    )
+
+
+def test_lpips_is_that_of_the_lpips_package_on_the_same_activations() -> None:
+    """Random activations stand in for AlexNet's: its weights are no part of any package."""
+    lpips = pytest.importorskip("lpips")
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(6, 9, 9), (11, 4, 4), (3, 1, 1)]
+    one, other = ([torch.randn(5, *shape, generator=generator).relu() for shape in shapes] for _ in range(2))
+    heads = [torch.rand(shape[0], generator=generator) for shape in shapes]
+    theirs = torch.zeros(5)
+    for a, b, head in zip(one, other, heads, strict=True):
+        layer = nn.Conv2d(len(head), 1, 1, bias=False)
+        layer.weight.data = head[None, :, None, None]
+        difference = (lpips.normalize_tensor(a) - lpips.normalize_tensor(b)) ** 2
+        theirs += lpips.spatial_average(layer(difference), keepdim=False).flatten().detach()
+    scaled = [[unit_channels(layer) for layer in side] for side in (one, other)]
+    torch.testing.assert_close(perceptual_distance(*scaled, heads), theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_resampled_counts_draw_as_many_rows_as_there_are_each_alike() -> None:
+    counts = resampled_counts(7, 4000, torch.Generator().manual_seed(0))
+    assert counts.shape == (4000, 7)
+    assert (counts.sum(dim=1) == 7).all()
+    assert counts.double().mean(dim=0).numpy() == pytest.approx(np.ones(7), abs=0.06)
+    assert resampled_counts(7, 0).shape == (0, 7)
+
+
+def test_the_interval_of_a_mean_is_the_one_of_the_normal_law() -> None:
+    values = torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3
+    counts = resampled_counts(400, 4000, torch.Generator().manual_seed(2)).double()
+    low, high = interval(float(values.mean()), (counts @ values / 400).tolist())
+    half = 1.96 * float(values.std()) / 20
+    assert (low, high) == pytest.approx((float(values.mean()) - half, float(values.mean()) + half), abs=0.1 * half)
+
+
+def test_the_interval_takes_out_the_shift_that_drawing_twice_makes() -> None:
+    """A coverage of bootstrap samples lies below that of the sample itself; the interval must hold the estimate."""
+    low, high = interval(0.9, [0.6, 0.62, 0.58, 0.61, 0.59, float("nan")])
+    assert low < 0.9 < high
+    assert high - low == pytest.approx(0.04, rel=0.1)
+    assert interval(0.5, []) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: moments(torch.zeros(1, 3)),
+        lambda: kernel_distance(torch.zeros(1, 3), torch.zeros(9, 3)),
+        lambda: density_coverage(torch.zeros(5, 3), torch.zeros(9, 3), 5),
+        lambda: density_coverage(torch.zeros(6, 3), torch.zeros(0, 3), 5),
+        lambda: moments(torch.full((3, 3), float("nan"))),
+        lambda: moments(torch.zeros(3)),
+    ],
+)
+def test_too_few_images_and_damaged_features_are_named(call: Callable[[], Any]) -> None:
+    with pytest.raises(LanitError, match=r"too few|not finite"):
+        call()
