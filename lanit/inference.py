@@ -29,6 +29,21 @@ def editing_codes(nets: GenerativeNetworks, images: Tensor, latents: Tensor, kep
     return torch.where(stays[:, :, None], nets.style_encoder(images), nets.mapping(latents))
 
 
+def edit_style(codes: Tensor, own: Tensor, kept: Tensor, weights: Tensor) -> Tensor:
+    """a (B×D_s) of images that keep their own style in some domains and take ``codes`` in all others.
+
+    codes: ((N+1)×D_s), the same for every image; own: (B×(N+1)×D_s), of the style encoder; kept: bool (B×N);
+    weights: non-negative (B×N), see :func:`target_style`.
+    """
+    stays = torch.cat([kept, torch.zeros_like(kept[:, :1])], dim=1)
+    return target_style(torch.where(stays[:, :, None], own, codes), weights)
+
+
+def interpolated(first: Tensor, last: Tensor, steps: int) -> Tensor:
+    """Styles on the straight line between two, both ends included: (steps×D_s) from two of (D_s)."""
+    return torch.lerp(first, last, torch.linspace(0, 1, steps, device=first.device, dtype=first.dtype)[:, None])
+
+
 def translate_edited(
     nets: GenerativeNetworks, images: Tensor, active: Tensor, target: Tensor, latents: Tensor
 ) -> Tensor:

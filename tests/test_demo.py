@@ -99,4 +99,4 @@ def test_a_short_demo_ends_with_its_page(
         small = np.stack([demo_module.fit_square(face, size) for face in sources])
         made = add_domain(translator, load_labeller(translator.bundle, None, translator.device), small, column)
         written = [np.asarray(Image.open(path)) for path in sorted((out / folder).glob("*.png"))]
-        assert np.array_equal(made, np.stack(written))
+        assert np.abs(made.astype(int) - np.stack(written)).max() <= 1  # other batches, other last bits

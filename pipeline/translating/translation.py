@@ -1,244 +1,366 @@
-"""``lanit translate``: a trained model on files, one picture out for every picture in, and a table beside them."""
+"""``lanit translate``: a trained model on images of any input, a file out for every image in, and tables with them."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import Any
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-import torch
-from torch import Tensor
+import pyarrow as pa
 
 from lanit.errors import LanitError, UsageError
-from pipeline.decoding.images import ImageError, decode_rgb, list_images
+from pipeline.clip_models import ClipModel
+from pipeline.decoding.images import MAX_PIXELS
 from pipeline.devices import pick_device
-from pipeline.files import storable, write_bytes
-from pipeline.store.image_cache import fit_square
-from pipeline.training.checkpoints import load_bundle
-from pipeline.translating.grids import labelled_grid, to_float, to_uint8, write_png
+from pipeline.embedding.engine import Tick, usable_processors
+from pipeline.files import sha256_file
+from pipeline.inputs.places import Input
+from pipeline.training.checkpoints import find_bundle, load_bundle
+from pipeline.translating.destination import Destination
+from pipeline.translating.engine import Engine, Reader, Workshop, local_engine
+from pipeline.translating.origins import given_names, open_origins, prefixes
+from pipeline.translating.pictures import JPEG_SUFFIXES, KEPT_SUFFIXES, PictureWriter, import_av
+from pipeline.translating.recipe import Kitchen, Recipe, Resolver
+from pipeline.translating.requests import TranslateRequest, parse_domains, parse_names, parse_references
+from pipeline.translating.results import LABELS_NAME, SCHEMA_VERSION, TABLE_NAME, Row, Tables
+from pipeline.translating.summary import recognised, write_grid
 from pipeline.translating.translator import Translator, load_labeller
+from pipeline.translating.worklist import Item, Naming, Plan, Worklist
 
-_BATCH = 32
+if TYPE_CHECKING:
+    from pipeline.embedding.ray_cluster import Workforce
+
+__all__ = [
+    "TABLE_NAME", "TranslateOptions", "TranslateReport", "TranslateRequest", "parse_domains", "parse_names",
+    "parse_references", "translate",
+]  # fmt: skip
+
+Format = Literal["same", "png", "jpeg"]
+Progress = Callable[[int, int, str], None]
+"""Called with (images done, images in all, where the time goes)."""
+
 _GRID_ROWS = 16
-TABLE_NAME = "translations.csv"
+_SHARES_AFTER = 5.0  # seconds
 
 
 @dataclass(frozen=True)
-class TranslateRequest:
-    """What to make of each image.
+class TranslateOptions:
+    """How to translate; what is made of an image does not depend on it, but for the format.
 
-    to: the domains of the result with their weights, instead of the image's own. add, remove: domains to change in
-    the image's own labels, which CLIP reads. reference: an image whose style to take for every domain in which the
-    source does not keep its own, and whose labels where no domain is named. seed: of the latent styles; one latent
-    serves all images, so order and batches do not matter.
+    batch_size: images at once. workers: threads that read and write; none for one per processor. part_images: what a
+    killed run may lose. max_pixels: larger images are refused. format: of the results; ``same`` keeps the names of
+    JPEG, PNG, WebP, BMP and TIFF files and makes others PNG. margins: whether CLIP looks at sources and results for
+    the table; a request that needs CLIP has it look all the same. overwrite: replace earlier results of another run.
+    image_column: of tables. Raises UsageError for values that make no sense.
     """
 
-    to: tuple[tuple[str, float], ...] = ()
-    add: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
-    reference: Path | None = None
-    seed: int = 0
+    batch_size: int = 32
+    workers: int | None = None
+    part_images: int = 256
+    max_pixels: int = MAX_PIXELS
+    format: Format = "same"
+    margins: bool = True
+    overwrite: bool = False
+    image_column: str | None = None
 
     def __post_init__(self) -> None:
-        if self.to and (self.add or self.remove):
-            raise UsageError(
-                "--to names all domains of the result, --add and --remove change the image's own",
-                "Use one or the other.",
-            )
-        both = set(self.add) & set(self.remove)
-        if both:
-            raise UsageError(f"'{both.pop()}' is both added and removed", "Name it once.")
-        if not (self.to or self.add or self.remove or self.reference):
-            raise UsageError(
-                "nothing to translate to", 'Name domains, such as --to "smiling", or give --reference IMG.'
-            )
+        for name in ("batch_size", "workers", "part_images", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}", "Leave it out.")
+        if self.format not in get_args(Format):
+            raise UsageError(f"--format is same, png or jpeg, not {self.format}", "Leave it out.")
 
 
 @dataclass(frozen=True)
 class TranslateReport:
-    """found = ok + failed."""
+    """What a run did: found = ok + failed.
+
+    ok: images whose results are all there, done_before of them from an earlier run. results: files. recognised: share
+    of the requested labels that CLIP sees in the results; mixes: what stood in for phrases that are no domain.
+    waiting, model, writing: shares of ``seconds``; seconds: of the run, loading the model left out; images_per_second:
+    of the images translated now.
+    """
 
     out: str
     model: str
+    sources: tuple[str, ...]
+    device: str
     found: int
     ok: int
     failed: int
+    done_before: int
+    results: int
+    recognised: float | None
+    mixes: dict[str, str]
+    seconds: float
+    images_per_second: float
+    waiting: float
+    model_share: float
+    writing: float
     table: str
+    labels: str
     grid: str | None
+    warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def parse_domains(text: str) -> tuple[tuple[str, float], ...]:
-    """``"smiling, eyeglasses=0.5"`` to names and weights; raises UsageError for a weight that is none."""
-    found = []
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, _, weight = part.partition("=")
-        try:
-            value = float(weight) if weight else 1.0
-        except ValueError:
-            value = -1.0
-        if not 0 < value < float("inf"):
-            raise UsageError(f"'{part}' has no positive weight", "Write, for example, smiling=0.5.")
-        found.append((name.strip(), value))
-    return tuple(found)
-
-
-def parse_names(text: str) -> tuple[str, ...]:
-    """``"smiling, bangs"`` to names; raises UsageError for a weight, which an edit does not take."""
-    for name, weight in (found := parse_domains(text)):
-        if weight != 1:
-            raise UsageError(f"'{name}={weight:g}': domains are added and removed in full", "Weights go with --to.")
-    return tuple(name for name, _ in found)
-
-
-class _Recipe:
-    """A request resolved against a model: domains known, reference read, CLIP loaded where labels must be read."""
-
-    def __init__(self, translator: Translator, request: TranslateRequest, clip: str | None) -> None:
-        self.translator = translator
-        self.seed = request.seed
-        self.edits = bool(request.add or request.remove)
-        self.to = translator.weights(request.to)
-        self.add = translator.weights([(name, 1.0) for name in request.add]) > 0
-        self.remove = translator.weights([(name, 1.0) for name in request.remove]) > 0
-        self.reference = None
-        if request.reference is not None:
-            image = _read(request.reference, translator.bundle.options.image_size)
-            self.reference = to_float(image[None]).to(translator.device)
-        self.clip = None
-        if self.edits or not request.to:
-            self.clip = load_labeller(translator.bundle, clip, translator.device)
-            if self.reference is not None and not self.edits:
-                self.to = translator.labels(self.reference, self.clip)[0].float()
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Results (B×3×S×S) of images (B×3×S×S), and the weights of their domains (B×N)."""
-        latents = self.translator.latents(self.seed, len(images))
-        if self.edits and self.clip is not None:
-            own = self.translator.labels(images, self.clip)
-            return self.translator.edit(images, own, self.add, self.remove, latents, self.reference)
-        target = self.to.expand(len(images), -1)
-        kept = torch.zeros_like(target, dtype=torch.bool)
-        return self.translator.translate(images, target, kept, latents, self.reference), target
-
-
 def translate(
-    source: Path,
+    source: str | Path | Sequence[str | Path],
     out: Path,
     model: str | Path,
     request: TranslateRequest,
+    options: TranslateOptions | None = None,
     *,
     grid: Path | None = None,
     device: str = "auto",
     clip: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    force: Workforce | None = None,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> TranslateReport:
-    """Translate an image or a folder of them into ``out``, which gets one PNG per image and ``translations.csv``.
+    """Translate the images of ``source``, one or several inputs or image files, into the folder ``out``.
 
-    clip: spec of the CLIP that reads the images' own labels, the model's by default. Raises LanitError where nothing
-    can be read, a domain is unknown, or CLIP is not the one that the model was trained with; nothing is then written.
+    ``out`` gets a result for every image under its name, ``translations.csv`` and ``.parquet`` with a row for each, and
+    ``labels.csv`` with the labels asked for, as ``lanit label --labels`` reads them. An image that cannot be read
+    becomes a row with an error. An interrupted run is continued by the same call, and one that is finished takes up
+    what is new. clip: spec of the CLIP that reads labels, the model's by default. force: a Ray cluster that does the
+    work. tell: called with what a person should know before the work begins, such as what stands in for a phrase.
+    Raises LanitError where nothing can be read, nothing is near a phrase, CLIP is not the one that the model was
+    trained with, or ``out`` holds anything else; nothing is then written.
     """
-    translator = Translator(load_bundle(model), pick_device(device))
-    recipe = _Recipe(translator, request, clip)
-    files = _files(source, out)
-    outputs = _output_names([name for name, _ in files])
-    rows: list[dict[str, str]] = []
-    shown: list[np.ndarray] = []
-    for batch in _batches(files, translator.bundle.options.image_size):
-        good = [image for _, image, _ in batch if image is not None]
-        results: Iterator[tuple[np.ndarray, np.ndarray, Tensor]] = iter(())
-        if good:
-            made, targets = recipe(to_float(np.stack(good)).to(translator.device))
-            results = iter(zip(good, to_uint8(made), targets, strict=True))
-        for name, image, error in batch:
-            row = {"path": storable(name), "output": "", "status": "failed", "error_message": error, "target": ""}
-            if image is not None:
-                original, result, target = next(results)
-                row |= {
-                    "output": storable(outputs[name]),
-                    "status": "ok",
-                    "target": _describe(target, translator.domains),
-                }
-                write_png(out / outputs[name], result)
-                shown += [np.stack([original, result])] if len(shown) < _GRID_ROWS else []
-            rows.append(row)
-        if progress:
-            progress(len(rows), len(files))
-    ok = sum(row["status"] == "ok" for row in rows)
-    if not ok:
-        reason = rows[0]["error_message"]
-        raise LanitError(f"none of the {len(files)} images in {source} can be read: {reason}", "Give another folder.")
-    _write_table(out / TABLE_NAME, rows)
+    options = options or TranslateOptions()
+    texts = [source] if isinstance(source, str | Path) else list(source)
+    origins = open_origins(texts, out, options.image_column)
+    if request.film == "mp4" and request.interpolate is not None:
+        import_av()
+    bundle = find_bundle(model)
+    translator = Translator(load_bundle(bundle), pick_device("cpu" if force else device))
+    run = _Run(origins, out, model, bundle, request, options, translator, clip, tell)
+    run.prepare()
+    run.fill(force, progress)
     if grid is not None:
-        write_png(grid, labelled_grid(shown, ["source", "translation"], max(translator.bundle.options.image_size, 96)))
-    return TranslateReport(
-        out=str(out),
-        model=str(model),
-        found=len(files),
-        ok=ok,
-        failed=len(files) - ok,
-        table=str(out / TABLE_NAME),
-        grid=str(grid) if grid else None,
-    )
+        write_grid(grid, run.shown, out, run.reader())
+    return run.report(grid)
 
 
-def _files(source: Path, out: Path) -> list[tuple[str, Path]]:
-    """Names relative to the folder, and paths. A single file is itself."""
-    folder = source.parent if source.is_file() else source
-    if out.resolve() == folder.resolve():
-        raise LanitError(f"--out {out} is the folder of the originals", "Give another folder for the translations.")
-    if source.is_file():
-        return [(source.name, source)]
-    results = out.resolve()  # of an earlier run, where it lies below the source
-    names = [name for name in list_images(source).paths if results not in (source / name).resolve().parents]
-    if not names:
-        raise LanitError(f"there is no image in {source}", "Give a folder with images, or one image.")
-    return [(name, source / name) for name in names]
+class _Run:
+    def __init__(
+        self, origins: list[Input], out: Path, model: str | Path, bundle: Path, request: TranslateRequest,
+        options: TranslateOptions, translator: Translator, clip: str | None, tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.origins, self.out, self.model, self.bundle, self.request, self.options = (
+            origins, out, model, bundle, request, options
+        )  # fmt: skip
+        self.translator, self.clip_spec, self.tell = translator, clip, tell
+        self.warnings: list[str] = []
+        self.found = self.failed = self.results = self.done_before = self.done = self.settled = 0
+        self.seen = self.wanted = 0
+        self.first_failure = ""
+        self.shown: list[tuple[Item, list[str]]] = []
 
+    def prepare(self) -> None:
+        """Everything that can be refused before anything is written."""
+        load = partial(load_labeller, self.translator.bundle, self.clip_spec, self.translator.device)
+        resolver = Resolver(self.translator, load, self.tell, self.options.max_pixels)
+        self.recipe = resolver.resolve(self.request)
+        self.mixes = resolver.mixes
+        self.clip = self._clip(resolver)
+        self.destination = Destination(self.out, self._identity(resolver), self.translator.domains)
+        self.destination.check(self.options.overwrite)
 
-def _read(path: Path, size: int) -> np.ndarray:
-    try:
-        return fit_square(decode_rgb(path), size)
-    except ImageError as error:
-        raise LanitError(f"cannot read the reference {path}: {error}", "Give another image.") from error
+    def _clip(self, resolver: Resolver) -> ClipModel | None:
+        """What looks at sources and results; none where it is not wanted, or not to be had and not needed."""
+        if self.recipe.edits or (self.clip_spec is not None and self.options.margins):
+            return resolver.clip()
+        if not self.options.margins:
+            return None
+        try:
+            return resolver.clip()
+        except LanitError as error:
+            self.tell(f"the tables will lack labels and margins, since no CLIP can be had: {error.message}")
+            return None
 
+    def _identity(self, resolver: Resolver) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION, "kind": "translations", "request": resolver.identity(self.request),
+            "model": sha256_file(self.bundle / "model.safetensors"), "format": self.options.format,
+            "clip": None if self.clip is None else self.clip.fingerprint.to_json(),
+            "sources": [name for origin in self.origins for name in given_names(origin)],
+            "image_column": self.options.image_column,
+        }  # fmt: skip
 
-def _batches(files: list[tuple[str, Path]], size: int) -> Iterator[list[tuple[str, np.ndarray | None, str]]]:
-    remaining = iter(files)
-    while chunk := list(islice(remaining, _BATCH)):
-        batch: list[tuple[str, np.ndarray | None, str]] = []
-        for name, path in chunk:
+    def fill(self, force: Workforce | None, progress: Progress | None) -> None:
+        """List the inputs, translate every image that is not done, and write the tables."""
+        self.started = time.monotonic()
+        destination = self.destination
+        with destination.opened(self.options.overwrite):
+            worklist = Worklist(destination.scratch)
             try:
-                batch.append((name, fit_square(decode_rgb(path), size), ""))
-            except ImageError as error:
-                batch.append((name, None, str(error)))
-        yield batch
+                plan, earlier = self._plan(worklist)
+                self.total, done = plan.counts()
+                self.settled = done
+                engine = self._engine(force, plan, partial(self._tick, progress))
+                self.engine = engine
+                if progress is not None:
+                    progress(self.settled, self.total, "")
+                with contextlib.closing(engine.tasks(plan)) as made:
+                    for part in plan:
+                        rows = self._complete(part, next(made) if any(item.to_do for item in part) else [])
+                        self._count(part, destination.add(part, rows, earlier))
+            finally:
+                worklist.close()
+            if self.found == self.failed:
+                destination.discard()
+                names = " and ".join(origin.source for origin in self.origins[:3])
+                raise LanitError(
+                    f"none of the {self.found} images in {names} can be read ({self.first_failure})",
+                    "Give another folder.",
+                )
+            destination.commit()
+        self.seconds = time.monotonic() - self.started
+
+    def _plan(self, worklist: Worklist) -> tuple[Plan, Tables]:
+        repeated = 0
+        for origin in self.origins:
+            repeated += worklist.find(origin)[1]
+        if repeated:
+            self.warnings.append(f"{repeated} names came twice: a file counts once, a tar's or table's image each")
+        worklist.name(naming(self.options.format, self.request, self.recipe, self.origins))
+        tables = Tables(self.destination.earlier())
+        for table in tables.files:
+            worklist.learn(table, self.out)
+        plan = worklist.ready()
+        if not plan.counts()[0]:
+            names = " and ".join(origin.source for origin in self.origins[:3])
+            raise LanitError(f"there are no images in {names}", "Give a folder with images, or one image.")
+        several = self.request.steps if self.recipe.frames is not None else self.recipe.results
+        return replace(plan, part_rows=max(1, self.options.part_images // several)), tables
+
+    def _engine(self, force: Workforce | None, plan: Plan, tick: Tick) -> Engine:
+        options, destination = self.options, self.destination
+        tags = result_tags(self.recipe)
+        if force is not None:
+            from pipeline.translating.ray_translate import RayEngine, TranslateJob
+
+            job = TranslateJob(
+                model=str(self.bundle.resolve()),
+                model_sha256=destination.identity["model"],
+                recipe=self.recipe,
+                clip=self.clip_spec,
+                fingerprint=None if self.clip is None else self.clip.fingerprint,
+                sources=tuple((origin.source, origin.image_column) for origin in self.origins),
+                out=str(self.out.resolve()),
+                tags=tags,
+                batch_size=options.batch_size,
+                max_pixels=options.max_pixels,
+                threads=options.workers or force.processors,
+                processors=force.processors,
+                device="cuda" if force.gpu else "cpu",
+            )
+            return RayEngine(job, force, tick)
+        kitchen = Kitchen(self.translator, self.recipe, self.clip)
+        writer = PictureWriter(self.out, destination.scratch)
+        workers = options.workers or usable_processors()
+        return local_engine(Workshop(kitchen, self.reader(), writer, tags), options.batch_size, workers, tick)
+
+    def reader(self) -> Reader:
+        inputs = {origin.source: origin for origin in self.origins}
+        return Reader(inputs, self.translator.bundle.options.image_size, self.options.max_pixels)
+
+    def _complete(self, part: Sequence[Item], rows: list[Row]) -> list[Row]:
+        """Rows of the part in its order: those made now, and those of images whose name no table can hold."""
+        if not any(item.badly_named and item.done is None for item in part):
+            return rows
+        of_item: dict[Item, list[Row]] = {}
+        for row in rows:
+            of_item.setdefault(row.item, []).append(row)
+        for item in part:
+            if item.badly_named and item.done is None:
+                of_item[item] = [Row(item)]
+                of_item[item][0].fail("its name is not valid UTF-8")
+                self.settled += 1
+        return [row for item in part if item in of_item for row in of_item[item]]
+
+    def _count(self, part: Sequence[Item], table: pa.Table) -> None:
+        bad = {}
+        outputs: dict[tuple[str, str], list[str]] = {}
+        columns = (table[name].to_pylist() for name in ("source", "path", "status", "output", "error_message"))
+        for source, path, status, output, error in zip(*columns, strict=True):
+            if status == "ok":
+                outputs.setdefault((source, path), []).append(output)
+            else:
+                bad[source, path] = error
+                self.first_failure = self.first_failure or f"{path}: {error}"
+        self.found += len(part)
+        self.failed += len(bad)
+        self.results += sum(map(len, outputs.values()))
+        self.done_before += sum(item.done is not None and (item.source, item.path) not in bad for item in part)
+        for item in part:
+            if len(self.shown) < _GRID_ROWS and (item.source, item.path) in outputs:
+                self.shown.append((item, outputs[item.source, item.path]))
+        seen, wanted = recognised(table, self.translator)
+        self.seen, self.wanted = self.seen + seen, self.wanted + wanted
+
+    def _tick(self, progress: Progress | None, images: int) -> None:
+        self.settled += images
+        self.done += images
+        if progress is not None:
+            progress(self.settled, self.total, self._shares())
+
+    def _shares(self) -> str:
+        seconds, timing = time.monotonic() - self.started, self.engine.timing
+        if seconds < _SHARES_AFTER:
+            return ""
+        shares = {"decode": timing.waiting, "model": timing.model, "write": timing.writing}
+        return " ".join(f"{name} {value / seconds:.0%}" for name, value in shares.items())
+
+    def report(self, grid: Path | None) -> TranslateReport:
+        timing = self.engine.timing
+        own = [warning for origin in self.origins for warning in origin.warnings]
+        mixes = {phrase: ", ".join(f"{name}={weight:g}" for name, weight in mix) for phrase, mix in self.mixes.items()}
+        return TranslateReport(
+            out=str(self.out),
+            model=str(self.model),
+            sources=tuple(origin.source for origin in self.origins),
+            device=self.engine.device,
+            found=self.found,
+            ok=self.found - self.failed,
+            failed=self.failed,
+            done_before=self.done_before,
+            results=self.results,
+            recognised=self.seen / self.wanted if self.wanted else None,
+            mixes=mixes,
+            seconds=self.seconds,
+            images_per_second=self.done / self.seconds,
+            waiting=timing.waiting / self.seconds,
+            model_share=timing.model / self.seconds,
+            writing=timing.writing / self.seconds,
+            table=str(self.out / TABLE_NAME),
+            labels=str(self.out / LABELS_NAME),
+            grid=str(grid) if grid else None,
+            warnings=(*own, *self.engine.notes, *self.warnings),
+        )
 
 
-def _output_names(names: Sequence[str]) -> dict[str, str]:
-    """The inputs' names as PNG; with the suffix kept inside where two outputs would meet."""
-    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    twins = Counter(stems.values())
-    alone = {name: twins[stem] == 1 and stem not in stems for name, stem in stems.items()}
-    return {name: f"{stem}.png" if alone[name] else f"{name}.png" for name, stem in stems.items()}
+def naming(format: Format, request: TranslateRequest, recipe: Recipe, origins: Sequence[Input]) -> Naming:
+    """How the results of a request are called."""
+    kept, suffix = KEPT_SUFFIXES, ".png"
+    if recipe.frames is not None and request.film != "strip":
+        kept, suffix = frozenset({f".{request.film}"}), f".{request.film}"
+    elif format != "same":
+        kept = JPEG_SUFFIXES if format == "jpeg" else frozenset({".png"})
+        suffix = ".jpg" if format == "jpeg" else ".png"
+    return Naming(kept, suffix, result_tags(recipe), prefixes(origins))
 
 
-def _describe(target: Tensor, domains: Sequence[str]) -> str:
-    named = [(name, value) for name, value in zip(domains, target.tolist(), strict=True) if value > 0]
-    return ", ".join(name if value == 1 else f"{name}={value:g}" for name, value in named)
-
-
-def _write_table(path: Path, rows: list[dict[str, str]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+def result_tags(recipe: Recipe) -> tuple[str, ...]:
+    """What tells the results of one image apart: nothing where there is one, else ``-style1`` and on."""
+    count = recipe.results
+    return ("",) if count == 1 else tuple(f"-style{number}" for number in range(1, count + 1))

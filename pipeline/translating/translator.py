@@ -25,24 +25,43 @@ class Translator:
         self.networks = bundle.networks.to(device)
         self.domains = bundle.prompt_set.domains
         self.exclusive = bundle.exclusive.to(device)
+        self._texts, self._base = bundle.domains_embedding.to(device), bundle.base_embedding.to(device)
+        self._offsets = torch.tensor(bundle.prompt_set.offsets, device=device)
 
     def weights(self, domains: Sequence[tuple[str, float]]) -> Tensor:
         """Float32 (N) of names, in any case, and weights. Raises LanitError for a name that is no domain."""
-        names = [domain.casefold() for domain in self.domains]
         values = torch.zeros(len(self.domains), device=self.device)
         for name, weight in domains:
-            if name.casefold() not in names:
-                close = difflib.get_close_matches(name, self.domains, 1)
-                meant = f"Did you mean '{close[0]}'? " if close else ""
-                raise LanitError(f"'{name}' is not a domain of this model", f"{meant}It has {', '.join(self.domains)}.")
-            values[names.index(name.casefold())] = weight
+            column = self.column(name)
+            if column is None:
+                raise self.no_domain(name)
+            values[column] = weight
         return values
+
+    def column(self, name: str) -> int | None:
+        """The number of the domain of that name, in any case; none where there is none."""
+        names = [domain.casefold() for domain in self.domains]
+        return names.index(name.casefold()) if name.casefold() in names else None
+
+    def no_domain(self, name: str, reason: str = "") -> LanitError:
+        """What to say of a name that is no domain. reason: why nothing stands in for it."""
+        close = difflib.get_close_matches(name, self.domains, 1)
+        meant = f"Did you mean '{close[0]}'? " if close else ""
+        return LanitError(
+            f"'{name}' is not a domain of this model{reason}", f"{meant}It has {', '.join(self.domains)}."
+        )
+
+    def margins(self, images: Tensor, clip: ClipModel) -> Tensor:
+        """f_n − f_base, float32 (B×N), of images (B×3×H×W) in [-1, 1], by CLIP and the model's prompts (METHOD 1)."""
+        return margin(clip.encode_images(images), self._texts, self._base)
+
+    def active(self, margins: Tensor) -> Tensor:
+        """Labels, bool (B×N), of margins (B×N): those above the offsets of the prompts (METHOD 1)."""
+        return adaptive(margins, self._offsets)
 
     def labels(self, images: Tensor, clip: ClipModel) -> Tensor:
         """The images' own labels, bool (B×N), by CLIP and the model's prompts (METHOD 1)."""
-        domains, base = self.bundle.domains_embedding, self.bundle.base_embedding
-        margins = margin(clip.encode_images(images), domains.to(self.device), base.to(self.device))
-        return adaptive(margins, torch.tensor(self.bundle.prompt_set.offsets, device=self.device))
+        return self.active(self.margins(images, clip))
 
     def latents(self, seed: int, count: int) -> Tensor:
         """The latent of ``seed``, the same for every image and device: float32 (count×16)."""

@@ -1,0 +1,156 @@
+"""What became of each image, as tables: parts while the run lasts, then one table as Parquet and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.embedding.parts import image_id
+from pipeline.files import atomic_path
+from pipeline.store.schemas import MARGIN_PREFIX
+from pipeline.translating.worklist import Item
+
+SCHEMA_VERSION = 1
+TABLE_NAME = "translations.csv"
+PARQUET_NAME = "translations.parquet"
+LABELS_NAME = "labels.csv"
+BEFORE_PREFIX = "before:"
+"""Of the columns with the margins of the source; those of the result begin with ``MARGIN_PREFIX``."""
+
+_METADATA_KEY = b"lanit"
+_CACHED_TABLES = 4
+_ONLY_PARQUET = ("offset", "bytes", "modified_ns", "output_bytes")  # of use to a resumed run alone
+
+
+@dataclass(slots=True)
+class Row:
+    """One result, or an image that gave none. path, source: the image's; output: the result's, below the folder.
+
+    style: which of several results, from 1. before, after: labels that CLIP sees in the source and in the result,
+    none where no CLIP looked; requested: labels asked for. target: bool (N), the domains of ``requested``.
+    before_margins, margins: float32 (N), f_n − f_base of source and result.
+    """
+
+    item: Item
+    style: int | None = None
+    output: str | None = None
+    output_bytes: int | None = None
+    status: str = "failed"
+    error_message: str | None = None
+    width: int | None = None
+    height: int | None = None
+    before: str | None = None
+    requested: str | None = None
+    after: str | None = None
+    target: np.ndarray | None = None
+    before_margins: np.ndarray | None = None
+    margins: np.ndarray | None = None
+
+    def fail(self, reason: str) -> None:
+        self.status, self.error_message, self.output = "failed", reason[:500], None
+
+
+def results_schema(domains: Sequence[str]) -> pa.Schema:
+    """Columns of ``translations.parquet``; the CSV lacks offset, bytes, modified_ns and output_bytes."""
+    texts = ["path", "output", "status", "error_message", "before", "requested", "after", "source"]
+    numbers = {"style": pa.int32(), "width": pa.int32(), "height": pa.int32(), "offset": pa.int64(),
+               "bytes": pa.int64(), "modified_ns": pa.int64(), "output_bytes": pa.int64()}  # fmt: skip
+    columns = [pa.field(name, pa.string()) for name in texts]
+    columns += [pa.field(name, kind) for name, kind in numbers.items()]
+    columns += [pa.field("targets", pa.list_(pa.int32()))]
+    for prefix in (BEFORE_PREFIX, MARGIN_PREFIX):
+        columns += [pa.field(prefix + domain, pa.float32()) for domain in domains]
+    return pa.schema(columns)
+
+
+def to_table(rows: Sequence[Row], domains: Sequence[str], identity: dict[str, Any]) -> pa.Table:
+    """Rows as a table, whose metadata say what run it is of."""
+    columns: dict[str, list[Any]] = {name: [] for name in results_schema(domains).names}
+    for row in rows:
+        item = row.item
+        values: dict[str, Any] = {
+            "path": item.path, "source": item.source, "offset": item.offset, "bytes": item.bytes,
+            "modified_ns": item.modified_ns,
+            "targets": None if row.target is None else np.flatnonzero(row.target).tolist(),
+        }  # fmt: skip
+        for name in ("output", "output_bytes", "status", "error_message", "style", "width", "height",
+                     "before", "requested", "after"):  # fmt: skip
+            values[name] = getattr(row, name)
+        for prefix, margins in ((BEFORE_PREFIX, row.before_margins), (MARGIN_PREFIX, row.margins)):
+            numbers = [None] * len(domains) if margins is None else margins.tolist()
+            values |= {prefix + domain: value for domain, value in zip(domains, numbers, strict=True)}
+        for name, value in values.items():
+            columns[name].append(value)
+    metadata = {_METADATA_KEY: json.dumps(identity, sort_keys=True).encode()}
+    return pa.table(columns, schema=results_schema(domains).with_metadata(metadata))
+
+
+def identity_of(path: Path) -> dict[str, Any] | None:
+    """The run that a table is of; none where it is no table of results, or cut short."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        found = json.loads(metadata.get(_METADATA_KEY, b"null"))
+    except (OSError, ValueError, pa.ArrowException):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class Tables:
+    """Earlier tables, of which a few are kept: rows are asked for in order."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+
+    def rows(self, file: int, start: int, count: int) -> pa.Table:
+        if file not in self._cache:
+            self._cache[file] = pq.read_table(self.files[file], partitioning=None)
+            while len(self._cache) > _CACHED_TABLES:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(file)
+        return self._cache[file].slice(start, count)
+
+
+def write_results(out: Path, parts: Sequence[Path], domains: Sequence[str], identity: dict[str, Any]) -> None:
+    """``labels.csv``, ``translations.csv`` and, last, ``translations.parquet`` of the parts, one part in memory at a
+    time. Equal parts give equal bytes."""
+    source = str(out.resolve())
+    schema = results_schema(domains).with_metadata({_METADATA_KEY: json.dumps(identity, sort_keys=True).encode()})
+    names = [name for name in schema.names if name not in (*_ONLY_PARQUET, "targets")]
+    with (
+        atomic_path(out / PARQUET_NAME) as parquet,
+        atomic_path(out / TABLE_NAME) as table,
+        atomic_path(out / LABELS_NAME) as labels,
+        table.open("w", encoding="utf-8", newline="") as table_file,
+        labels.open("w", encoding="utf-8", newline="") as labels_file,
+        pq.ParquetWriter(parquet, schema) as sink,
+    ):
+        results, wanted = csv.writer(table_file), csv.writer(labels_file)
+        results.writerow(names)
+        wanted.writerow(["image_id", "path", *domains])
+        for part in parts:
+            rows = pq.read_table(part, schema=schema, partitioning=None)
+            sink.write_table(rows)
+            results.writerows(zip(*(_texts(rows[name]) for name in names), strict=True))
+            for output, targets in zip(rows["output"].to_pylist(), rows["targets"].to_pylist(), strict=True):
+                if output is not None:
+                    on = set(targets)
+                    bits = (int(number in on) for number in range(len(domains)))
+                    wanted.writerow([image_id(source, output), output, *bits])
+
+
+def _texts(column: pa.ChunkedArray) -> Iterator[str]:
+    """Cells of a CSV; the fewest digits that are the same float32."""
+    if pa.types.is_float32(column.type):
+        yield from ("" if value is None else str(np.float32(value)) for value in column.to_pylist())
+    else:
+        yield from ("" if value is None else str(value) for value in column.to_pylist())

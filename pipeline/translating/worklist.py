@@ -1,0 +1,256 @@
+"""Every image to translate and the name of its result, in one order, on disk while the run lasts: memory stays flat."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import pyarrow.parquet as pq
+
+from pipeline.decoding.images import IMAGE_SUFFIXES
+from pipeline.embedding.catalogue import Catalogue
+from pipeline.inputs.places import Input
+from pipeline.inputs.storage import is_url
+
+_CHUNK = 1000  # images that are named between two looks at the list
+_NONE = -1  # stands for a missing number, so that equal means equal
+_KNOWN_COLUMNS = ("source", "path", "offset", "bytes", "modified_ns", "status", "output", "output_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image. source, path, offset, bytes, modified_ns: see :class:`pipeline.inputs.places.Place`.
+
+    output: name of its result below the folder of results, without what tells several results of one image apart.
+    done: where its rows already are, as (file, first row, rows). badly_named: its name is not UTF-8, and ``path`` is as
+    a table can hold it.
+    """
+
+    source: str
+    path: str
+    offset: int | None
+    bytes: int | None
+    modified_ns: int | None
+    output: str
+    done: tuple[int, int, int] | None = None
+    badly_named: bool = False
+
+    @property
+    def to_do(self) -> bool:
+        return self.done is None and not self.badly_named
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How results are named.
+
+    kept: suffixes, in small letters, that a result keeps; other images get ``suffix``. tags: what tells the results of
+    one image apart, put before the suffix; one of them is empty where there is one result. prefixes: folders for the
+    results of each input.
+    """
+
+    kept: frozenset[str]
+    suffix: str
+    tags: tuple[str, ...] = ("",)
+    prefixes: Mapping[str, str] | None = None
+
+    def keeps(self, path: str) -> bool:
+        return PurePosixPath(path).suffix.lower() in self.kept
+
+    def base(self, source: str, path: str) -> str:
+        """The image's own path, safe to use below a folder, whoever wrote it: no ``..``, no root, no scheme."""
+        if is_url(path):
+            address = urlsplit(path)
+            path = f"{address.netloc}/{address.path}"
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")] or ["image"]
+        prefix = (self.prefixes or {}).get(source, "")
+        return "/".join([prefix, *parts] if prefix else parts)
+
+    def candidates(self, base: str) -> Iterator[str]:
+        """Names for a result, the best first, without end."""
+        path = PurePosixPath(base)
+        if self.keeps(base):
+            yield base
+            stem, suffix = str(path.with_suffix("")), path.suffix
+        else:
+            stem = str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else base
+            suffix = self.suffix
+            yield stem + suffix
+            yield base + suffix
+        number = 2
+        while True:
+            yield f"{stem}~{number}{suffix}"
+            number += 1
+
+
+def tagged(output: str, tag: str) -> str:
+    """``a/b.png`` with the tag ``-style2`` as ``a/b-style2.png``."""
+    path = PurePosixPath(output)
+    return str(path.with_name(f"{path.stem}{tag}{path.suffix}")) if tag else output
+
+
+class Worklist:
+    """A scratch database, thrown away at the end of the run."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: for scratch files, on a local or shared disk; made where it is missing."""
+        self._path = folder / "worklist.sqlite"
+        self._path.unlink(missing_ok=True)
+        self._catalogue = Catalogue(folder / "catalogue.sqlite")
+        self._sources: dict[str, int] = {}
+        self.files: list[Path] = []
+        self._db = _connect(self._path)
+        self._db.executescript(
+            "CREATE TABLE item (number INTEGER PRIMARY KEY, source INTEGER, path TEXT, offset INTEGER, bytes INTEGER,"
+            " modified INTEGER, badly_named INTEGER, output TEXT, file INTEGER, row INTEGER, rows INTEGER);"
+            "CREATE TABLE known (source INTEGER, path TEXT, offset INTEGER, bytes INTEGER, modified INTEGER,"
+            " file INTEGER, row INTEGER, rows INTEGER, PRIMARY KEY (source, path)) WITHOUT ROWID;"
+            "CREATE TABLE taken (output TEXT PRIMARY KEY) WITHOUT ROWID;"
+        )
+
+    def close(self) -> None:
+        self._catalogue.close()
+        self._db.close()
+        self._path.unlink(missing_ok=True)
+
+    def find(self, origin: Input) -> tuple[int, int]:
+        """List an input. Returns how many images it has, and how many names came twice."""
+        return self._catalogue.find(origin)
+
+    def name(self, naming: Naming) -> None:
+        """Give every image found a number and its result a name. No two are the same; images that keep their names
+        come first, then those before others in order."""
+        self._catalogue.ready()
+        for number, planned in enumerate(self._catalogue.plan([])):
+            place = planned.place
+            output = None
+            if not planned.badly_named:
+                base = naming.base(place.source, place.path)
+                output = base if naming.keeps(base) and self._take(base, naming.tags) else None
+            values = (self._source(place.source), place.path, _number(place.offset), _number(place.bytes),
+                      _number(place.modified_ns))  # fmt: skip
+            self._db.execute(
+                "INSERT INTO item VALUES (?,?,?,?,?,?,?,?,NULL,NULL,NULL)",
+                (number, *values, planned.badly_named, output),
+            )
+        self._name_others(naming)
+
+    def _name_others(self, naming: Naming) -> None:
+        names, last = list(self._sources), -1
+        some = "SELECT number, source, path FROM item WHERE output IS NULL AND NOT badly_named AND number > ?"
+        while rows := self._db.execute(f"{some} ORDER BY number LIMIT {_CHUNK}", (last,)).fetchall():
+            for last, source, path in rows:
+                base = naming.base(names[source], path)
+                chosen = next(name for name in naming.candidates(base) if self._take(name, naming.tags))
+                self._db.execute("UPDATE item SET output = ? WHERE number = ?", (chosen, last))
+
+    def learn(self, table: Path, out: Path) -> None:
+        """Make known which images an earlier run has done: rows of ``table`` whose results are there, whole.
+
+        A failed image counts as done; one that has another size or time since then does not.
+        """
+        number = len(self.files)
+        self.files.append(table)
+        columns = pq.read_table(table, columns=list(_KNOWN_COLUMNS), partitioning=None).to_pydict()
+        rows = list(zip(*(columns[name] for name in _KNOWN_COLUMNS), strict=True))
+        start = 0
+        for row in range(1, len(rows) + 1):
+            if row < len(rows) and rows[row][:2] == rows[start][:2]:
+                continue
+            source, path, offset, size, modified, *_ = rows[start]
+            if all(_is_whole(out, *rows[n][5:]) for n in range(start, row)):
+                values = (self._source(source), path, _number(offset), _number(size), _number(modified))
+                self._db.execute(
+                    "INSERT OR REPLACE INTO known VALUES (?,?,?,?,?,?,?,?)", (*values, number, start, row - start)
+                )
+            start = row
+
+    def ready(self) -> Plan:
+        """Everything is listed, named and learnt."""
+        self._db.execute(
+            "UPDATE item SET (file, row, rows) = (SELECT file, row, rows FROM known WHERE known.source = item.source"
+            " AND known.path = item.path AND known.offset = item.offset AND known.bytes = item.bytes"
+            " AND known.modified = item.modified)"
+        )
+        self._db.commit()
+        names = sorted(self._sources, key=self._sources.__getitem__)
+        return Plan(self._path, tuple(names))
+
+    def _take(self, output: str, tags: Sequence[str]) -> bool:
+        names = [tagged(output, tag) for tag in tags]
+        if any(self._db.execute("SELECT 1 FROM taken WHERE output = ?", (name,)).fetchone() for name in names):
+            return False
+        self._db.executemany("INSERT INTO taken VALUES (?)", [(name,) for name in names])
+        return True
+
+    def _source(self, source: str) -> int:
+        return self._sources.setdefault(source, len(self._sources))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The images in their order, a part at a time; as often as wanted, also in other processes of this machine.
+
+    path: of the work list. sources: inputs by number. part_rows: images of a part. A part is what becomes of it when
+    the run is killed: all or nothing.
+    """
+
+    path: Path
+    sources: tuple[str, ...]
+    part_rows: int = 1
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        items = self.items()
+        while part := list(islice(items, self.part_rows)):
+            yield part
+
+    def tasks(self) -> Iterator[list[Item]]:
+        """The images of each part that are to be done; parts without any are left out."""
+        return (todo for part in self if (todo := [item for item in part if item.to_do]))
+
+    def items(self) -> Iterator[Item]:
+        with contextlib.closing(_connect(self.path)) as database:
+            rows = database.execute(
+                "SELECT source, path, offset, bytes, modified, badly_named, output, file, row, rows FROM item"
+                " ORDER BY number"
+            )
+            for source, path, offset, size, modified, badly_named, output, *done in rows:
+                yield Item(
+                    self.sources[source], path, _maybe(offset), _maybe(size), _maybe(modified), output or "",
+                    None if done[0] is None else (done[0], done[1], done[2]), bool(badly_named),
+                )  # fmt: skip
+
+    def counts(self) -> tuple[int, int]:
+        """Images in all, and those that an earlier run has done."""
+        with contextlib.closing(_connect(self.path)) as database:
+            found, done = database.execute("SELECT count(*), count(file) FROM item").fetchone()
+        return int(found), int(done)
+
+
+def _is_whole(out: Path, status: str, output: str | None, size: int | None) -> bool:
+    if status != "ok" or output is None:
+        return True
+    try:
+        return (out / output).stat().st_size == size
+    except (OSError, ValueError):
+        return False
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(f"{path.resolve().as_uri()}?nolock=1", uri=True)  # the folder's own lock is held
+    for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE"):
+        database.execute(f"PRAGMA {pragma}")
+    return database
+
+
+def _number(value: int | None) -> int:
+    return _NONE if value is None else value
+
+
+def _maybe(value: int) -> int | None:
+    return None if value == _NONE else value

@@ -1,0 +1,204 @@
+"""Whatever does the work, a CPU, a GPU's engine or a Ray cluster, makes the same files and rows."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pipeline.embedding.ray_tasks
+from lanit.errors import LanitError
+from pipeline.embedding.ray_cluster import Workforce, import_ray, workforce
+from pipeline.embedding.ray_tasks import TaskProcess
+from pipeline.translating import engine as engines
+from pipeline.translating import translation
+from pipeline.translating.destination import SCRATCH_NAME
+from pipeline.translating.engine import GpuEngine
+from pipeline.translating.recipe import Kitchen, Made
+from pipeline.translating.requests import TranslateRequest
+from pipeline.translating.translation import TranslateOptions, translate
+from tests.translation_world import files, make_model, make_source, pictures, pixels, table
+
+ADD = TranslateRequest(add=("hat",), styles=2)
+OPTIONS = TranslateOptions(batch_size=3, part_images=14)  # two styles: parts of seven images
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra lanit[ray]")
+
+
+@pytest.fixture
+def source(make_images: Callable[..., Path]) -> Path:
+    folder = make_source(make_images)
+    return make_images(23, folder.name)
+
+
+@pytest.fixture
+def model(source: Path, tiny_clip: Any, tmp_path: Path) -> Path:
+    return make_model(tmp_path / "model", source, tiny_clip)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_engine_of_a_gpu_and_any_number_of_threads_make_the_same_bytes(
+    source: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """On the CPU, where both can run; threads of the caller keep the processors that they had."""
+    out, options, threads = tmp_path / "out", replace(OPTIONS, workers=workers), torch.get_num_threads()
+    translate(source, out, model, ADD, OPTIONS)
+    expected = files(out)
+    seen: list[int] = []
+    for number, kind in enumerate((engines.local_engine, GpuEngine)):
+        out.rename(tmp_path / str(number))
+        monkeypatch.setattr(translation, "local_engine", kind)
+        seen.clear()
+        report = translate(source, out, model, ADD, options, progress=lambda done, of, shares: seen.append(done))
+        assert files(out) == expected
+        assert seen == sorted(seen)
+        assert seen[-1] == report.found == 24
+    assert torch.get_num_threads() == threads
+
+
+def test_where_the_gpu_is_full_fewer_images_are_made_at_once(
+    source: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, sizes, lock = Kitchen.__call__, list[int](), threading.Lock()
+
+    def narrow(self: Kitchen, images: torch.Tensor) -> Made:
+        with lock:
+            sizes.append(len(images))
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("full")
+        return work(self, images)
+
+    monkeypatch.setattr(Kitchen, "__call__", narrow)
+    monkeypatch.setattr(translation, "local_engine", GpuEngine)
+    report = translate(source, tmp_path / "out", model, ADD, TranslateOptions(batch_size=12))
+    assert sizes[:3] == [11, 6, 3], "the broken one is not among the first twelve"
+    assert max(sizes[3:]) <= 3
+    assert any("out of memory with 11 images at once: going on with 6" in warning for warning in report.warnings)
+    monkeypatch.setattr(Kitchen, "__call__", work)
+    translate(source, tmp_path / "wide", model, ADD, TranslateOptions(batch_size=12))
+    for name in pictures(tmp_path / "wide"):
+        assert np.abs(pixels(tmp_path / "out" / name) - pixels(tmp_path / "wide" / name)).max() <= 1
+
+
+def test_a_disk_that_refuses_ends_the_run_with_one_line_and_the_same_call_goes_on(
+    source: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, count = Path.write_bytes, list[int]()
+
+    def full(self: Path, data: bytes) -> int:
+        if self.parent.name == SCRATCH_NAME:
+            count.append(1)
+            if len(count) > 30:
+                raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(LanitError, match="No space left on device") as caught:
+            translate(source, tmp_path / "out", model, ADD, OPTIONS)
+    assert "goes on" in caught.value.hint
+    report = translate(source, tmp_path / "out", model, ADD, OPTIONS)
+    assert (report.found, report.ok, report.results) == (24, 23, 46)
+    assert report.done_before > 0
+
+
+@pytest.fixture(scope="module")
+def two_processes() -> Iterator[Workforce]:
+    """A cluster of this machine with two processors, whatever it has, and hardly any shared memory."""
+    ray = import_ray()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # it would write a token to the home folder
+        ray.init(address="local", num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20, include_dashboard=False,
+                 log_to_driver=False, logging_level="ERROR")  # fmt: skip
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import the tests
+    try:
+        with workforce(actors=2) as force:
+            yield force
+    finally:
+        ray.shutdown()
+
+
+def dying_once(marker: Path) -> type[TaskProcess]:
+    """A process that dies, once on the whole cluster, in the middle of a task."""
+
+    class Dying(TaskProcess):
+        def _do(self, number: int, task: Any) -> Any:
+            if number == 1 and not marker.exists():
+                self._get(self._attempts.begin.remote(number))
+                marker.touch()
+                os._exit(1)
+            return super()._do(number, task)
+
+    return Dying
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_on_a_cluster_the_same_files_after_an_interruption_and_the_death_of_a_worker(
+    source: Path, model: Path, tmp_path: Path, two_processes: Workforce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun here, continued on the cluster: the folder does not tell who computes."""
+
+    def stop(done: int, of: int, shares: str) -> None:
+        if done >= 7:
+            raise KeyboardInterrupt
+
+    def ring(*_: object) -> None:
+        raise TimeoutError("ten minutes have passed")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(600)
+    try:
+        out = tmp_path / "out"
+        translate(source, out, model, ADD, OPTIONS)
+        expected = files(out)
+        out.rename(tmp_path / "reference")
+        with pytest.raises(KeyboardInterrupt):
+            translate(source, out, model, ADD, OPTIONS, progress=stop)
+        monkeypatch.setattr(pipeline.embedding.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
+        report = translate(source, out, model, ADD, OPTIONS, force=two_processes)
+    finally:
+        signal.alarm(0)
+    assert (tmp_path / "died").exists()
+    assert report.device == "Ray, 2 processes with 1 processor each"
+    assert any("died; another did it" in warning for warning in report.warnings)
+    assert (report.found, report.ok, report.results) == (24, 23, 46)
+    assert sorted(files(out)) == sorted(expected)
+    for name in pictures(out):
+        assert np.abs(pixels(out / name) - pixels(tmp_path / "reference" / name)).max() <= 1
+    for row, same in zip(table(out), table(tmp_path / "reference"), strict=True):
+        assert {name: row[name] for name in ("path", "output", "status", "requested", "before")} == {
+            name: same[name] for name in ("path", "output", "status", "requested", "before")
+        }
+
+
+def test_a_node_with_another_model_or_without_the_folder_says_so(source: Path, model: Path, tmp_path: Path) -> None:
+    from pipeline.files import sha256_file
+    from pipeline.training.checkpoints import load_bundle
+    from pipeline.translating.ray_translate import TranslateJob, TranslateWorker
+    from pipeline.translating.recipe import Resolver
+    from pipeline.translating.translator import Translator
+
+    translator = Translator(load_bundle(model), torch.device("cpu"))
+    recipe = Resolver(translator, lambda: pytest.fail("no CLIP is needed"), print).resolve(
+        TranslateRequest(to=(("hat", 1.0),))
+    )
+    job = TranslateJob(
+        str(model), sha256_file(model / "model.safetensors"), recipe, None, None, ((str(source), None),),
+        str(tmp_path / "out"), ("",), 4, 10**6, 1, torch.get_num_threads(), "cpu",
+    )  # fmt: skip
+    with pytest.raises(LanitError, match="does not see") as caught:
+        TranslateWorker(job)
+    assert "shared file system" in caught.value.hint
+    with pytest.raises(LanitError, match="not the same on every node"):
+        TranslateWorker(replace(job, model_sha256="0" * 64))
