@@ -8,9 +8,6 @@ import hashlib
 import json
 import logging
 import re
-import socket
-import urllib.parse
-import urllib.request
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +25,7 @@ from lanit.errors import LanitError, UsageError
 from lanit.preprocessing import ClipPreprocessing
 from lanit.prompts import TextTower
 from pipeline.files import read_json
+from pipeline.hub import hub_answers as _hub_answers
 from pipeline.store.schemas import Fingerprint
 from pipeline.text_towers import OpaqueText as OpaqueText  # part of this module's interface
 from pipeline.text_towers import OpenClipText as OpenClipText
@@ -39,7 +37,6 @@ WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 SAMPLE_FOLDER = Path(__file__).parent / "assets" / "sample-clip"
 CONFIG_NAME = "open_clip_config.json"
 _ELSEWHERE = "Give local weights (--clip FILE or FOLDER), or try --clip sample."
-_CONNECT_SECONDS = 5.0
 
 Precision = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -366,18 +363,6 @@ def _hub_if_reachable(remote: bool) -> Iterator[None]:
         yield
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE = before
-
-
-def _hub_answers() -> bool:
-    if urllib.request.getproxies():
-        return True  # only the proxy can tell
-    endpoint = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
-    port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
-    try:
-        with socket.create_connection((endpoint.hostname or "huggingface.co", port), timeout=_CONNECT_SECONDS):
-            return True
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager

@@ -176,7 +176,12 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         check_pixels(*image.size, max_pixels)
         image.load()
-        return _to_rgb(_upright(image))
+        return rgb_of(image)
+
+
+def rgb_of(image: Image.Image) -> np.ndarray:
+    """A Pillow image as :func:`decode_rgb` gives a file: uint8 (H×W×3), turned as its EXIF says, laid on white."""
+    return _to_rgb(_upright(image))
 
 
 def _too_large(pixels: int | str, max_pixels: int) -> str:

@@ -1,0 +1,125 @@
+"""``lanit export-model``: a trained model as a folder to keep, to share, and to run without lanit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import write_bytes, write_json
+from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.model_exports.bundle_folder import (
+    CARD_NAME,
+    DOMAINS_NAME,
+    LEARNED_NAME,
+    METRICS_NAME,
+    ONNX_FOLDER,
+    PROMPTS_NAME,
+    appearing_folder,
+    check_out,
+    files_of,
+)
+from pipeline.model_exports.model_card import model_card
+from pipeline.model_exports.run_metrics import read_metrics
+from pipeline.training.checkpoints import Bundle, find_bundle, load_bundle, save_bundle
+
+
+@dataclass(frozen=True)
+class ExportModelReport:
+    """files: bytes of each, by POSIX path in ``out``. onnx: of each network, the largest absolute difference between
+    its output in onnxruntime and in torch; none where no ONNX was asked for."""
+
+    out: str
+    model: str
+    domains: int
+    image_size: int
+    half: bool
+    files: dict[str, int]
+    onnx: dict[str, float] | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def export_model(
+    model: str | Path,
+    out: Path,
+    *,
+    onnx: bool = False,
+    half: bool = False,
+    force: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> ExportModelReport:
+    """Write ``model`` as the folder ``out``, which appears whole; equal models give equal bytes.
+
+    It holds the bundle that training writes, ``prompts.json`` (a prompt file for lanit label), learned prompts and
+    ``metrics.json`` where the run has some, ``domains.csv`` and a model card; with ``onnx`` also the networks as ONNX.
+    half: networks as float16, at half the size; the ONNX files hold the same rounded weights, in float32.
+    force: replace an earlier export. note: told what is going on, where that takes time.
+    Raises LanitError where there is no such model, ``out`` is taken, or ONNX is not what torch computes.
+    """
+    if onnx:
+        from pipeline.model_exports.onnx_networks import check_installed, write_onnx
+
+        check_installed()
+    check_out(out, force)
+    source = find_bundle(model)
+    bundle = load_bundle(source)
+    metrics = read_metrics(bundle, source)
+    differences = None
+    with appearing_folder(out, force) as folder:
+        save_bundle(folder, bundle, half=half)
+        write_json(folder / PROMPTS_NAME, prompt_file(bundle.prompt_set))
+        if (source / LEARNED_NAME).is_file():
+            shutil.copyfile(source / LEARNED_NAME, folder / LEARNED_NAME)
+        write_bytes(folder / DOMAINS_NAME, domain_table(bundle).encode())
+        if metrics:
+            write_json(folder / METRICS_NAME, metrics)
+        if onnx:
+            if note:
+                note("writing the networks as ONNX, and comparing them with torch")
+            differences = write_onnx(folder / ONNX_FOLDER, load_bundle(folder))
+        write_bytes(folder / CARD_NAME, model_card(bundle, metrics, differences, half=half).encode())
+    return ExportModelReport(
+        out=str(out),
+        model=str(model),
+        domains=len(bundle.prompt_set.domains),
+        image_size=bundle.options.image_size,
+        half=half,
+        files={name: (out / name).stat().st_size for name in files_of(out)},
+        onnx=differences,
+    )
+
+
+def prompt_file(prompts: PromptSet) -> dict[str, Any]:
+    """The set as written, as a JSON prompt file: read back, it has the same digest, unless prompts were learned."""
+    domains: list[Any] = []
+    for phrase, offset, weight in zip(prompts.domains, prompts.offsets, prompts.weights, strict=True):
+        settings = ({"offset": offset} if offset else {}) | ({"weight": weight} if weight != 1 else {})
+        domains.append({"phrase": phrase, **settings} if settings else phrase)
+    return {
+        "name": prompts.name,
+        "domains": domains,
+        "templates": list(prompts.templates),
+        "bases": list(prompts.bases),
+    }
+
+
+def domain_table(bundle: Bundle) -> str:
+    """``domains.csv``, in the order of the networks: training images of each domain and their share of all, the offset
+    its labels begin at, and the domains that no image shows beside it, which give way when it is added."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("index", "domain", "images", "share", "offset", "never_with"))
+    domains, counts = bundle.prompt_set.domains, bundle.training.get("images_per_domain", {})
+    images = bundle.training.get("images")
+    for index, (domain, offset) in enumerate(zip(domains, bundle.prompt_set.offsets, strict=True)):
+        count = counts.get(domain)
+        share = round(count / images, 4) if images and count is not None else None
+        never = "; ".join(name for name, out in zip(domains, bundle.exclusive[index].tolist(), strict=True) if out)
+        writer.writerow((index, domain, count, share, f"{offset:g}", never))
+    return text.getvalue()

@@ -1,0 +1,208 @@
+"""The model card: ``README.md`` of an exported model, as the Hugging Face hub shows it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+from lanit.errors import LanitError
+from pipeline.model_exports.bundle_folder import METRICS_NAME
+from pipeline.training.checkpoints import Bundle
+
+_HEADER = """\
+---
+library_name: lanit
+pipeline_tag: image-to-image
+tags:
+- image-to-image
+- image-translation
+- lanit
+---
+"""
+
+_USE = """\
+## Use
+
+With lanit installed:
+
+```sh
+lanit translate photos/ --model FOLDER --to "{domain}" --out translated/
+```
+
+```python
+import lanit
+
+model = lanit.load("FOLDER")
+print(model.label("photo.jpg"))
+model.translate("photo.jpg", add=["{domain}"]).save("out.png")
+```
+
+FOLDER is the folder of this page, or `owner/name` where it lies on the Hugging Face hub.
+"""
+
+_INTENDED = """\
+## Intended use
+
+Research, teaching, and changing pictures of the kind that it was trained on, by the words above. It knows nothing else:
+other pictures come out as nonsense. Its labels are CLIP's judgement of pictures, not facts about what or whom they
+show, and where the training images were one-sided, so are its changes. Do not use it to judge people, nor to show
+people as they are not where others may take the result for a photograph.
+"""
+
+_LICENCE = """\
+## Licence
+
+None is stated yet. Whoever publishes this model chooses one and adds it to the header of this page (`license: …`); the
+training images and the weights of CLIP may set conditions of their own.
+"""
+
+
+def model_card(
+    bundle: Bundle, metrics: Mapping[str, Any], onnx: Mapping[str, float] | None, *, half: bool = False
+) -> str:
+    """The card as Markdown: use, domains with their counts, training, metrics, CLIP, intended use, licence.
+
+    metrics: as ``metrics.json``. onnx: differences from torch by network, where the export has ONNX files.
+    """
+    domains = bundle.prompt_set.domains
+    size, prompts = bundle.options.image_size, _text(bundle.prompt_set.name)
+    title = ", ".join(map(_text, domains[:4])) + (f" and {len(domains) - 4} more" if len(domains) > 4 else "")
+    intro = (
+        f"A generator that gives any image of its kind any mix of {len(domains)} domains, at {size}×{size} pixels. It "
+        "was learned from images without labels and a list of words, with LANIT (Park, Kim, Kim et al., CVPR 2023)."
+    )
+    parts = [_HEADER, f"# Image translation: {title}\n", f"{intro}\n", _USE.format(domain=domains[0])]
+    parts += [_domains(bundle), f"The prompts ({prompts}) are in `prompts.json`, a file for `lanit label --prompts`.\n"]
+    parts += [_training(bundle, half), _metrics(metrics), _clip(bundle), _onnx(onnx), _INTENDED, _LICENCE]
+    return "\n".join(part for part in parts if part)
+
+
+def _domains(bundle: Bundle) -> str:
+    lines = ["## Domains", "", "| domain | training images | share | never with |", "|---|---:|---:|---|"]
+    domains, training = bundle.prompt_set.domains, bundle.training
+    counts, images = training.get("images_per_domain", {}), training.get("images")
+    for index, domain in enumerate(domains):
+        count = counts.get(domain)
+        share = f"{count / images:.1%}" if images and count is not None else "-"
+        never = [_text(name) for name, out in zip(domains, bundle.exclusive[index].tolist(), strict=True) if out]
+        number = "-" if count is None else f"{count:,}"
+        lines.append(f"| {_text(domain)} | {number} | {share} | {', '.join(never)} |")
+    if "labelled" in training and images:
+        lines += ["", f"Coverage: {training['labelled'] / images:.1%} of {images:,} images have a label."]
+    return "\n".join([*lines, ""])
+
+
+def _training(bundle: Bundle, half: bool) -> str:
+    training = bundle.training
+    lines = ["## Training", ""]
+    if "steps" in training:
+        facts = [f"{training['steps']:,} steps"]
+        facts += [f"{training[key]:,} {words}" for key, words in _FACTS if key in training]
+        facts += [f"in {training['precision']}"] if "precision" in training else []
+        lines += [f"{', '.join(facts)}.", ""]
+    options = training.get("options", {})
+    if options:
+        values = [
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in options.items()
+        ]
+        lines += ["Options, as `lanit train --set` takes them:", "", "```", *_wrapped(values), "```", ""]
+    if half:
+        lines += ["The weights are stored in float16.", ""]
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+_FACTS = (("images_seen", "images seen"), ("images", "different ones"), ("seconds", "seconds"))
+
+
+def _wrapped(words: list[str], width: int = 110) -> list[str]:
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
+def _metrics(metrics: Mapping[str, Any]) -> str:
+    """Figures of ``lanit evaluate``, and of the run itself. Raises LanitError where ``metrics`` has other fields."""
+    try:
+        sections = [_evaluation(metrics.get("evaluation", {})), _while_training(metrics.get("training", {}))]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LanitError(
+            f"the {METRICS_NAME} beside the model is damaged, or of another lanit ({error})",
+            "Delete it: the model itself does not need it.",
+        ) from error
+    found = [section for section in sections if section]
+    return "\n".join(["## Metrics", "", "More are in `metrics.json`.", "", *found]) if found else ""
+
+
+def _evaluation(evaluation: Mapping[str, Any]) -> str:
+    """Means over domains with 95 % intervals, what they rest on, and what to mind."""
+    guides = evaluation.get("guides", {})
+    rows = [
+        f"| {guide} | {name.replace('_', ' ')} | {figure['value']:.4g} | {_interval(figure)} |"
+        for guide, figures in guides.items()
+        for name, figure in figures["mean"].items()
+        if figure is not None
+    ]
+    if not rows:
+        return ""
+    extractor, options = evaluation["extractor"], evaluation["options"]
+    basis = f"{evaluation['images']:,} images, {options['styles']} styles a source, seed {options['seed']}"
+    features = f"{extractor['name']} ({extractor['sha256'][:12]}), {extractor['resize']}"
+    lines = [f"By `lanit evaluate`, means over domains: {basis}; features of {_text(features)}.", ""]
+    lines += ["| styles from | figure | value | 95 % |", "|---|---|---:|---|", *rows, ""]
+    return "\n".join([*lines, *(f"- {_text(warning)}." for warning in evaluation["warnings"]), ""])
+
+
+def _interval(figure: Mapping[str, float | None]) -> str:
+    low, high = figure["low"], figure["high"]
+    return "-" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
+def _while_training(training: Mapping[str, Any]) -> str:
+    """Figures by CLIP, which are said to be so: it also guided the training."""
+    rows = [
+        f"| {kind} | {values.get('step', '-')} | {_text(name)} | {value:.4g} |"
+        for kind, values in training.items()
+        if kind in ("sample", "evaluation")
+        for name, value in values.items()
+        if isinstance(value, float) and name != "seconds"
+    ]
+    if not rows:
+        return ""
+    lines = [
+        "While training, by the CLIP that also guided it: no independent judgement, nor comparable with other models."
+    ]
+    return "\n".join([*lines, "", "| kind | step | figure | value |", "|---|---:|---|---:|", *rows, ""])
+
+
+def _clip(bundle: Bundle) -> str:
+    lines = ["## CLIP", "", "Labels were given by this CLIP, and only with the same one can they be read anew:", ""]
+    lines += ["| | |", "|---|---|"]
+    for name, value in bundle.fingerprint.to_json().items():
+        shown = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
+        lines.append(f"| {name} | {_text(str(shown))} |")
+    return "\n".join([*lines, ""])
+
+
+def _onnx(differences: Mapping[str, float] | None) -> str:
+    if differences is None:
+        return ""
+    lines = [
+        "## ONNX",
+        "",
+        "`onnx/` holds the networks for use without torch; `onnx/networks.json` says what they take",
+    ]
+    lines += ["and how styles are mixed. Largest absolute difference from torch:", ""]
+    lines += [f"- `{name}.onnx`: {value:.1e}" for name, value in differences.items()]
+    return "\n".join([*lines, ""])
+
+
+def _text(text: str) -> str:
+    """A phrase as Markdown shows it, in a table too."""
+    escaped = html.escape(text, quote=False)
+    for mark in "\\`*_|[]":
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return escaped

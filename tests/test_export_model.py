@@ -1,0 +1,271 @@
+"""An exported model is whole, says what it is, loads everywhere a run does, and replaces nothing but its like."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from cli import app
+from lanit.errors import LanitError
+from pipeline.evaluation.evaluate import RESULT_NAME, Evaluation
+from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, RunFigures
+from pipeline.evaluation.options import EvaluationOptions
+from pipeline.labelling.learned_prompts import FILE_NAME, read_learned_prompts, save_learned_prompts
+from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
+from pipeline.model_exports import export_model as module
+from pipeline.model_exports.export_model import export_model
+from pipeline.training.checkpoints import Bundle, load_bundle, save_bundle
+from tests.model_builders import COUNTS, DOMAINS, random_bundle, write_run
+
+
+@pytest.fixture
+def bundle() -> Bundle:
+    return random_bundle()
+
+
+@pytest.fixture
+def run(bundle: Bundle, tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run", bundle)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_export_is_the_model_of_the_run(run: Path, bundle: Bundle, tmp_path: Path) -> None:
+    report = export_model(run, tmp_path / "out")
+    loaded = load_bundle(tmp_path / "out")
+    for name, value in bundle.networks.state_dict().items():
+        assert torch.equal(loaded.networks.state_dict()[name], value)
+    assert (loaded.prompt_set, loaded.fingerprint, loaded.training) == (
+        bundle.prompt_set, bundle.fingerprint, bundle.training,
+    )  # fmt: skip
+    found = contents(tmp_path / "out")
+    assert report.files == {name: len(data) for name, data in found.items()}
+    assert set(found) == {
+        "model.json", "model.safetensors", "README.md", "prompts.json", "domains.csv", "metrics.json",
+    }  # fmt: skip
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "out").iterdir()), "others may read it"
+
+
+def test_half_precision_rounds_the_networks_and_nothing_else(run: Path, bundle: Bundle, tmp_path: Path) -> None:
+    export_model(run, tmp_path / "half", half=True)
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    for name, value in bundle.networks.state_dict().items():
+        assert torch.equal(stored[f"networks.{name}"], value.half())
+    assert torch.equal(stored["domains_embedding"], bundle.domains_embedding)
+    assert "float16" in (tmp_path / "half" / "README.md").read_text(encoding="utf-8")
+
+
+def test_equal_models_give_equal_bytes(run: Path, tmp_path: Path) -> None:
+    export_model(run, tmp_path / "a")
+    export_model(run / "model", tmp_path / "b")
+    export_model(tmp_path / "a", tmp_path / "c")  # the metrics of an export are its own
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
+
+
+def test_the_prompts_are_a_file_that_lanit_label_takes(run: Path, bundle: Bundle, tmp_path: Path) -> None:
+    prompts = bundle.prompt_set
+    export_model(run, tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "prompts.json").read_text(encoding="utf-8"))
+    assert document["domains"][:2] == ["blond hair", {"phrase": "black hair", "offset": 0.01}]
+    document["domains"][2]["phrase"] = "bald"  # a prompt file cannot hold a bar, a model's folder labels may
+    (tmp_path / "edited.json").write_text(json.dumps(document))
+    again = read_prompt_set(str(tmp_path / "edited.json"))
+    assert again.domains == (*prompts.domains[:2], "bald")
+    assert (again.templates, again.bases, again.offsets, again.weights) == (
+        prompts.templates, prompts.bases, prompts.offsets, prompts.weights,
+    )  # fmt: skip
+
+
+def test_learned_prompts_go_along(run: Path, bundle: Bundle, tmp_path: Path) -> None:
+    save_learned_prompts(run / "model" / FILE_NAME, bundle.prompt_set, torch.randn(2, 3, 4), bundle.fingerprint)
+    export_model(run, tmp_path / "out")
+    assert (tmp_path / "out" / FILE_NAME).read_bytes() == (run / "model" / FILE_NAME).read_bytes()
+    assert read_learned_prompts(tmp_path / "out" / FILE_NAME).fingerprint == bundle.fingerprint
+    export_model(run, tmp_path / "out", force=True)
+
+
+def test_the_table_of_domains_counts_and_names_what_excludes_each_other(run: Path, tmp_path: Path) -> None:
+    export_model(run, tmp_path / "out")
+    with (tmp_path / "out" / "domains.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["domain"] for row in rows] == list(DOMAINS)
+    assert [row["index"] for row in rows] == ["0", "1", "2"]
+    assert [int(row["images"]) for row in rows] == list(COUNTS.values())
+    np.testing.assert_allclose([float(row["share"]) for row in rows], np.array([12, 1000, 0]) / 1600, atol=5e-5)
+    assert [float(row["offset"]) for row in rows] == [0, 0.01, 0]
+    assert [row["never_with"] for row in rows] == ["black hair", "blond hair", ""]
+
+
+def test_the_card_says_what_the_model_is_and_leaves_the_licence_open(run: Path, bundle: Bundle, tmp_path: Path) -> None:
+    export_model(run, tmp_path / "out")
+    card = ModelCard.load(tmp_path / "out" / "README.md")  # the hub's own reader
+    assert card.data.library_name == "lanit"
+    assert card.data.pipeline_tag == "image-to-image"
+    assert card.data.license is None
+    for part in (
+        "| black hair | 1,000 | 62.5% | blond hair |", "größer &lt;5 \\| x", "63.1% of 1,600 images", "70 steps",
+        "learning_rate=0.0001", bundle.fingerprint.weights_sha256, "## Intended use", "None is stated yet",
+    ):  # fmt: skip
+        assert part in card.text, part
+    assert str(tmp_path) not in card.text
+
+
+def test_the_metrics_are_the_runs_last_up_to_the_step_of_the_model(run: Path, tmp_path: Path) -> None:
+    export_model(run, tmp_path / "out")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {kind: values["step"] for kind, values in metrics["training"].items()} == {"sample": 70, "losses": 70}
+    assert "evaluation" not in metrics
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| sample | 70 | recognised | 0.75 |" in card
+    assert "| sample | 70 | kept | 0.8 |" in card
+
+
+def evaluation(run: Path, weights: str) -> dict[str, Any]:
+    """What lanit evaluate leaves in a run, of one domain."""
+    some = Figure(0.25, (0.125,) * 20)
+    domain = DomainFigures("black hair", 40, 30, 60, Figure(0.5), 0.75, 0.1, 0.01, some, some, some, 0.2, None, some)
+    figures = RunFigures(str(run), weights, 32, 70, DOMAINS, 0.5, (GuideFigures("latent", (domain,), {}),))
+    extractor = ExtractorFacts("CLIP tiny", "cd" * 32, "shortest side to 32 px", 5)
+    judge = f"{run / 'judge.pt'}: the judge"
+    return Evaluation(
+        str(run / "store"), 1600, EvaluationOptions(styles=2), extractor, "the store's", judge, f"none at {run}",
+        (figures,), (f"of {run}",), None, (), (f"{run}: no figures for 'hat'",),
+    ).to_json()  # fmt: skip
+
+
+def test_what_lanit_evaluate_found_is_told_if_it_was_of_these_weights(run: Path, tmp_path: Path) -> None:
+    weights = sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+    (run / RESULT_NAME).write_text(json.dumps(evaluation(run, weights)))
+    export_model(run, tmp_path / "out", half=True)
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["evaluation"]
+    assert found["guides"]["latent"]["domains"][0]["kid"] == 0.1
+    assert found["judge"] == "the judge"
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    for part in (
+        "1,600 images, 2 styles",
+        "| latent | frechet | 0.5 | - |",
+        "| latent | density | 0.25 | 0.",
+        "this model",
+    ):
+        assert part in card, part
+    assert not [name for name, data in contents(tmp_path / "out").items() if str(run).encode() in data]
+    for other in (evaluation(run, "0" * 64), {"runs": []}, "nothing"):
+        (run / RESULT_NAME).write_text(json.dumps(other))
+        export_model(run, tmp_path / "out", force=True)
+        assert "evaluation" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
+    (tmp_path / "out" / "metrics.json").write_text('{"evaluation": {"guides": {"latent": 1}}}')
+    with pytest.raises(LanitError, match=r"metrics\.json beside the model is damaged"):
+        export_model(tmp_path / "out", tmp_path / "again")
+
+
+def test_a_model_that_says_little_of_its_training_has_a_card_too(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "bare", replace(bundle, training={}))
+    export_model(tmp_path / "bare", tmp_path / "out")
+    assert "| black hair | - | - | blond hair |" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_only_an_export_is_replaced_and_only_on_demand(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    export_model(run, out)  # an empty folder is as good as none
+    before = contents(out)
+    with pytest.raises(LanitError, match="already holds an exported model") as caught:
+        export_model(run, out)
+    assert "--force" in caught.value.hint
+    export_model(run, out, half=True, force=True)
+    assert contents(out) != before
+    (out / "onnx").mkdir()
+    (out / "onnx" / "mine.txt").write_text("mine")
+    changed = contents(out)
+    for taken in (out, run, run / "model"):
+        with pytest.raises(LanitError, match="holds other files"):
+            export_model(run, taken, force=True)
+    with pytest.raises(LanitError, match="is a file"):
+        export_model(run, out / "README.md", force=True)
+    assert contents(out) == changed
+
+
+def test_what_fails_on_the_way_leaves_the_old_export_and_no_trace(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export_model(run, out)
+    before, names = contents(out), sorted(tmp_path.iterdir())
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    def interrupted(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "model_card", full)
+    with pytest.raises(LanitError, match="No space left"):
+        export_model(run, out, half=True, force=True)
+    monkeypatch.setattr(module, "model_card", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_model(run, out, half=True, force=True)
+    assert contents(out) == before
+    assert sorted(tmp_path.iterdir()) == names
+
+
+def test_a_missing_or_unfinished_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LanitError, match="no model at"):
+        export_model(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "young").mkdir()
+    (tmp_path / "young" / "config.json").write_text("{}")
+    with pytest.raises(LanitError, match="no model yet"):
+        export_model(tmp_path / "young", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"exclusive": torch.zeros(4, 4, dtype=torch.bool)}, r"exclusive of \(4, 4\), not \(3, 3\)"),
+        ({"domains_embedding": torch.zeros(2, 5)}, r"domains_embedding of \(2, 5\), not \(3, 5\)"),
+        ({"base_embedding": torch.zeros(6)}, r"base_embedding of \(6,\), not \(5,\)"),
+        ({"prompt_set": PromptSet(("hat",), ("a {}.",), ("a.",), "test")}, r"networks of \(4,\), not \(2,\)"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_model_whose_parts_are_of_other_domains_is_refused(
+    bundle: Bundle, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    save_bundle(tmp_path / "model", replace(bundle, **change))
+    with pytest.raises(LanitError, match=rf"model is damaged: {message}"):
+        load_bundle(tmp_path / "model")
+
+
+def test_the_commands_take_an_export_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
+
+    def call(*words: str) -> str:
+        result = runner.invoke(app, words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    report = json.loads(call("export-model", "sample", "--out", "exported", "--half", "--json"))
+    assert (report["domains"], report["image_size"], report["onnx"]) == (12, 32, None)
+    call("sample-faces", "faces", "--count", "3")
+    shutil.move("exported", "elsewhere")
+    for model in ("sample", "elsewhere"):
+        call("translate", "faces", "--model", model, "--add", "eyeglasses", "--out", f"by-{model}", "--json")
+    assert {name: data for name, data in contents(Path("by-sample")).items() if name.endswith(".png")} == {
+        name: data for name, data in contents(Path("by-elsewhere")).items() if name.endswith(".png")
+    }
