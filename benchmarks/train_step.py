@@ -31,6 +31,7 @@ from pipeline import console
 from pipeline.devices import pick_device
 from pipeline.labelling.prompt_sets import PromptSet, ensemble, read_prompt_set, remove_phrase
 from pipeline.text_towers import text_tower
+from pipeline.training.run_setup import compile_networks
 
 PROMPTS, NOUN, TEMPLATES = "animal-faces-10", "animal face", 9
 WEIGHTS = LossWeights()
@@ -61,9 +62,10 @@ class Variant:
     precision: str
     phase: int
     lazy: bool = False
+    compiled: bool = False
 
     def row(self) -> tuple[str, str]:
-        return self.schedule + (", R1 every 8th" if self.lazy else ""), self.precision
+        return self.schedule + ", R1 every 8th" * self.lazy + ", compiled" * self.compiled, self.precision
 
 
 VARIANTS = (("naive", "float32"), ("paper", "float32"), ("paper", "bf16"), ("fused", "float32"), ("fused", "bf16"))
@@ -77,12 +79,14 @@ def main() -> None:
     parser.add_argument("--clip", default="ViT-B-32", help="an architecture of open_clip")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--phase", type=int, nargs="+", choices=(1, 2), default=[1, 2])
+    parser.add_argument("--compile", action="store_true", help="with torch.compile too: minutes of compiling")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     setting = prepare(given.clip, given.size, given.channels, given.batch_size, pick_device(given.device))
     for phase in given.phase:
         variants = [Variant(schedule, precision, phase) for schedule, precision in VARIANTS]
         variants += [Variant("fused", "bf16", phase, lazy=True)]
+        variants += [Variant("fused", "float32", phase, compiled=True)] * given.compile
         report(variants, setting, given)
 
 
@@ -161,6 +165,8 @@ def step_of(variant: Variant, setting: Setting) -> tuple[Callable[[], object], N
         return naive_of(variant, setting, draws)
     nets, learner = copy.deepcopy(setting.nets), copy.deepcopy(setting.learner)
     learning = variant.phase == 2
+    if variant.compiled:
+        compile_networks(nets)
     optimisers = Optimisers(
         adam(list(nets.generative.parameters())),
         adam(list(nets.discriminator.parameters())),

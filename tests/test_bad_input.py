@@ -190,7 +190,37 @@ CASES = {
     "missing model": Case(
         "translate photos --model nowhere --to red --out out", ("no model at nowhere", "--model sample")
     ),
-    "unknown domain": Case("translate photos --model run --to hat --out out", ("'hat' is not a domain", "red, green")),
+    "phrase that no domain is near": Case(
+        "translate photos --model run --to smiling --out out",
+        ("'smiling' is not a domain", "none is near", "red, green"),
+    ),
+    "folder of other files": Case(
+        "translate photos --model run --to red --out out",
+        ("holds other files", "new folder"),
+        prepare=_write("out/001.png", "precious"),
+    ),
+    "folder of the originals": Case(
+        "translate photos --model run --to red --out photos", ("folder of the originals", "another folder")
+    ),
+    "two references for all": Case(
+        "translate photos --model run --to red --reference a.png --reference b.png --out out",
+        ("both for all domains", "smiling=face.jpg"),
+        code=2,
+    ),
+    "reference for no domain": Case(
+        "translate photos --model run --to red --reference smiling=photos/0.png --out out", ("'smiling'", "red, green")
+    ),
+    "reference for what is not asked": Case(
+        "translate photos --model run --to red --reference green=photos/0.png --out out",
+        ("'green', which is not asked for", "Add it"),
+        code=2,
+    ),
+    "steps to nowhere": Case(
+        "translate photos --model run --to red --steps 3 --out out", ("--steps is for --interpolate", "Add"), code=2
+    ),
+    "styles of a reference": Case(
+        "translate photos --model run --reference photos/0.png --styles 2 --out out", ("--styles", "Leave"), code=2
+    ),
     "misspelt domain to add": Case(
         "translate photos --model run --add gren --out out", ("'gren'", "Did you mean 'green'")
     ),

@@ -137,6 +137,7 @@ class TrainingRun:
             "seconds": round(self.clock.seconds), "device": str(self.device),
             "precision": "bf16" if self.bf16 else "float32",
             "label_revision": self.clock.revision, "images": len(self.images), "images_per_domain": counts,
+            "labelled": int(self.labels.active.any(axis=1).sum()),
             "options": self.options.to_json(),
         }  # fmt: skip
         return Bundle(
