@@ -1,0 +1,1 @@
+"""Experiments on what the method is worth: ``python -m benchmarks.experiments --help``, or ``make experiments``."""

@@ -1,0 +1,82 @@
+"""Small photographs of six animals, with their classes: which rows of the given tables serve what.
+
+Two Parquet files, ``*-train.parquet`` and ``*-test.parquet``, with the columns ``path``, ``jpeg`` (bytes), ``class``.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from lanit.errors import LanitError
+from pipeline.files import atomic_path
+
+KNOWN_ROWS = 10_000
+"""Training rows whose classes CLIP and the judge see; the generator trains on the others, unlabelled."""
+
+_COLUMNS = ("path", "jpeg", "class")
+
+
+@dataclass(frozen=True)
+class AnimalTable:
+    """Rows of a table. names: classes by the alphabet. classes: int64 (n), numbers in ``names``."""
+
+    table: pa.Table
+    names: tuple[str, ...]
+    classes: np.ndarray
+
+    def pictures(self) -> np.ndarray:
+        """Uint8 RGB (n×S×S×3); all images of one size."""
+        cells = self.table["jpeg"].to_pylist()
+        return np.stack([np.asarray(Image.open(io.BytesIO(cell)).convert("RGB")) for cell in cells])
+
+    def truth(self) -> np.ndarray:
+        """One-hot classes, bool (n×N)."""
+        return self.classes[:, None] == np.arange(len(self.names))
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """``images.parquet``, to be embedded, and ``truth.csv`` (path and a column for each class) in ``folder``."""
+        images, truth = folder / "images.parquet", folder / "truth.csv"
+        with atomic_path(images) as temporary:
+            pq.write_table(self.table.select(["path", "jpeg"]), temporary)
+        rows = zip(self.table["path"].to_pylist(), self.truth().astype(int), strict=True)
+        lines = [",".join(("path", *self.names)), *(",".join((path, *map(str, row))) for path, row in rows)]
+        with atomic_path(truth) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return images, truth
+
+
+def read_animals(data: Path) -> tuple[AnimalTable, AnimalTable, AnimalTable]:
+    """Rows whose classes may be known, rows to train a generator on, held-out rows. Each image is in one of them.
+
+    data: the folder of the two files. Raises LanitError where there is not exactly one of each, or one has other
+    columns.
+    """
+    train, test = (_read(data, part) for part in ("train", "test"))
+    if train.num_rows <= KNOWN_ROWS:
+        raise LanitError(f"the training table in {data} has {train.num_rows} rows; more than {KNOWN_ROWS} are needed")
+    names = tuple(sorted(set(train["class"].to_pylist())))
+    order = np.random.default_rng(0).permutation(train.num_rows)
+    known, unlabelled = train.take(order[:KNOWN_ROWS]), train.take(order[KNOWN_ROWS:])
+    return _table(known, names), _table(unlabelled, names), _table(test, names)
+
+
+def _read(data: Path, part: str) -> pa.Table:
+    found = sorted(data.glob(f"*-{part}.parquet"))
+    if len(found) != 1:
+        raise LanitError(f"{len(found)} files in {data} are named *-{part}.parquet; one is needed")
+    table = pq.read_table(found[0])
+    if not set(_COLUMNS) <= set(table.column_names):
+        raise LanitError(f"{found[0]} lacks one of the columns {', '.join(_COLUMNS)}")
+    return table.select(list(_COLUMNS)).set_column(2, "class", table["class"].cast(pa.string()))
+
+
+def _table(table: pa.Table, names: tuple[str, ...]) -> AnimalTable:
+    classes = np.array([names.index(name) for name in table["class"].to_pylist()])
+    return AnimalTable(table.select(["path", "jpeg"]), names, classes)

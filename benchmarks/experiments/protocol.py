@@ -1,0 +1,138 @@
+"""One protocol for every arm: translations guided by held-out references, measured by CLIP and by an independent judge.
+
+For each true domain n, sources are held-out images that lack n, references held-out images that truly carry it. The
+style is E_S(reference), aggregated by the label that the arm's own rule gives the reference. The translations are
+compared with other held-out images that truly carry n: images of even number serve as sources and references, those of
+odd number as the real ones, so that an image copied from a reference gains nothing. Pairs are the same for all arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmarks.experiments.labelling import LabelOf
+from benchmarks.experiments.worlds import World, embed_pictures, judged
+from lanit.labels import with_slack
+from lanit.metrics import density_coverage, frechet_distance, moments
+from lanit.networks import GenerativeNetworks, aggregate
+from pipeline.translating.grids import to_float, to_uint8
+from pipeline.translating.translator import Translator
+
+NEIGHBOURS = 5
+_PAIRS_SEED = 2**20
+_BATCH = 100
+Scores = dict[str, list[float]]
+"""A figure for each domain: ``mfid`` (CLIP features), ``mfid_judge`` (the judge's), ``density``, ``coverage``,
+``recognised``, ``others`` (share of the other domains on which the judge and the reference's truth agree)."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Row numbers in the held-out images: int64 (t) sources and references of one domain, and its real images."""
+
+    sources: np.ndarray
+    references: np.ndarray
+    real: np.ndarray
+
+
+def draw_pairs(truth: np.ndarray, domain: int, count: int) -> Pairs:
+    """The pairs of ``domain``: a function of the held-out truth, bool (m×N), and of ``count`` alone.
+
+    Every source and every reference is used before one is used again.
+    """
+    carries = truth[:, domain]
+    even = np.arange(len(truth)) % 2 == 0
+    rng = np.random.default_rng([_PAIRS_SEED, domain])
+    sources, references = (_repeated(rng, np.flatnonzero(even & rows), count) for rows in (~carries, carries))
+    return Pairs(sources, references, np.flatnonzero(~even & carries))
+
+
+def _repeated(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
+    rounds = -(-count // len(rows))
+    return np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:count]
+
+
+def score_references(world: World, networks: GenerativeNetworks, label_of: LabelOf, count: int) -> Scores:
+    """Figures of reference-guided translation by ``networks``, ``count`` images a domain."""
+
+    def translate(pairs: Pairs) -> np.ndarray:
+        labels = label_of(world.held_embeddings[pairs.references], world.held_truth[pairs.references])
+        return translate_pairs(networks, world.pictures[pairs.sources], world.pictures[pairs.references], labels)
+
+    return score_translations(world, translate, count)
+
+
+@torch.no_grad()
+def translate_pairs(
+    networks: GenerativeNetworks, sources: np.ndarray, references: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Sources in the styles of references, uint8 (t×S×S×3) all three; labels: of the references, bool (t×N)."""
+    made = []
+    weights = with_slack(torch.from_numpy(labels))
+    for rows in torch.arange(len(sources)).split(_BATCH):
+        codes = networks.style_encoder(to_float(references[rows.numpy()]))
+        images = networks.generator(to_float(sources[rows.numpy()]), aggregate(codes, weights[rows]))
+        made.append(to_uint8(images))
+    return np.concatenate(made)
+
+
+def score_translations(world: World, translate: Callable[[Pairs], np.ndarray], count: int) -> Scores:
+    """Figures of whatever ``translate`` makes, uint8 (t×S×S×3), of the pairs of each domain."""
+    scores: Scores = {}
+    for domain in range(len(world.domains)):
+        pairs = draw_pairs(world.held_truth, domain, count)
+        found = _score(world, domain, translate(pairs), pairs)
+        for name, value in found.items():
+            scores.setdefault(name, []).append(value)
+    return scores
+
+
+def _score(world: World, domain: int, made: np.ndarray, pairs: Pairs) -> dict[str, float]:
+    real = torch.from_numpy(world.held_embeddings[pairs.real])
+    fake = torch.from_numpy(embed_pictures(world.clip, made))
+    seen, features = judged(world.judge, made)
+    density, coverage = density_coverage(real, fake, NEIGHBOURS)
+    wanted = world.held_truth[pairs.references]
+    others = np.arange(seen.shape[1]) != domain
+    return {
+        "mfid": frechet_distance(moments(fake), moments(real)),
+        "mfid_judge": frechet_distance(moments(features), moments(world.held_features[torch.from_numpy(pairs.real)])),
+        "density": density,
+        "coverage": coverage,
+        "recognised": float(seen[:, domain].mean()),
+        "others": float((seen == wanted)[:, others].mean()),
+    }
+
+
+def score_latents(world: World, translator: Translator, label_of: LabelOf, count: int) -> list[float]:
+    """Share of latent-guided translations in which the judge recognises the domain that was added, for each domain.
+
+    As ``lanit translate --add``, with a latent for each image; the sources' own labels come from the arm's rule.
+    """
+    shares = []
+    for domain in range(len(world.domains)):
+        rows = draw_pairs(world.held_truth, domain, count).sources
+        own = torch.from_numpy(label_of(world.held_embeddings[rows], world.held_truth[rows]))
+        latents = torch.randn(
+            len(rows), translator.bundle.options.latent_dim, generator=torch.Generator().manual_seed(domain)
+        )
+        add = torch.arange(len(world.domains)) == domain
+        made = []
+        for batch in torch.arange(len(rows)).split(_BATCH):
+            images = to_float(world.pictures[rows[batch.numpy()]])
+            edited, _ = translator.edit(images, own[batch], add, torch.zeros_like(add), latents[batch])
+            made.append(to_uint8(edited))
+        shares.append(float(judged(world.judge, np.concatenate(made))[0][:, domain].mean()))
+    return shares
+
+
+def score_bounds(world: World, count: int) -> dict[str, Scores]:
+    """What no model is needed for: the sources as they are, and real images (the references themselves)."""
+    return {
+        "sources": score_translations(world, lambda pairs: world.pictures[pairs.sources], count),
+        "references": score_translations(world, lambda pairs: world.pictures[pairs.references], count),
+    }
