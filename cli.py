@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.store.store import Store
@@ -38,7 +38,7 @@ def _one_line_errors(ctx: Any) -> Iterator[None]:
         command = " ".join(["lanit", *filter(None, [ctx.invoked_subcommand])])
         _fail(f"{message}. Try: {command} --help", error.exit_code, error)
     except KeyboardInterrupt as error:
-        goal = " to continue" if ctx.invoked_subcommand in ("embed", "train", "export") else ""
+        goal = " to continue" if ctx.invoked_subcommand in ("embed", "train", "export", "translate", "evaluate") else ""
         _fail(f"interrupted; run the same command again{goal}", 130, error)
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of a pipe went away: Typer ends quietly
@@ -202,7 +202,10 @@ def embed(
 @app.command(short_help="Label the images by a list of phrases.")
 def label(
     prompts: Annotated[
-        str | None, typer.Option(metavar="FILE|NAME", help="Prompt file, or a set such as celeba-hq-10.")
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME", help="Prompt file, a set such as celeba-hq-10, or a run that learned prompts."
+        ),
     ] = None,
     noun: Annotated[str | None, typer.Option(help="What the images show, such as face: gives nine templates.")] = None,
     rule: Annotated[RuleName | None, typer.Option(help="How similarities become labels.  [default: adaptive]")] = None,
@@ -217,7 +220,15 @@ def label(
     from_table: Annotated[
         Path | None, typer.Option(metavar="FILE", help="No prompts: label images by a CSV or Parquet of 0 and 1.")
     ] = None,
+    clusters: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="K", help="No prompts: K groups of look-alikes, one label for each image."),
+    ] = None,
+    words: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Words to name clusters by.  [default: built in]")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and write nothing.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --clusters.")] = 0,
     engine: EngineOption = "local",
     address: AddressOption = None,
     actors: ActorsOption = None,
@@ -231,7 +242,9 @@ def label(
     A prompt file has one phrase a line; '#' starts a comment; 'noun: face', 'template: a face with {}.' and
     'base: a face.' say how phrases become sentences; 'smiling | offset=0.01' raises the bar of a phrase. The adaptive
     rule labels an image with a phrase where naming it describes the image better than not naming it. A table of labels
-    has a column path or image_id, and for each phrase a column of 1, 0 or nothing. Nothing is embedded again.
+    has a column path or image_id, and for each phrase a column of 1, 0 or nothing. Nothing is embedded again. Prompts
+    that lanit train learned are given by their prompts.safetensors or its run. Clusters need no phrases: each group of
+    look-alikes is named by the word that tells most of what sets it apart.
 
     \b
     Example:
@@ -239,27 +252,41 @@ def label(
       lanit label --prompts better.txt --dry-run
       lanit label --prompts prompts.txt --rule top-k --k 3
       lanit label --prompts prompts.txt --labels checked.csv
+      lanit label --prompts runs/first
       lanit label --from-folders
+      lanit label --clusters 10 --noun face
     """
     from pipeline import console
     from pipeline.labelling.label_sources import check_sources, label_source
-    from pipeline.labelling.prompt_sets import read_prompt_set
+    from pipeline.labelling.learned_prompts import read_prompts
 
-    check_sources(prompts, labels, from_folders, from_table, rule)
-    prompt_set = read_prompt_set(prompts, noun) if prompts is not None else None
+    bound = threshold if k is None else k
+    check_sources(prompts, labels, from_folders, from_table, rule, clusters=clusters, words=words, bound=bound)
+    named = read_prompts(prompts, noun) if prompts is not None else None
     opened = _open_store(store)
     from pipeline.labelling.label import label as label_store
     from pipeline.report_tables import show_label, warn_of_words
     from pipeline.settings import clip_of, decider_of, make_rule, workforce_of
 
-    source = label_source(opened, prompt_set, noun=noun, labels=labels, from_table=from_table)
-    chosen = make_rule(rule or source.rule, k, threshold)
-    model = clip_of(opened, clip, clip_arch)
+    if clusters is None:
+        source = label_source(opened, named, noun=noun, labels=labels, from_table=from_table)
+        chosen, centres = make_rule(rule or source.rule, k, threshold), None
+        model = clip_of(opened, clip, clip_arch)
+    else:
+        from pipeline.labelling.cluster_labels import find_clusters
+        from pipeline.suggestion.vocabulary import read_vocabulary
+
+        vocabulary, model = read_vocabulary(words), clip_of(opened, clip, clip_arch)
+        with console.progress("reading words", "words") as advance:
+            found = find_clusters(opened, model, clusters, vocabulary, noun=noun, seed=seed, progress=advance)
+        source = label_source(opened, found.prompts, labels=labels)
+        chosen, centres = found.rule, found.centres
     with workforce_of(engine, address, actors, "cpu") as force, console.progress("labelling") as advance:
         decide = decider_of(force, console.warn)
         report = label_store(
-            opened, model, source.prompts, chosen, advance, given=source.given, dry_run=dry_run, decide=decide
-        )
+            opened, model, source.prompts, chosen, advance,
+            given=source.given, dry_run=dry_run, decide=decide, centres=centres,
+        )  # fmt: skip
     warn_of_words(report.unknown_words)
     if as_json:
         console.print_json(report.to_json())
@@ -545,7 +572,13 @@ def index(
 @app.command(short_help="Train a translator on the labels, or continue a run.")
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run there is continued.")],
-    preset: Annotated[str, typer.Option(help="Options to start from: paper, small-64, small-32.")] = "paper",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Options to start from: paper; 256, 128, 64, 32; for few images 256-few, 128-few, 64-few, 32-few; "
+            "for a CPU small-64, small-32."
+        ),
+    ] = "paper",
     size: Annotated[int | None, typer.Option(help="Image side, pixels, a power of two from 32 on.")] = None,
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training after which to stop.")] = None,
@@ -568,23 +601,25 @@ def train(
     """Train a translator between the labelled domains; the same command continues an interrupted run.
 
     The run folder holds its options, metrics (JSON lines), sample grids, checkpoints, and in model/ what
-    lanit translate needs.
+    lanit translate needs; best/ is the model of the best evaluation.
 
     \b
     Example:
       lanit train --out runs/faces
       lanit train --out runs/small --preset small-64 --minutes 30
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
+      torchrun --nproc-per-node 4 --no-python lanit train --out runs/faces
     """
     from pipeline import console
     from pipeline.devices import pick_device
     from pipeline.inspection.inspect_labels import inspect_labels
     from pipeline.report_tables import show_coverage, show_options, show_train
     from pipeline.settings import clip_of, merge_settings
-    from pipeline.store.image_cache import open_image_cache
+    from pipeline.store.image_cache import open_sized_images
+    from pipeline.training.processes import launched_rank
+    from pipeline.training.run_setup import labels_to_train
     from pipeline.training.train_options import TrainOptions, options_from
     from pipeline.training.training import train as train_run
-    from pipeline.training.run_setup import labels_to_train
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
     named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}
@@ -594,59 +629,221 @@ def train(
         return
     opened = _open_store(store)
     chosen = str(pick_device(device))
-    model = clip_of(opened, clip, clip_arch, chosen)
-    show_options(f"run {out} on {chosen}", options.to_json(), chosen)
-    show_coverage(inspect_labels(labels_to_train(opened, revision)))
-    with console.progress("decoding at training size") as advance:
-        open_image_cache(opened, options.size, advance)
-    with console.progress("training", "steps") as advance:
-        report = train_run(opened, out, options, model, revision=revision, device=chosen, progress=advance)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_train(report)
+    rank = launched_rank()
+    with console.silent(when=rank > 0):
+        model = clip_of(opened, clip, clip_arch, chosen)
+        show_options(f"run {out} on {chosen}", options.to_json(), chosen)
+        show_coverage(inspect_labels(labels_to_train(opened, revision)))
+        if not rank:
+            with console.progress("decoding at training size") as advance:
+                open_sized_images(opened, options.size, options.cache_gb, advance)
+        with console.progress("training", "steps") as advance:
+            report = train_run(opened, out, options, model, revision=revision, device=device, progress=advance)
+        if as_json:
+            console.print_json(report.to_json())
+        else:
+            show_train(report)
     if report.interrupted:
         raise KeyboardInterrupt
 
 
 @app.command(short_help="Translate images to phrases or to a reference's style.")
 def translate(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="An image, or a folder with its subfolders.")],
-    out: Annotated[Path, typer.Option(help="Folder for one PNG per image and translations.csv.")],
-    model: Annotated[str, typer.Option(help="Folder of a run, or sample.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, .tar, tables, or URLs of them.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for a file per image, and the tables.")],
+    model: Annotated[str, typer.Option(help="A run, a model folder, owner/name on the hub, or sample.")],
     to: Annotated[str, typer.Option(help="Domains of the result, with weights: 'smiling, bangs=0.5'.")] = "",
     add: Annotated[str, typer.Option(help="Domains to add to each image's own labels.")] = "",
     remove: Annotated[str, typer.Option(help="Domains to take from each image's own labels.")] = "",
-    reference: Annotated[Path | None, typer.Option(help="Image whose style to take.")] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[DOMAINS=]IMG|FOLDER",
+            help="Whose style to take, of a folder the mean; for some domains only: 'bangs=b.jpg'. May be repeated.",
+        ),
+    ] = None,
+    styles: Annotated[int, typer.Option(help="Results of each image, in as many styles.")] = 1,
+    interpolate: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="The way from A to B: domains as for --to, or images, or folders."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Pictures on that way, both ends included.  [default: 8]")] = None,
+    film: Annotated[
+        Literal["strip", "gif", "mp4"] | None,
+        typer.Option("--as", help="How to store them; mp4 needs lanit[video].  [default: strip]"),
+    ] = None,
+    format: Annotated[
+        Literal["same", "png", "jpeg"], typer.Option(help="Of results; same: JPEG of JPEG, and so on.")
+    ] = "same",
+    margins: Annotated[
+        bool, typer.Option("--margins/--no-margins", help="Whether CLIP looks at sources and results, for the tables.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other translations in --out.")] = False,
     grid: Annotated[Path | None, typer.Option(help="PNG with sources beside translations.")] = None,
     seed: SeedOption = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images translated at once.")] = 32,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read, write.  [default: processors]")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images.  [default: 178956970]")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Of a table with several columns of images.")] = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    actors: ActorsOption = None,
     clip: Annotated[str | None, typer.Option(help="Where to find the model's CLIP, if not where it was.")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Translate images to other domains with a trained model: one file per image, same name, and a table.
+    """Translate images to other domains with a trained model: one file per image, same name, and tables.
 
-    --to gives all domains of the result. --add and --remove change the labels that CLIP reads in each image.
-    A result is the middle square of its image, at the size that the model was trained for.
+    --to gives all domains of the result. --add and --remove change the labels that CLIP reads in each image. A phrase
+    that is no domain stands for the domains nearest to it by CLIP, which are shown first, or is refused. A result is
+    the middle square of its image, at the size that the model was trained for. The same command continues an
+    interrupted run.
 
     \b
     Example:
       lanit translate photos/ --model runs/faces --to "smiling, eyeglasses" --out translated/
       lanit translate face.png --model sample --add "wearing hat" --remove bangs --out translated/
-      lanit translate photos/ --model runs/faces --reference style.jpg --out translated/ --grid grid.png
+      lanit translate shards.tar --model runs/faces --to "smiling, bangs" --reference bangs=styles/ --out translated/
+      lanit translate photos/ --model runs/faces --to smiling --styles 3 --out translated/ --grid grid.png
+      lanit translate photos/ --model sample --interpolate "black hair" "blond hair, smiling" --as gif --out way/
     """
     from pipeline import console
+    from pipeline.decoding.images import MAX_PIXELS
     from pipeline.report_tables import show_translate
-    from pipeline.translating.translation import TranslateRequest, parse_domains, parse_names
+    from pipeline.settings import workforce_of
+    from pipeline.translating.requests import interpolation_options, parse_domains, parse_names, parse_references
+    from pipeline.translating.translation import TranslateOptions, TranslateRequest
     from pipeline.translating.translation import translate as translate_images
 
-    request = TranslateRequest(parse_domains(to), parse_names(add), parse_names(remove), reference, seed)
-    with console.progress("translating") as advance:
-        report = translate_images(source, out, model, request, grid=grid, device=device, clip=clip, progress=advance)
+    whole, single = parse_references(reference or [])
+    request = TranslateRequest(
+        parse_domains(to), parse_names(add), parse_names(remove), whole, seed, single, styles, interpolate,
+        *interpolation_options(interpolate is not None, steps, film),
+    )  # fmt: skip
+    options = TranslateOptions(
+        batch_size, workers, max_pixels=max_pixels or MAX_PIXELS, format=format, margins=margins, overwrite=overwrite,
+        image_column=image_column,
+    )  # fmt: skip
+    with workforce_of(engine, address, actors, device) as force, console.progress("translating") as advance:
+        report = translate_images(
+            inputs, out, model, request, options, grid=grid, device=device, clip=clip, force=force, progress=advance,
+            tell=console.warn,
+        )  # fmt: skip
+    for warning in report.warnings:
+        console.warn(warning)
     if as_json:
         console.print_json(report.to_json())
     else:
         show_translate(report)
+
+
+@app.command(short_help="Measure trained models, or two folders of images.")
+def evaluate(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Folders of runs, side by side; or sample.")
+    ] = None,
+    real: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Instead of runs: the real images; with --fake.")
+    ] = None,
+    fake: Annotated[str | None, typer.Option(metavar="DIR", help="Images to compare with them.")] = None,
+    styles: Annotated[int, typer.Option(min=1, help="Translations of each source to each domain.")] = 10,
+    sources: Annotated[int, typer.Option(min=0, help="Images to translate, drawn; 0 for all.")] = 500,
+    guide: Annotated[
+        Literal["latent", "reference", "both"], typer.Option(help="Where styles come from: random codes, images.")
+    ] = "both",
+    real_images: Annotated[int, typer.Option(min=0, help="Real images of a domain at most, drawn; 0 for all.")] = 10000,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Samples for the intervals; 0 for none.")] = 100,
+    features: Annotated[Literal["clip", "inception"], typer.Option(help="What distances are of.")] = "clip",
+    match_size: Annotated[
+        bool, typer.Option("--match-size", help="Embed the real images at the model's size too.")
+    ] = False,
+    inception_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="torch-fidelity's.  [default: torch's cache]")
+    ] = None,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet.  [default: torch's cache]")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="CLIP", help="Another CLIP to judge by; sample-world for drawn faces.")
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option(metavar="FILE|folders", help="Score the labels too, as inspect-labels does.")
+    ] = None,
+    revision: Annotated[
+        int | None, typer.Option(help="Labels of the real images; the newest of lanit label by default.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="PAGE", help="Also write a page of figures and examples.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once; no figure depends on it.")] = 64,
+    seed: SeedOption = 0,
+    clip: Annotated[str | None, typer.Option(help="Where to find the models' CLIP, if not where it was.")] = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure trained models on the images of a store, or compare two folders of images.
+
+    Drawn sources are translated to every domain that they lack and compared with the images that carry it: Fréchet
+    distance (its mean over domains is the mFID), KID, density and coverage; is the domain recognised, are the others
+    kept, how far is a translation from its source, how different are those of one source. Distances are of CLIP's
+    features, which the store holds; Inception and LPIPS need weights that you have as files. Figures are kept: the same
+    command goes on where it was interrupted.
+
+    \b
+    Example:
+      lanit evaluate runs/first
+      lanit evaluate runs/a runs/b --html report.html
+      lanit evaluate runs/first --store test-store --sources 0 --json
+      lanit evaluate --real photos/ --fake translated/
+    """
+    from pipeline import console
+    from pipeline.pages import check_page, write_page
+
+    if html is not None:
+        check_page(html)
+    of_runs = {"--judge": judge, "--truth": truth, "--revision": revision, "--lpips-weights": lpips_weights}
+    folders = _folders_to_compare(
+        runs or [], real, fake, [name for name, value in of_runs.items() if value is not None]
+    )
+    from pipeline.devices import pick_device
+    from pipeline.evaluation.evaluate import Tools, evaluate_runs, extractor_of_folders
+    from pipeline.evaluation.folders import evaluate_folders
+    from pipeline.evaluation.options import EvaluationOptions
+    from pipeline.evaluation.page import evaluation_page, folders_page
+    from pipeline.evaluation.table import show_evaluation, show_folders
+
+    options = EvaluationOptions(
+        styles=styles, sources=sources, guide=guide, real=real_images, bootstrap=bootstrap, match_size=match_size,
+        seed=seed, batch_size=batch_size,
+    )  # fmt: skip
+    tools = Tools(features, inception_weights, lpips_weights, judge, clip, pick_device(device))
+    if folders is not None:
+        extractor = extractor_of_folders(tools, store)
+        with console.progress("reading") as advance:
+            compared = evaluate_folders(*folders, extractor, options, progress=advance)
+        page, data, warnings = folders_page(compared), compared.to_json(), compared.warnings
+    else:
+        opened = _open_store(store)
+        with console.progress("translating") as advance:
+            result = evaluate_runs(
+                runs or [], opened, options, tools, revision=revision, truth=truth, with_examples=html is not None,
+                progress=advance,
+            )  # fmt: skip
+        page, data, warnings = evaluation_page(result), result.to_json(), result.warnings
+    for warning in warnings:
+        console.warn(warning)
+    if html is not None:
+        write_page(html, page)
+        console.note(f"page: {html} ({len(page.encode()) / 1e6:.1f} MB)")
+    if as_json:
+        console.print_json(data)
+    elif folders is not None:
+        show_folders(compared)
+    else:
+        show_evaluation(result)
 
 
 @app.command(short_help="Write the store for other tools: webdataset, datasets, ….")
@@ -704,6 +901,87 @@ def export(
         show_export(report)
 
 
+@app.command("export-model", short_help="Write a trained model as a folder to share.")
+def export_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run, a model folder, owner/name, or sample.")],
+    out: Annotated[Path, typer.Option(help="New folder, which appears once it is whole.")],
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="The networks as ONNX too, compared with torch.  [needs lanit[onnx]]")
+    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Weights in float16: half the size.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a trained model as a folder that lanit.load and every --model read: weights, prompts, domains, model card.
+
+    --onnx adds the generator, the style encoder and the mapping network for use without torch, and networks.json, which
+    says what they take and how styles are mixed. The licence of the model card is left to you.
+
+    \b
+    Example:
+      lanit export-model runs/first --out first/
+      lanit export-model runs/first/best --out first/ --half --onnx --force
+    """
+    from pipeline import console
+    from pipeline.model_exports.export_model import export_model as export
+    from pipeline.report_tables import show_export_model
+
+    report = export(model, out, onnx=onnx, half=half, force=force, note=console.note)
+    if as_json:
+        console.print_json(report.to_json())
+    else:
+        show_export_model(report)
+
+
+@app.command(short_help="Send an exported model to the Hugging Face hub.")
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What lanit export-model wrote.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On the hub; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Only for you; a public repository is refused.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send an exported model to the Hugging Face hub, as one commit. Log in before, with: hf auth login
+
+    \b
+    Example:
+      lanit push first/ owner/first --private
+    """
+    from pipeline import console
+    from pipeline.hub import parse_repository
+    from pipeline.model_exports.sharing import push as push_model
+
+    report = push_model(folder, parse_repository(repository), private=private)
+    if as_json:
+        console.print_json(report.to_json())
+    else:
+        console.say(f"{len(report.files)} files of {folder} are at {report.url}")
+        console.say(f"use them anywhere: lanit translate IN --model {report.repository} …")
+
+
+@app.command(short_help="Fetch an exported model from the Hugging Face hub.")
+def pull(
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On the hub; @REVISION may follow.")],
+    out: Annotated[Path, typer.Option(help="New folder, which appears once it is whole.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an exported model.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch an exported model from the Hugging Face hub into a folder. --model owner/name needs no pull.
+
+    \b
+    Example:
+      lanit pull owner/first --out first/
+    """
+    from pipeline import console
+    from pipeline.hub import parse_repository
+    from pipeline.model_exports.sharing import pull as pull_model
+
+    report = pull_model(parse_repository(repository), out, force=force)
+    if as_json:
+        console.print_json(report.to_json())
+    else:
+        console.say(f"{len(report.files)} files of {report.repository} are in {out}")
+
+
 @app.command(short_help="All of it on the sample world, ending in a page.")
 def demo(
     minutes: Annotated[float, typer.Option(help="Minutes of training, on whatever machine this is.")] = 6.0,
@@ -748,6 +1026,23 @@ def sample_faces(
         console.print_json({"out": str(out), "count": count, "size": size, "seed": seed, "truth": str(truth)})
     else:
         console.say(f"{count:,} faces of {size} px in {out}, their truth in {truth}")
+
+
+def _folders_to_compare(
+    runs: list[str], real: str | None, fake: str | None, of_runs: list[str]
+) -> tuple[str, str] | None:
+    """The folders of ``--real`` and ``--fake``; none where runs are named. of_runs: options given that go with runs."""
+    if real is None and fake is None:
+        if not runs:
+            raise UsageError(
+                "nothing to evaluate", "Name a run, such as runs/first, or two folders by --real and --fake."
+            )
+        return None
+    if real is None or fake is None:
+        raise UsageError("--real and --fake go together", "Give both folders.")
+    if runs or of_runs:
+        raise UsageError(f"{(runs or of_runs)[0]} does not go with --real and --fake", "Leave one of them out.")
+    return real, fake
 
 
 def _open_store(folder: Path) -> Store:
