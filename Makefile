@@ -53,5 +53,5 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
 	|| { echo 'python3 cannot make a virtual environment: on Debian, apt install python3-venv' >&2; rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt --build-constraints constraints.txt -e '.[dev,readers]'
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt --build-constraints constraints.txt -e '.[dev,readers,play]'
 	@touch $@

@@ -739,6 +739,40 @@ def translate(
         show_translate(report)
 
 
+@app.command(short_help="A page to try a model on: drop a picture, tick words.")
+def play(
+    model: Annotated[str, typer.Option(help="A run, a model folder, owner/name on the hub, or sample.")] = "sample",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is served; 0 is any free port.")] = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Store the model learned from: pictures to pick, and a warning of others unlike them."),
+    ] = None,
+    clip: Annotated[str | None, typer.Option(help="Where to find the model's CLIP, if not where it was.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Serve a page to try a model on: drop a picture, see its labels, tick words or weigh them, see it redrawn.
+
+    The page also takes the style of another picture, and draws several styles side by side. It needs pip install
+    "lanit[play]", works without a network, sends nothing anywhere, and forgets the pictures when it ends.
+
+    \b
+    Example:
+      lanit play
+      lanit play --model runs/first --store manifests --port 8000
+    """
+    from pipeline import console
+    from pipeline.play.server import PlayOptions, is_local
+    from pipeline.play.server import play as serve
+
+    if not is_local(host):
+        console.warn(f"whoever reaches {host} can use the page, and there is no password")
+    serve(
+        PlayOptions(model, host, port, store, clip, device),
+        lambda address: console.say(f"Open {address} in a browser; Ctrl-C ends it."),
+    )
+
+
 @app.command(short_help="Measure trained models, or two folders of images.")
 def evaluate(
     runs: Annotated[

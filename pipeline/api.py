@@ -135,7 +135,7 @@ class Model:
         seed: int = 0,
         styles: int = 1,
     ) -> list[Image.Image]:
-        """``image`` with the domains of ``weights`` and no others, each counting by its weight: RGB, one for each style.
+        """``image`` with the domains of ``weights`` and no others, each counting by its weight: one RGB for each style.
 
         own: domains in which the image keeps its own style where it is to have them; by default, its labels.
         reference: an image whose style the others take; without, ``styles`` styles drawn from ``seed``. Weights are

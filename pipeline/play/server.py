@@ -1,0 +1,128 @@
+"""Serving the page from this machine: an address of our own, nothing sent anywhere, nothing kept."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import ipaddress
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lanit.errors import LanitError, UsageError
+from pipeline.api import Model
+from pipeline.play.workbench import Workbench, drawn_faces, stored_pictures, write_examples
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_MOST_BYTES = 64 << 20
+_SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """model: as for ``lanit.load``. store: of images that it learned from, to tell others apart and to pick from.
+    host, port: where to listen; port 0 is any free one."""
+
+    model: str = "sample"
+    host: str = "127.0.0.1"
+    port: int = 7860
+    store: Path | None = None
+    clip: str | None = None
+    device: str = "auto"
+
+
+def check_installed() -> None:
+    """Raises LanitError where Gradio is missing."""
+    if importlib.util.find_spec("gradio") is None:
+        raise LanitError("lanit play needs gradio, which is not installed", 'Install it: pip install "lanit[play]"')
+
+
+def play(options: PlayOptions, tell: Callable[[str], None]) -> None:
+    """Serve the page until interrupted. tell: called with the address once it can be opened.
+
+    Raises LanitError where Gradio, the model or its CLIP is missing, or the port is taken.
+    """
+    check_installed()
+    import uvicorn
+
+    with listening(options.host, options.port) as listener, tempfile.TemporaryDirectory(prefix="lanit-play-") as folder:
+        app = build_app(options, Path(folder))
+        tell(address(listener))
+        # Pages left open are cut off at the end, which uvicorn would report as errors.
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else uvicorn ends the process, and the folder stays
+        with contextlib.suppress(KeyboardInterrupt):  # which is how one ends the page
+            server.run(sockets=[listener])
+
+
+def build_app(options: PlayOptions, folder: Path) -> FastAPI:
+    """The page as an ASGI application. folder: what visitors drop lies there, and goes with it."""
+    model = Model(options.model, device=options.device, clip=options.clip)
+    known = _known(options, model.image_size)
+    bench = Workbench(model, known)
+    examples = [] if known is None else write_examples(known, folder)
+    os.environ.update(_SILENT, GRADIO_TEMP_DIR=str(folder / "dropped"))  # Gradio reads them when it is imported
+    import gradio
+    from fastapi import FastAPI
+
+    from pipeline.play.page import build_page, page_theme
+    from pipeline.play.panels import style_sheet
+
+    page = build_page(bench, options.model, examples)
+    return gradio.mount_gradio_app(
+        FastAPI(openapi_url=None), page, path="/", server_name=options.host, footer_links=[], ssr_mode=False,
+        pwa=False, enable_monitoring=False, mcp_server=False, run_history=False, max_file_size=_MOST_BYTES,
+        allowed_paths=[], theme=page_theme(), css=style_sheet(), show_error=False,
+    )  # fmt: skip
+
+
+def _known(options: PlayOptions, size: int) -> np.ndarray | None:
+    if options.store is not None:
+        return stored_pictures(options.store, size)
+    return drawn_faces() if options.model == "sample" else None
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens. Raises LanitError where the port is taken, UsageError where the host is not ours."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family)
+    except socket.gaierror as error:
+        raise UsageError(f"there is no host {host}", "Leave out --host to serve this machine only.") from error
+    except PermissionError as error:
+        raise LanitError(f"port {port} is not ours to use", "Try --port 7860.") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise LanitError(f"port {port} is in use", "Try --port 0 for any free one.") from error
+        raise UsageError(
+            f"cannot listen on {host}: {error.strerror or error}", "Leave out --host to serve this machine only."
+        ) from error
+    with listener:
+        yield listener
+
+
+def address(listener: socket.socket) -> str:
+    """What to open in a browser; of a socket that listens everywhere, the address on this machine."""
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches what listens on ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
