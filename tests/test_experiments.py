@@ -189,6 +189,7 @@ def test_a_work_folder_refuses_another_size_and_names_it(tmp_path: Path) -> None
 def test_a_spread_is_the_mean_with_least_and_most() -> None:
     assert spread([0.25, None, 0.5, 0.75], 2) == "0.50 (0.25–0.75)"
     assert spread([0.0125], 1, 1000) == "12.5"
+    assert spread([0.9961, 0.9959], 3) == "0.996"
     assert spread([None], 1) == "–"
 
 

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 Level = Literal["prompts", "truth", "clusters"]
 RuleChoice = Literal["adaptive", "best-top-k", "best-fixed"]
-TitleOf = Mapping[str, str]
 
-EXPERIMENTS: TitleOf = {
+EXPERIMENTS: Mapping[str, str] = {
     "levels": "Levels of supervision",
     "templates": "Poor initial templates: prompt learning on against off",
     "ablations": "Ablations",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments.arms import ARMS, BASELINE, EXPERIMENTS, RATIOS, Arm
+from benchmarks.experiments.arms import ARMS, BASELINE, EXPERIMENTS, RATIOS, Arm, arm_named
 from benchmarks.experiments.runs import BOUNDS
 from pipeline.files import read_json
 
@@ -20,6 +20,12 @@ _METRICS = (
     ("recognised", "recognised", 3),
     ("others", "others", 3),
     ("latent_recognised", "recognised, latent", 3),
+)
+
+_READING = (
+    "mFID, density and coverage are of CLIP features. The CLIP that measures also guides every arm with words, so read "
+    "the judge's columns beside them: mFID of its last features, recognised (the share in which it sees the domain), "
+    "others (the share of the other domains that it sees as the reference truly has them)."
 )
 
 
@@ -36,12 +42,12 @@ def mean_over_domains(result: Result, metric: str) -> float | None:
 
 
 def spread(values: Iterable[float | None], digits: int, scale: float = 1) -> str:
-    """``mean (least–most)``; the mean alone of one value, a dash of none."""
+    """``mean (least–most)``; the mean alone of values that are written alike, a dash of none."""
     found = [value * scale for value in values if value is not None]
     if not found:
         return "–"
-    mean = f"{sum(found) / len(found):.{digits}f}"
-    return mean if len(found) == 1 else f"{mean} ({min(found):.{digits}f}–{max(found):.{digits}f})"
+    mean, least, most = (f"{value:.{digits}f}" for value in (sum(found) / len(found), min(found), max(found)))
+    return mean if least == most else f"{mean} ({least}–{most})"
 
 
 def ratio_line(results: Sequence[Result], first: str, second: str) -> str | None:
@@ -75,20 +81,17 @@ def _world(work: Path, world: str, results: list[Result], seeds: int) -> str:
         f"## {world}",
         f"{bounds['remark'][0].upper()}{bounds['remark'][1:]}. Judge: {bounds['judge']}. "
         f"{results[0]['translations_per_domain']} translations a domain. Mean (least–most) over seeds.",
+        _READING,
     ]
     for experiment, title in EXPERIMENTS.items():
         arms = [arm for arm in ARMS if arm.experiment == experiment]
         if any(result["arm"] == arm.name for result in results for arm in arms):
-            shown = arms if experiment == "levels" else [_arm(BASELINE), *arms]
+            shown = arms if experiment == "levels" else [arm_named(BASELINE), *arms]
             rows = bounds if experiment == "levels" else None
             parts += [f"### {title}", _table(results, shown, rows, seeds)]
     lines = [line for line in (ratio_line(results, *pair) for pair in RATIOS) if line]
     parts.append("\n".join(lines + _gains(results)))
     return "\n\n".join(parts)
-
-
-def _arm(name: str) -> Arm:
-    return next(arm for arm in ARMS if arm.name == name)
 
 
 def _table(results: list[Result], arms: Sequence[Arm], bounds: Result | None, seeds: int) -> str:
@@ -108,7 +111,7 @@ def _row(arm: Arm, own: list[Result], seeds: int) -> list[str]:
     rules = sorted({result["labels"]["rule"] for result in own})
     if arm.rule != "adaptive":
         title = f"{title}: {', '.join(rules)}"
-    before, after = (_label_f1(own, key) for key in ("macro_f1", "macro_f1_after"))
+    before, after = (spread((result["labels"][key] for result in own), 3) for key in ("macro_f1", "macro_f1_after"))
     return [
         title,
         _of_training(own, "steps", 0),
@@ -128,12 +131,6 @@ def _figures(own: list[Result]) -> list[str]:
 def _of_training(own: list[Result], key: str, digits: int) -> str:
     values = [result["training"][key] for result in own]
     return f"{sum(values) / len(values):.{digits}f}"
-
-
-def _label_f1(own: list[Result], key: str) -> str:
-    get: Callable[[Result], float | None] = lambda result: result["labels"][key]  # noqa: E731
-    values = {get(result) for result in own}
-    return spread(values if len(values) == 1 else [get(result) for result in own], 3)
 
 
 def _gains(results: list[Result]) -> list[str]:
