@@ -94,6 +94,11 @@ def naive_networks(nets: Networks) -> Networks:
     return made
 
 
+def copied(learner: PromptLearner) -> PromptLearner:
+    """A learner with prompts of its own and the same text tower."""
+    return copy.deepcopy(learner, {id(learner.tower): learner.tower})
+
+
 @dataclass
 class NaiveClip:
     """Frozen CLIP and prompts. encode: images in [-1, 1] to unit-norm embeddings. learner: with its full context."""
@@ -105,7 +110,7 @@ class NaiveClip:
     @classmethod
     def of(cls, encode: Callable[[Tensor], Tensor], scale: float, learner: PromptLearner) -> NaiveClip:
         """Prompts are padded to the whole context, as a tokenizer does."""
-        full = copy.deepcopy(learner)
+        full = copied(learner)
         missing = full.tower.context_length - full.rows.shape[1]
         full.rows = F.pad(full.rows, (0, missing), value=int(full.rows.max()))
         return cls(encode, scale, full)

@@ -20,7 +20,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from benchmarks.naive_step import Images, NaiveClip, NaiveState, naive_iteration, naive_networks
+from benchmarks.naive_step import Images, NaiveClip, NaiveState, copied, naive_iteration, naive_networks
 from benchmarks.step_parts import time_parts
 from lanit.networks import NetworkOptions
 from lanit.objectives import Batch, Guidance, LossWeights, Networks, StepOptions
@@ -163,7 +163,7 @@ def step_of(variant: Variant, setting: Setting) -> tuple[Callable[[], object], N
     draws = Draws(torch.Generator(setting.device).manual_seed(0))
     if variant.schedule == "naive":
         return naive_of(variant, setting, draws)
-    nets, learner = copy.deepcopy(setting.nets), copy.deepcopy(setting.learner)
+    nets, learner = copy.deepcopy(setting.nets), copied(setting.learner)
     learning = variant.phase == 2
     if variant.compiled:
         compile_networks(nets)
