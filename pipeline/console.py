@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from rich import box
@@ -104,7 +105,7 @@ def silent(when: bool) -> Iterator[None]:
     """Print nothing inside where ``when`` holds: of several processes one speaks."""
     with contextlib.ExitStack() as stack:
         if when:
-            nowhere = stack.enter_context(open(os.devnull, "w"))
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lanit.augment import flip_and_crop
-from lanit.ranks import Draws
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule, assign
+from lanit.ranks import Draws
 from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.decoding.images import ImageError
 from pipeline.inspection.statistics import Augmented, LabelStatistics
