@@ -16,7 +16,6 @@ import re
 import shutil
 import statistics
 import subprocess
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -152,8 +151,7 @@ def main() -> None:
     device = pick_device(given.device)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        with tarfile.open(given.photos) as archive:
-            archive.extractall(scratch / "tar", filter="data")
+        shutil.unpack_archive(given.photos, scratch / "tar")
         (scratch / "photos").mkdir()
         for number in range(given.copies):
             for file in sorted((scratch / "tar").rglob("*.*")):
