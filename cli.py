@@ -678,8 +678,9 @@ def translate(
         Literal["same", "png", "jpeg"], typer.Option(help="Of results; same: JPEG of JPEG, and so on.")
     ] = "same",
     margins: Annotated[
-        bool, typer.Option("--margins/--no-margins", help="Whether CLIP looks at sources and results, for the tables.")
+        bool, typer.Option("--margins/--no-margins", help="Whether CLIP looks at the results, for the tables.")
     ] = True,
+    before: Annotated[bool, typer.Option("--before", help="CLIP looks at the originals too, for the tables.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other translations in --out.")] = False,
     grid: Annotated[Path | None, typer.Option(help="PNG with sources beside translations.")] = None,
     seed: SeedOption = 0,
@@ -723,8 +724,8 @@ def translate(
         *interpolation_options(interpolate is not None, steps, film),
     )  # fmt: skip
     options = TranslateOptions(
-        batch_size, workers, max_pixels=max_pixels or MAX_PIXELS, format=format, margins=margins, overwrite=overwrite,
-        image_column=image_column,
+        batch_size, workers, max_pixels=max_pixels or MAX_PIXELS, format=format, margins=margins, before=before,
+        overwrite=overwrite, image_column=image_column,
     )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force, console.progress("translating") as advance:
         report = translate_images(

@@ -5,8 +5,8 @@
 Prints images/s (medians over rounds, all in turn in every round): of the bare generator on pictures that lie in memory,
 in batches of the same size and with one style, as torch runs it and with batches of its own on each core; of `lanit
 translate --to` as a whole (listing, decoding, writing and the tables included, loading the model not), without and with
-CLIP's look at sources and results, and of --add; and of what a short script would do: PIL, one batch after another, PNG
-as PIL writes it. Then what a PNG level or JPEG costs.
+CLIP's look at results, with its look at sources too, and of --add; and of what a short script would do: PIL, one batch
+after another, PNG as PIL writes it. Then what a PNG level or JPEG costs.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def bare_per_core(translator: Translator, count: int, batch: int) -> float:
 
 
 def bare_with_clip(translator: Translator, count: int, batch: int) -> float:
-    """Images/s of the generator and of CLIP's two looks: what the tables cost at least."""
+    """Images/s of the generator and of CLIP's look at its results: what the tables cost at least."""
     size, width = translator.bundle.options.image_size, translator.bundle.options.style_dim
     clip = load_labeller(translator.bundle, None, translator.device)
     images = torch.rand(batch, 3, size, size, device=translator.device) * 2 - 1
@@ -81,7 +81,6 @@ def bare_with_clip(translator: Translator, count: int, batch: int) -> float:
     began = time.perf_counter()
     with torch.inference_mode():
         for _ in range(rounds):
-            translator.margins(images, clip)
             translator.margins(translator.networks.generator(images, style), clip)
     if translator.device.type == "cuda":
         torch.cuda.synchronize()
@@ -153,8 +152,8 @@ def main() -> None:
         root = Path(name)
         write_faces(root / "faces", given.faces, 0, 64)
 
-        def run(request: TranslateRequest, margins: bool) -> float:
-            options = TranslateOptions(given.batch_size, margins=margins)
+        def run(request: TranslateRequest, *, margins: bool = True, before: bool = False) -> float:
+            options = TranslateOptions(given.batch_size, margins=margins, before=before)
             return whole(root / "faces", root / "out", given.model, request, options, str(device))
 
         works: dict[str, Callable[[], float]] = {
@@ -168,10 +167,11 @@ def main() -> None:
                 if device.type == "cpu"
                 else {}
             ),
-            "bare generator and CLIP twice": lambda: bare_with_clip(translator, given.faces, given.batch_size),
+            "bare generator and CLIP once": lambda: bare_with_clip(translator, given.faces, given.batch_size),
             "translate --to --no-margins": lambda: run(to, margins=False),
-            "translate --to": lambda: run(to, margins=True),
-            "translate --add": lambda: run(add, margins=True),
+            "translate --to": lambda: run(to),
+            "translate --to --before": lambda: run(to, before=True),
+            "translate --add": lambda: run(add),
             "plain loop": lambda: plain_loop(root / "faces", root / "plain", translator, given.batch_size),
         }
         bare_forward(translator, 4 * given.batch_size, given.batch_size)  # warm

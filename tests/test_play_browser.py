@@ -173,8 +173,8 @@ def wait_for(page: Any, condition: Callable[[], bool]) -> None:
 
 
 def made(page: Any) -> list[str]:
-    """Addresses of the redrawn pictures, which hold them."""
-    return [image.get_attribute("src") for image in page.locator("#results .made img").all()]
+    """Addresses of the redrawn pictures, which hold them; read at one moment, for they may be replaced at any."""
+    return page.locator("#results .made img").evaluate_all("(images) => images.map((image) => image.src)")
 
 
 def changes(page: Any, act: Callable[[], None]) -> list[str]:

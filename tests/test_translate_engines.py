@@ -194,7 +194,7 @@ def test_a_node_with_another_model_or_without_the_folder_says_so(source: Path, m
         TranslateRequest(to=(("hat", 1.0),))
     )
     job = TranslateJob(
-        str(model), sha256_file(model / "model.safetensors"), recipe, None, None, ((str(source), None),),
+        str(model), sha256_file(model / "model.safetensors"), recipe, None, "needed", None, ((str(source), None),),
         str(tmp_path / "out"), ("",), 4, 10**6, 1, torch.get_num_threads(), "cpu",
     )  # fmt: skip
     with pytest.raises(LanitError, match="does not see") as caught:

@@ -126,6 +126,30 @@ def test_labels_asked_for_stand_in_a_table_that_names_the_results(source: Path, 
         assert "black hair" not in on
 
 
+@pytest.mark.parametrize(
+    ("request_", "options", "looked"),
+    [
+        (TranslateRequest(to=(("hat", 1.0),)), TranslateOptions(), (False, True)),
+        (TranslateRequest(to=(("hat", 1.0),)), TranslateOptions(before=True), (True, True)),
+        (TranslateRequest(add=("hat",)), TranslateOptions(), (True, True)),
+        (TranslateRequest(add=("hat",)), TranslateOptions(margins=False), (True, False)),
+    ],
+)
+def test_clip_looks_at_what_is_asked_for(
+    source: Path, model: Path, tmp_path: Path, request_: TranslateRequest, options: TranslateOptions,
+    looked: tuple[bool, bool],
+) -> None:  # fmt: skip
+    report = translate(source, tmp_path / "out", model, request_, options)
+    rows = [row for row in table(tmp_path / "out") if row["status"] == "ok"]
+    assert {(row["before:hat"] != "", row["margin:hat"] != "") for row in rows} == {looked}
+    assert (report.recognised is None) == (not looked[1])
+
+
+def test_the_two_options_of_looking_contradict_each_other() -> None:
+    with pytest.raises(UsageError, match="--before and --no-margins"):
+        TranslateOptions(margins=False, before=True)
+
+
 def test_without_margins_no_clip_looks(source: Path, model: Path, tmp_path: Path) -> None:
     save_bundle(tmp_path / "blind", replace(load_bundle(model), clip_spec=str(tmp_path / "gone.safetensors")))
     some, told = TranslateRequest(to=(("hat", 1.0),)), list[str]()

@@ -176,15 +176,15 @@ class Workshop:
             requested = describe(targets[position], translator.domains) if said is None else said
             for row in of_image:
                 row.requested, row.target = requested, wanted[position]
-        if made.before is None or made.after is None:
-            return
-        before, after = made.before.cpu().numpy(), made.after.cpu().numpy()
-        seen_before = _names(translator.active(made.before), translator)
-        seen_after = [_names(translator.active(margins), translator) for margins in made.after]
-        for position, of_image in enumerate(rows):
-            for style, row in enumerate(of_image):
-                row.before, row.before_margins = seen_before[position], before[position]
-                row.after, row.margins = seen_after[style][position], after[style, position]
+        if made.before is not None:
+            margins, names = made.before.cpu().numpy(), _names(translator.active(made.before), translator)
+            for position, of_image in enumerate(rows):
+                for row in of_image:
+                    row.before, row.before_margins = names[position], margins[position]
+        for style, of_style in enumerate(() if made.after is None else made.after):
+            margins, names = of_style.cpu().numpy(), _names(translator.active(of_style), translator)
+            for position, of_image in enumerate(rows):
+                of_image[style].after, of_image[style].margins = names[position], margins[position]
 
 
 def _names(active: Tensor, translator: Translator) -> list[str]:

@@ -21,7 +21,7 @@ from pipeline.training.checkpoints import find_bundle, load_bundle
 from pipeline.translating.destination import SCRATCH_NAME
 from pipeline.translating.engine import Reader, Workshop, local_engine
 from pipeline.translating.pictures import PictureWriter
-from pipeline.translating.recipe import Kitchen, Recipe
+from pipeline.translating.recipe import Kitchen, Look, Recipe
 from pipeline.translating.results import Row
 from pipeline.translating.translator import Translator, load_labeller
 from pipeline.translating.worklist import Item, Plan
@@ -33,14 +33,15 @@ _AGAIN = "Install the same lanit and give the same files on all."
 class TranslateJob:
     """What a process needs to know before its first task.
 
-    clip: spec and architecture, and fingerprint, of the CLIP that looks; none for none. sources: inputs with their
-    image columns. out: an absolute folder that every node sees. threads: that read and write.
+    clip: spec and architecture, and fingerprint, of the CLIP that looks; none for none. look: at what. sources: inputs
+    with their image columns. out: an absolute folder that every node sees. threads: that read and write.
     """
 
     model: str
     model_sha256: str
     recipe: Recipe
     clip: str | None
+    look: Look
     fingerprint: Fingerprint | None
     sources: tuple[tuple[str, str | None], ...]
     out: str
@@ -78,7 +79,7 @@ class TranslateWorker:
             clip = load_labeller(translator.bundle, job.clip, translator.device)
         size = translator.bundle.options.image_size
         reader = Reader({source: open_source(source, column) for source, column in job.sources}, size, job.max_pixels)
-        kitchen, writer = Kitchen(translator, job.recipe, clip), PictureWriter(out, out / SCRATCH_NAME)
+        kitchen, writer = Kitchen(translator, job.recipe, clip, job.look), PictureWriter(out, out / SCRATCH_NAME)
         workshop = Workshop(kitchen, reader, writer, job.tags)
         self._engine = local_engine(workshop, job.batch_size, job.threads, lambda images: None)
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from pipeline.translating.phrases import stand_in
 from pipeline.translating.references import Reference, read_reference
 from pipeline.translating.requests import TranslateRequest, Words, parse_domains
 from pipeline.translating.translator import Translator
+
+Look = Literal["needed", "results", "both"]
+"""What CLIP looks at: the images where their own labels are needed, and no more; the results too; always both."""
 
 _PIXELS_ON_CPU = 8 * 32 * 32
 """Pixels that the generator takes at once on a CPU: as many as keep its layers in a core's cache (docs/LOG.md)."""
@@ -58,8 +61,8 @@ class Recipe:
 class Made:
     """What became of B images. pictures: uint8 (K×F×B×S×S×3), F frames of K results, one each but for an
     interpolation. targets: float32 (B×N), the domains asked for. before: float32 (B×N), margins of the images, and
-    after: float32 (K×B×N), of the results (an interpolation's last frame), none without a CLIP. On the device of the
-    model, perhaps not computed yet."""
+    after: float32 (K×B×N), of the results (an interpolation's last frame), none where no CLIP looked. On the device of
+    the model, perhaps not computed yet."""
 
     pictures: Tensor
     targets: Tensor
@@ -70,8 +73,10 @@ class Made:
 class Kitchen:
     """A recipe at work on a model's device."""
 
-    def __init__(self, translator: Translator, recipe: Recipe, clip: ClipModel | None) -> None:
-        self.translator, self.recipe, self.clip = translator, recipe, clip
+    def __init__(self, translator: Translator, recipe: Recipe, clip: ClipModel | None, look: Look = "needed") -> None:
+        self.translator, self.recipe = translator, recipe
+        self._at_images = clip if recipe.edits or look == "both" else None
+        self._at_results = clip if look != "needed" else None
         device = translator.device
         self._codes, self._add, self._remove = (t.to(device) for t in (recipe.codes, recipe.add, recipe.remove))
         pixels = translator.bundle.options.image_size**2
@@ -86,13 +91,13 @@ class Kitchen:
     def __call__(self, images: Tensor) -> Made:
         """images: uint8 (B×3×S×S), on the model's device."""
         batch = images.float() / 127.5 - 1
-        before = self.translator.margins(batch, self.clip) if self.clip is not None else None
+        before = None if self._at_images is None else self.translator.margins(batch, self._at_images)
         styles, targets = self._styles(batch, before)
         results = self._generate(batch, styles)
         looked = results[-1:] if self.recipe.frames is not None else results
         after = None
-        if self.clip is not None:
-            after = torch.stack([self.translator.margins(result, self.clip) for result in looked])
+        if self._at_results is not None:
+            after = torch.stack([self.translator.margins(result, self._at_results) for result in looked])
         pictures = torch.stack([_to_bytes(result) for result in results])
         pictures = pictures[None] if self.recipe.frames is not None else pictures[:, None]
         return Made(pictures, targets, before, after)

@@ -24,7 +24,7 @@ from pipeline.translating.destination import Destination
 from pipeline.translating.engine import Engine, Reader, Workshop, local_engine
 from pipeline.translating.origins import given_names, open_origins, prefixes
 from pipeline.translating.pictures import JPEG_SUFFIXES, KEPT_SUFFIXES, PictureWriter, import_av
-from pipeline.translating.recipe import Kitchen, Recipe, Resolver
+from pipeline.translating.recipe import Kitchen, Look, Recipe, Resolver
 from pipeline.translating.requests import TranslateRequest, parse_domains, parse_names, parse_references
 from pipeline.translating.results import LABELS_NAME, SCHEMA_VERSION, TABLE_NAME, Row, Tables
 from pipeline.translating.summary import recognised, write_grid
@@ -53,9 +53,9 @@ class TranslateOptions:
 
     batch_size: images at once. workers: threads that read and write; none for one per processor. part_images: what a
     killed run may lose. max_pixels: larger images are refused. format: of the results; ``same`` keeps the names of
-    JPEG, PNG, WebP, BMP and TIFF files and makes others PNG. margins: whether CLIP looks at sources and results for
-    the table; a request that needs CLIP has it look all the same. overwrite: replace earlier results of another run.
-    image_column: of tables. Raises UsageError for values that make no sense.
+    JPEG, PNG, WebP, BMP and TIFF files and makes others PNG. margins: whether CLIP looks at the results, for the
+    tables; before: at the sources too, as it does all the same where a request needs their labels. overwrite: replace
+    earlier results of another run. image_column: of tables. Raises UsageError for values that make no sense.
     """
 
     batch_size: int = 32
@@ -64,6 +64,7 @@ class TranslateOptions:
     max_pixels: int = MAX_PIXELS
     format: Format = "same"
     margins: bool = True
+    before: bool = False
     overwrite: bool = False
     image_column: str | None = None
 
@@ -74,6 +75,13 @@ class TranslateOptions:
                 raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}", "Leave it out.")
         if self.format not in get_args(Format):
             raise UsageError(f"--format is same, png or jpeg, not {self.format}", "Leave it out.")
+        if self.before and not self.margins:
+            raise UsageError("--before and --no-margins contradict each other", "Leave one out.")
+
+    @property
+    def look(self) -> Look:
+        """What CLIP is to look at."""
+        return "both" if self.before else "results" if self.margins else "needed"
 
 
 @dataclass(frozen=True)
@@ -176,7 +184,7 @@ class _Run:
         self.destination.check(self.options.overwrite)
 
     def _clip(self, resolver: Resolver) -> ClipModel | None:
-        """What looks at sources and results; none where it is not wanted, or not to be had and not needed."""
+        """What looks at images; none where it is not wanted, or not to be had and not needed."""
         if self.recipe.edits or (self.clip_spec is not None and self.options.margins):
             return resolver.clip()
         if not self.options.margins:
@@ -191,7 +199,7 @@ class _Run:
         return {
             "schema_version": SCHEMA_VERSION, "kind": "translations", "request": resolver.identity(self.request),
             "model": sha256_file(self.bundle / "model.safetensors"), "format": self.options.format,
-            "clip": None if self.clip is None else self.clip.fingerprint.to_json(),
+            "clip": None if self.clip is None else self.clip.fingerprint.to_json(), "look": self.options.look,
             "sources": [name for origin in self.origins for name in given_names(origin)],
             "image_column": self.options.image_column,
         }  # fmt: skip
@@ -254,6 +262,7 @@ class _Run:
                 model_sha256=destination.identity["model"],
                 recipe=self.recipe,
                 clip=self.clip_spec,
+                look=options.look,
                 fingerprint=None if self.clip is None else self.clip.fingerprint,
                 sources=tuple((origin.source, origin.image_column) for origin in self.origins),
                 out=str(self.out.resolve()),
@@ -265,7 +274,7 @@ class _Run:
                 device="cuda" if force.gpu else "cpu",
             )
             return RayEngine(job, force, tick)
-        kitchen = Kitchen(self.translator, self.recipe, self.clip)
+        kitchen = Kitchen(self.translator, self.recipe, self.clip, options.look)
         writer = PictureWriter(self.out, destination.scratch)
         workers = options.workers or usable_processors()
         return local_engine(Workshop(kitchen, self.reader(), writer, tags), options.batch_size, workers, tick)
