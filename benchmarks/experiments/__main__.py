@@ -24,7 +24,8 @@ from lanit.errors import LanitError
 from pipeline import console
 
 WORLDS = ("sample", "animals")
-ANIMALS_LEFT_OUT = {"margin-drawn", "cosine", "paper-time", "paper-images", "float32", "poor-fixed", "poor-learned"}
+ANIMALS_LEFT_OUT = {"margin-drawn", "cosine", "paper-time", "paper-images", "double-rate", "float32", "poor-fixed",
+                    "poor-learned"}  # fmt: skip
 """Arms that run in the sample world alone unless named: they ask about the trainer, not about the images."""
 
 

@@ -55,6 +55,7 @@ ARMS: tuple[Arm, ...] = (
     Arm("margin-drawn", "ablations", "margin form, drawn domain", changes={"domain_scope": "drawn"}),
     Arm("paper-time", "ablations", "paper schedule, equal time", changes=PAPER, time_of_fused=True),
     Arm("paper-images", "ablations", "paper schedule, equal images seen", changes=PAPER),
+    Arm("double-rate", "ablations", "fused, twice the learning rate", changes={"learning_rate": 2e-3}),
     Arm("float32", "ablations", "float32", changes={"precision": "float32", "clip_precision": "float32"}),
     Arm("top-k", "rules", "top-k, best K", rule="best-top-k"),
     Arm("fixed", "rules", "fixed threshold, the best", rule="best-fixed"),
