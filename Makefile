@@ -38,10 +38,11 @@ experiments: $(READY)  ## hours: supervision, label rules, ablations; into WORK=
 	$(BIN)/python -m benchmarks.experiments run --work $(WORK) --data $(DATA)
 	$(BIN)/python -m benchmarks.experiments report --work $(WORK)
 
-gpu: $(READY)  ## the tests that need a CUDA device
+gpu: $(READY)  ## the tests and benchmarks that need a CUDA device
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
-	then $(BIN)/python -m pytest -q -m gpu; \
-	else echo 'no CUDA device here: the gpu tests were not run'; fi
+	then $(BIN)/python -m pytest -q -m gpu && $(BIN)/python -m benchmarks.train_step --batch-size 8 \
+	&& $(BIN)/python benchmarks/translate.py; \
+	else echo 'no CUDA device here: the gpu tests and benchmarks were not run'; fi
 
 clean:  ## remove .venv and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
