@@ -1,6 +1,9 @@
 """`lanit translate` against the bare forward pass of its generator, side by side in one run.
 
     python benchmarks/translate.py [--faces 2000] [--rounds 3] [--batch-size 32] [--model sample] [--device auto]
+    python benchmarks/translate.py --untrained 256 --faces 16 --batch-size 4
+
+The second has the paper's networks for that size and ViT-B/32, of random weights: their speed is that of trained ones.
 
 Prints images/s (medians over rounds, all in turn in every round): of the bare generator on pictures that lie in memory,
 in batches of the same size and with one style, as torch runs it and with batches of its own on each core; of `lanit
@@ -20,20 +23,48 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch.nn.functional import normalize
 
+from lanit.networks import GenerativeNetworks, NetworkOptions
+from pipeline.clip_models import load_clip
 from pipeline.devices import pick_device
 from pipeline.embedding.engine import usable_processors
 from pipeline.sample_world.dataset import write_faces
-from pipeline.training.checkpoints import load_bundle
+from pipeline.training.checkpoints import load_bundle, save_bundle
 from pipeline.translating.pictures import encode_picture
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
 from pipeline.translating.translator import Translator, load_labeller
+
+
+def save_untrained(root: Path, size: int) -> str:
+    """A model folder with the sample's domains, the paper's networks for ``size`` pixels and ViT-B/32 beside it."""
+    torch.manual_seed(0)
+    weights = root / "clip.safetensors"
+    save_file(open_clip.create_model("ViT-B-32").state_dict(), weights)
+    clip, sample = load_clip(str(weights), "cpu", "ViT-B-32"), load_bundle("sample")
+    options = NetworkOptions(size, sample.options.domains)
+    texts = clip.encode_texts([*sample.prompt_set.domains, "a face"])
+    bundle = replace(
+        sample,
+        networks=GenerativeNetworks(options),
+        options=options,
+        fingerprint=clip.fingerprint,
+        clip_spec=str(weights),
+        clip_architecture="ViT-B-32",
+        domains_embedding=normalize(texts[:-1], dim=1),
+        base_embedding=normalize(texts[-1], dim=0),
+    )
+    save_bundle(root / "model", bundle)
+    return str(root / "model")
 
 
 def bare_forward(translator: Translator, count: int, batch: int) -> float:
@@ -142,19 +173,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--model", default="sample")
+    parser.add_argument("--untrained", type=int, metavar="SIZE", help="the paper's networks for that size instead")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     device = pick_device(given.device)
-    translator = Translator(load_bundle(given.model), device)
-    domain = translator.domains[0]
-    to, add = TranslateRequest(to=((domain, 1.0),)), TranslateRequest(add=(domain,))
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        model = save_untrained(root, given.untrained) if given.untrained else given.model
+        translator = Translator(load_bundle(model), device)
+        domain = translator.domains[0]
+        to, add = TranslateRequest(to=((domain, 1.0),)), TranslateRequest(add=(domain,))
         write_faces(root / "faces", given.faces, 0, 64)
 
         def run(request: TranslateRequest, *, margins: bool = True, before: bool = False) -> float:
             options = TranslateOptions(given.batch_size, margins=margins, before=before)
-            return whole(root / "faces", root / "out", given.model, request, options, str(device))
+            return whole(root / "faces", root / "out", model, request, options, str(device))
 
         works: dict[str, Callable[[], float]] = {
             "bare generator": lambda: bare_forward(translator, given.faces, given.batch_size),
@@ -180,7 +213,8 @@ def main() -> None:
             for name, work in works.items():
                 rates[name].append(work())
         medians = {name: statistics.median(values) for name, values in rates.items()}
-        print(f"\n{given.faces} faces, model {given.model}, {device}, batches of {given.batch_size}, images/s")
+        shown = f"untrained, {given.untrained} px" if given.untrained else given.model
+        print(f"\n{given.faces} faces, model {shown}, {device}, batches of {given.batch_size}, images/s")
         for name, rate in medians.items():
             print(f"  {name:38} {rate:8.1f}   {rate / medians['bare generator']:.3f} of the bare generator")
         pictures = [np.asarray(Image.open(file)) for file in sorted((root / "out").glob("*.png"))[:200]]
