@@ -1,9 +1,10 @@
-"""Shared fixtures: a tiny CLIP with random weights, saved as open_clip saves its own, and folders of drawn images."""
+"""Shared fixtures: a tiny CLIP of random weights, folders of drawn images, stores; a Ray cluster, a browser."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +265,39 @@ def make_revision() -> Callable[..., Any]:
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def two_processes(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A Ray cluster of this machine with two processors, whatever it has, and hardly any shared memory: a Workforce."""
+    from pipeline.embedding.ray_cluster import import_ray, workforce
+
+    ray = import_ray()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # it would write a token to the home folder
+        ray.init(address="local", num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20, include_dashboard=False,
+                 log_to_driver=False, logging_level="ERROR")  # fmt: skip
+    ray.cloudpickle.register_pickle_by_value(request.module)  # the workers cannot import the tests
+    try:
+        with workforce(actors=2) as force:
+            yield force
+        assert ray.is_initialized(), "what was there before stays"
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The Chromium of the system, by Playwright; nothing is downloaded. Skips where one of them is missing."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=flags)
+        yield browser
+        browser.close()

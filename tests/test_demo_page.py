@@ -6,7 +6,6 @@ import base64
 import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -18,35 +17,9 @@ from pipeline.inspection.scores import DomainScores
 from pipeline.inspection.scores import Scores as LabelScores
 from pipeline.inspection.statistics import DomainStatistics, LabelStatistics
 from pipeline.sample_world.judge import Scores
+from tests.html_reader import HtmlReader
 
 DOMAINS = ("smiling", "<i>hat & scarf</i>", "bald")
-
-
-class Reader(HTMLParser):
-    """Collects tags with their attributes and checks that they nest."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "path", "circle"})
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(page)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def all(self, name: str) -> list[dict[str, str | None]]:
-        return [attributes for tag, attributes in self.tags if tag == name]
 
 
 def model(name: str, level: int, size: int, steps: int) -> ModelResult:
@@ -134,7 +107,7 @@ def results() -> DemoResults:
 
 
 def test_nothing_is_loaded_from_anywhere(results: DemoResults) -> None:
-    page = Reader(render(results))
+    page = HtmlReader(render(results))
     addresses = [
         value or "" for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")
     ]
@@ -146,7 +119,7 @@ def test_nothing_is_loaded_from_anywhere(results: DemoResults) -> None:
 
 def test_pictures_have_texts_tables_have_headers_and_texts_are_escaped(results: DemoResults) -> None:
     html = render(results)
-    page = Reader(html)
+    page = HtmlReader(html)
     assert all(image["alt"] for image in page.all("img"))
     assert all(header.get("scope") for header in page.all("th"))
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.all("svg"))
@@ -187,12 +160,12 @@ def test_figures_are_those_of_the_results(results: DemoResults) -> None:
 
 
 def test_pictures_smaller_than_shown_stay_crisp(results: DemoResults) -> None:
-    images = Reader(render(results)).all("img")
+    images = HtmlReader(render(results)).all("img")
     assert {image["width"] for image in images if "upscaled" in (image["class"] or "")} == {"32"}
 
 
 def test_one_model_alone_is_not_compared(results: DemoResults) -> None:
     html = render(replace(results, models=results.models[:1]))
-    Reader(html)
+    HtmlReader(html)
     assert "mistaken" not in html
     assert "The shipped one" not in html

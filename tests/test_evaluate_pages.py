@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,26 +239,22 @@ def test_the_page_fits_a_screen_and_a_phone_in_light_and_dark(scheme: str, width
 
 
 @pytest.fixture
-def open_page(tmp_path: Path) -> Any:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("there is no Chromium on this machine")
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=flags)
+def open_page(tmp_path: Path, browser: Any) -> Iterator[Any]:
+    opened: list[Any] = []
 
-        def show(html: str, scheme: str, width: int) -> tuple[Any, list[str]]:
-            file = tmp_path / "page.html"
-            file.write_text(html, encoding="utf-8")
-            page, said = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), []
-            page.on("console", lambda message: said.append(message.text))
-            page.on("pageerror", lambda error: said.append(str(error)))
-            page.goto(file.as_uri())
-            return page, said
+    def show(html: str, scheme: str, width: int) -> tuple[Any, list[str]]:
+        file = tmp_path / "page.html"
+        file.write_text(html, encoding="utf-8")
+        page, said = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), []
+        opened.append(page)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(file.as_uri())
+        return page, said
 
-        yield show
-        browser.close()
+    yield show
+    for page in opened:
+        page.close()
 
 
 def test_the_help_names_what_users_look_for() -> None:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -30,41 +29,10 @@ from pipeline.inspection.rows import Strip
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import Store
 from pipeline.suggestion import kmeans
+from tests.html_reader import HtmlReader
 
 HOSTILE = "</script><img src=x onerror=alert(1)>.png"
 DOMAINS = ("smiling", "<i>hat & scarf</i>", 'eye"glasses')
-
-
-class Reader(HTMLParser):
-    """Collects tags with their attributes and checks that they nest."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "path", "input"})
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: dict[str, list[str]] = {}
-        self.feed(page)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open:
-            self.text.setdefault(self.open[-1], []).append(data)
-
-    def all(self, name: str) -> list[dict[str, str | None]]:
-        return [attributes for tag, attributes in self.tags if tag == name]
 
 
 @pytest.fixture
@@ -102,7 +70,7 @@ def document(page: str) -> dict[str, Any]:
 
 def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_but_its_own_script(store: Store, truth: str) -> None:
     html = label_page(inspect(store, truth=truth), store)
-    page = Reader(html)
+    page = HtmlReader(html)
     for _, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on") or name in ("srcset", "action", "background")]
         for name in ("src", "href"):
@@ -119,7 +87,7 @@ def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_but_its_own_sc
 
 def test_hostile_names_stay_text(store: Store) -> None:
     html = label_page(inspect(store), store)
-    page = Reader(html)
+    page = HtmlReader(html)
     assert HOSTILE not in html
     assert "<i>hat" not in html
     assert not page.all("img"), "thumbnails are added by the script, and nothing else may add images"
@@ -131,7 +99,7 @@ def test_hostile_names_stay_text(store: Store) -> None:
 
 def test_every_control_has_a_name_and_every_header_a_scope(store: Store, truth: str) -> None:
     html = label_page(inspect(store, truth=truth, compare=None), store)
-    page = Reader(html)
+    page = HtmlReader(html)
     assert page.all("html")[0]["lang"] == "en"
     assert all(head.get("scope") for head in page.all("th"))
     assert all(button.get("aria-label") for button in page.all("button") if "shot" in (button.get("class") or ""))
@@ -228,7 +196,7 @@ def test_images_that_are_gone_stand_as_names(store: Store, tmp_path: Path) -> No
     assert all((image.thumbnail is None) == image.path.startswith("a/") for image in data.images)
     assert f"{data.gone} images could not be read any more" in html
     assert '<span class="missing">05.png</span>' in html
-    Reader(html)
+    HtmlReader(html)
 
 
 def test_thumbnails_beyond_the_budget_are_left_out_and_every_group_keeps_its_first(
@@ -337,7 +305,7 @@ def test_a_revision_without_images_to_show_still_gives_a_page(store: Store) -> N
     strips = tuple(Strip((), (), (), ()) for _ in DOMAINS)
     empty = PageData((), strips, (), 0, 0, "", (), (), 0, 0)
     html = render(report, empty, "store")
-    Reader(html)
+    HtmlReader(html)
     assert document(html)["images"] == []
 
 
@@ -368,7 +336,7 @@ def test_the_command_writes_the_page_beside_its_figures(store: Store, tmp_path: 
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["images"] == 50
     assert "labels.html" in result.stderr
-    Reader(page.read_text(encoding="utf-8"))
+    HtmlReader(page.read_text(encoding="utf-8"))
     refused = CliRunner().invoke(app, [*arguments, str(tmp_path / "labels.txt")])
     assert refused.exit_code == 2
     assert "--html page.html" in refused.stderr

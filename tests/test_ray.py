@@ -44,23 +44,6 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 
 
-@pytest.fixture(scope="module")
-def two_processes() -> Iterator[Workforce]:
-    """A cluster of this machine with two processors, whatever it has, and hardly any shared memory."""
-    ray = import_ray()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # it would write a token to the home folder
-        ray.init(address="local", num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20, include_dashboard=False,
-                 log_to_driver=False, logging_level="ERROR")  # fmt: skip
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import the tests
-    try:
-        with workforce(actors=2) as force:
-            yield force
-        assert ray.is_initialized(), "what was there before stays"
-    finally:
-        ray.shutdown()
-
-
 @pytest.fixture
 def alarm() -> Iterator[None]:
     """A cluster that waits for something waits for ever."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 
 import pipeline.embedding.ray_tasks
 from lanit.errors import LanitError
-from pipeline.embedding.ray_cluster import Workforce, import_ray, workforce
+from pipeline.embedding.ray_cluster import Workforce
 from pipeline.embedding.ray_tasks import TaskProcess
 from pipeline.translating import engine as engines
 from pipeline.translating import translation
@@ -109,22 +108,6 @@ def test_a_disk_that_refuses_ends_the_run_with_one_line_and_the_same_call_goes_o
     report = translate(source, tmp_path / "out", model, ADD, OPTIONS)
     assert (report.found, report.ok, report.results) == (24, 23, 46)
     assert report.done_before > 0
-
-
-@pytest.fixture(scope="module")
-def two_processes() -> Iterator[Workforce]:
-    """A cluster of this machine with two processors, whatever it has, and hardly any shared memory."""
-    ray = import_ray()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # it would write a token to the home folder
-        ray.init(address="local", num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20, include_dashboard=False,
-                 log_to_driver=False, logging_level="ERROR")  # fmt: skip
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import the tests
-    try:
-        with workforce(actors=2) as force:
-            yield force
-    finally:
-        ray.shutdown()
 
 
 def dying_once(marker: Path) -> type[TaskProcess]:
