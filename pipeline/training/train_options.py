@@ -155,10 +155,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small-32": _SMALL | {"size": 32, "channels": 32, "steps": 5000, "ema": 0.995},
     "small-64": _SMALL | {"size": 64, "channels": 16, "steps": 20_000, "ema": 0.998},
 }
-"""Named sets of options. ``paper``: METHOD §5 as published. The others take the ``fused`` schedule: half of the passes a
-step, and for equal quality about twice the steps (docs/LOG.md). ``256`` to ``32``: the paper's networks at that image
-size, R1 weighed down with it, since a weight of 1 keeps a small discriminator too smooth to see noise; ``…-few``: for few images.
-``small-32``, ``small-64``: drawings and a CPU, minutes to hours."""
+"""Named sets of options. ``paper``: METHOD §5 as published. The others take the ``fused`` schedule: half of the passes
+a step, and for equal quality about twice the steps (docs/LOG.md). ``256`` to ``32``: the paper's networks at that image
+size, R1 weighed down with it, since a weight of 1 keeps a small discriminator too smooth to see noise; ``…-few``: for
+few images. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours."""
 
 
 def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
