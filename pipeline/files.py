@@ -1,26 +1,75 @@
-"""Files that appear whole or not at all, their digests, and the lock of a store."""
+"""Files that appear whole or not at all, JSON that notices damage, digests, and the lock of a folder."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
-import time
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lanit.errors import LanitError
 
-fcntl: Any  # Windows has no flock; writers are not kept apart there
-try:
-    fcntl = importlib.import_module("fcntl")
-except ImportError:
-    fcntl = None
+LOCK_NAME = ".lock"
+"""Of the file in a folder that whichever command writes there holds."""
 
 _DISK_HINT = "Check the disk and its permissions."
+_TEMPORARY = re.compile(r"\.(?P<target>.+)\.(?P<pid>\d+)\.(?:tmp|old)")
+_SEAL = "seal"
+_SEALED_BY = "sha256:"
+
+
+def temporary_name(path: Path, suffix: str = "tmp") -> Path:
+    """Where this process makes ``path`` before it appears; ``old`` as suffix: where the one before goes meanwhile."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
+
+
+def is_temporary(name: str, of: str | None = None) -> bool:
+    """Whether ``name`` is one that :func:`temporary_name` gives, to anything or to ``of``."""
+    found = _TEMPORARY.fullmatch(name)
+    return found is not None and of in (None, found["target"])
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove what killed processes left half-made right in ``folder``, a folder of lanit's whose lock is held."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = _TEMPORARY.fullmatch(path.name)
+            if found and int(found["pid"]) != os.getpid():
+                _remove(path)
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove what killed processes left half-made of ``path`` itself; what lies beside it may be anybody's."""
+    with contextlib.suppress(OSError):
+        for other in path.parent.iterdir():
+            found = _TEMPORARY.fullmatch(other.name)
+            if found and found["target"] == path.name and not _is_alive(int(found["pid"])):
+                _remove(other)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -40,7 +89,7 @@ def publish(temporary: Path, path: Path) -> None:
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -49,9 +98,10 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
     Raises LanitError where the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep_beside(path)
         yield temporary
     except OSError as error:
         raise LanitError(f"cannot write {path}: {error.strerror or error}", _DISK_HINT) from error
@@ -66,21 +116,57 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def json_bytes(value: object) -> bytes:
+    """``value`` as indented JSON; equal values give equal bytes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 def write_json(path: Path, value: object) -> None:
     """Replace ``path`` by ``value`` as indented JSON, atomically; equal values give equal bytes."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, json_bytes(value))
 
 
 def read_json(path: Path, hint: str = "") -> Any:
-    """Parse a JSON file. Raises LanitError (with ``hint``) where it is missing or is not JSON."""
+    """Parse a JSON file. A sealed object (:func:`sealed`) is compared with its seal, and comes without it.
+
+    Raises LanitError (with ``hint``) where the file is missing, is not JSON, or was changed since it was sealed.
+    """
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise LanitError(f"there is no file {path}", hint) from error
     except OSError as error:
         raise LanitError(f"cannot read {path}: {error.strerror or error}", hint) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LanitError(f"{path} is not valid JSON ({error})", hint) from error
+    try:
+        return unsealed(value) if isinstance(value, dict) else value
+    except ValueError as error:
+        raise LanitError(f"{path} is damaged: {error}", hint) from error
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """``document``, a JSON object, with a digest of its content as its last entry."""
+    return document | {_SEAL: _seal_of(document)}
+
+
+def unsealed(document: dict[str, Any]) -> dict[str, Any]:
+    """``document`` without its seal; one that never had a seal is taken as it is.
+
+    Raises ValueError where content and seal do not fit each other.
+    """
+    seals = [k for k, v in document.items() if k == _SEAL or (isinstance(v, str) and v.startswith(_SEALED_BY))]
+    if not seals:
+        return document
+    content = {key: value for key, value in document.items() if key != _SEAL}
+    if seals != [_SEAL] or document[_SEAL] != _seal_of(content):
+        raise ValueError("its content was changed since it was written")
+    return content
+
+
+def _seal_of(document: dict[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _SEALED_BY + sha256_bytes(text.encode("utf-8", "surrogatepass"))
 
 
 def storable(path: str) -> str:
@@ -103,39 +189,25 @@ def sha256_file(path: Path) -> str:
 def exclusive_lock(path: Path, busy: LanitError, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock file ``path``; raise ``busy`` where another process still holds it after ``wait_seconds``.
 
-    The operating system drops the lock with the process, so a killed run leaves nothing behind.
+    The operating system drops the lock with the process, so a killed run leaves nothing behind. The holder may remove
+    the file: whoever waits for it then makes a new one.
     """
-    if fcntl is None:
-        yield
-        return
-    descriptor = _locked(path, busy, time.monotonic() + wait_seconds)
+    lock = FileLock(path, timeout=wait_seconds, mode=0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise busy from None
+    except OSError as error:
+        raise LanitError(f"cannot write {path}: {error.strerror or error}", _DISK_HINT) from error
     try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
-def _locked(path: Path, busy: LanitError, deadline: float) -> int:
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise LanitError(f"cannot write {path}: {error.strerror or error}", _DISK_HINT) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-            os.close(descriptor)  # its holder removed the file meanwhile: try the new one
-        except OSError as error:
-            os.close(descriptor)
-            if time.monotonic() >= deadline:
-                raise busy from error
-            time.sleep(0.05)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a rename to disk, where the system lets folders be opened."""
+def sync_folder(folder: Path) -> None:
+    """Flush renames to disk, where the system lets folders be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,0 +1,159 @@
+"""Folders that lanit writes: whose one is, its lock, how one appears whole, and removing what is ours alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lanit.errors import LanitError
+from pipeline.files import (
+    LOCK_NAME,
+    exclusive_lock,
+    is_temporary,
+    sweep_beside,
+    sweep_folder,
+    sync_folder,
+    temporary_name,
+)
+
+Ours = Callable[[str], bool]
+"""Whether a file, by its POSIX path relative to a folder, is one that lanit writes there."""
+
+_BARE = frozenset({LOCK_NAME, "README.md", ".gitignore", ".gitkeep", ".DS_Store", "Thumbs.db", "desktop.ini"})
+"""What a folder may hold and still be free for us: none of it is ever written or removed, but for the lock."""
+
+
+def is_free(folder: Path) -> bool:
+    """Whether nothing of anybody's is in ``folder``: it is missing, or holds only what a bare folder does."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(path.name in _BARE or is_temporary(path.name) for path in folder.iterdir())
+
+
+def check_folder(folder: Path, option: str, what: str, is_ours: Callable[[Path], bool]) -> None:
+    """Raise LanitError unless ``folder`` is free (:func:`is_free`) or, by ``is_ours``, one that lanit wrote.
+
+    option: as typed, such as ``--out``; what: lanit's name for such a folder, such as "run".
+    """
+    try:
+        if is_free(folder):
+            return
+        if not folder.is_dir():
+            raise LanitError(f"{option} {folder} is a file", "Give a new folder.")
+        ours = is_ours(folder)
+    except OSError as error:
+        raise LanitError(f"cannot read {option} {folder}: {error.strerror or error}", "Give another folder.") from error
+    if not ours:
+        raise LanitError(
+            f"{option} {folder} holds other files and is no {what} of lanit",
+            f"Give a new or empty folder: {option} DIR",
+        )
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, option: str) -> Iterator[None]:
+    """Hold ``folder`` as its only writer, and remove what killed ones left half-made right in it.
+
+    Raises LanitError where another process is writing there. A folder made for the lock alone goes with it.
+    """
+    existed = folder.exists()
+    busy = LanitError(f"another lanit command is writing to {folder}", f"Wait for it to end, or give another {option}.")
+    try:
+        with exclusive_lock(folder / LOCK_NAME, busy):
+            sweep_folder(folder)
+            yield
+    finally:
+        if not existed:
+            remove_if_bare(folder)
+
+
+def remove_if_bare(folder: Path) -> None:
+    """Remove ``folder`` where it holds nothing but the lock."""
+    with contextlib.suppress(OSError):
+        if all(path.name == LOCK_NAME for path in folder.iterdir()):
+            (folder / LOCK_NAME).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def appearing_folder(folder: Path, ours: Ours) -> Iterator[Path]:
+    """Yield a new folder to fill, which takes the name of ``folder`` on leaving; after an exception it is gone.
+
+    What was there under that name is replaced, file by file of ``ours``. That takes two renames: a process killed
+    between them leaves the old folder under a hidden name, which :func:`restore_folder` brings back.
+    Raises LanitError where the one before holds anything else, and where the disk refuses.
+    """
+    filling, retired = temporary_name(folder), temporary_name(folder, "old")
+    check_replaceable(folder, ours)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        restore_folder(folder)
+        sweep_beside(folder)
+        filling.mkdir()
+        yield filling
+        for path in filling.rglob("*"):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors makes its files private
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        if folder.exists():
+            check_replaceable(folder, ours)
+            folder.replace(retired)
+        filling.replace(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise LanitError(
+            f"cannot write {folder}: {error.strerror or error}", "Free some space and run the same command again."
+        ) from error
+    finally:
+        restore_folder(folder)
+        for path in (filling, retired):
+            remove_ours(path, ours)
+
+
+def restore_folder(folder: Path) -> None:
+    """Where ``folder`` is gone and lies under the hidden name of a process killed as it replaced it, bring it back."""
+    if folder.exists():
+        return
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.parent.iterdir()):
+            if path.name.endswith(".old") and is_temporary(path.name, of=folder.name):
+                path.replace(folder)
+                return
+
+
+def check_replaceable(folder: Path, ours: Ours) -> None:
+    """Raise LanitError where ``folder`` holds a file that is not ours."""
+    foreign = foreign_files(folder, ours)
+    if foreign:
+        raise LanitError(
+            f"{folder} holds {foreign[0]}, which lanit did not write there", "Move it away, or give another folder."
+        )
+
+
+def foreign_files(folder: Path, ours: Ours) -> list[str]:
+    """POSIX paths, relative to ``folder``, of what lies there and is not ours; links are never ours."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return ["."]
+    entries = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(_name(path, folder) for path in entries if path.is_symlink() or not ours(_name(path, folder)))
+
+
+def remove_ours(folder: Path, ours: Ours) -> None:
+    """Remove the files of ``folder`` that are ours, and it and its folders where nothing else is in them."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            elif not path.is_symlink() and ours(_name(path, folder)):
+                path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()

@@ -1,0 +1,192 @@
+"""What lanit may remove and replace: what it wrote, by name, and nothing that lies beside it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from lanit.errors import LanitError
+from pipeline.files import (
+    exclusive_lock,
+    read_json,
+    sealed,
+    sweep_beside,
+    sweep_folder,
+    temporary_name,
+    unsealed,
+    write_bytes,
+    write_json,
+)
+from pipeline.folders import (
+    appearing_folder,
+    check_folder,
+    is_free,
+    locked_folder,
+    remove_ours,
+    restore_folder,
+)
+
+
+def _ours(name: str) -> bool:
+    return name in {"a.json", "deep/b.bin"}
+
+
+def _dead_pid() -> int:
+    process = multiprocessing.get_context("spawn").Process(target=int)
+    process.start()
+    process.join()
+    assert process.pid is not None
+    return process.pid
+
+
+def test_an_empty_folder_is_free_and_one_with_a_file_of_the_user_is_not(tmp_path: Path) -> None:
+    assert is_free(tmp_path / "new")
+    (tmp_path / "README.md").touch()
+    (tmp_path / ".a.json.123.tmp").touch()
+    assert is_free(tmp_path)
+    (tmp_path / "thesis.txt").touch()
+    assert not is_free(tmp_path)
+
+
+def test_a_folder_of_the_user_is_refused_by_the_name_of_the_option(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(LanitError, match=r"--out .* holds other files and is no run of lanit"):
+        check_folder(tmp_path, "--out", "run", lambda folder: (folder / "a.json").exists())
+    (tmp_path / "a.json").touch()
+    check_folder(tmp_path, "--out", "run", lambda folder: (folder / "a.json").exists())
+    with pytest.raises(LanitError, match="is a file"):
+        check_folder(tmp_path / "a.json", "--out", "run", lambda folder: True)
+
+
+def test_temporary_files_of_others_go_and_those_of_the_user_stay(tmp_path: Path) -> None:
+    for name in (".a.json.123.tmp", ".notes.tmp", "b.123.tmp", ".a.json.tmp", temporary_name(Path("c")).name):
+        (tmp_path / name).touch()
+    (tmp_path / ".step-1.77.old").mkdir()
+    (tmp_path / ".step-1.77.old" / "file").touch()
+    sweep_folder(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".notes.tmp",
+        "b.123.tmp",
+        ".a.json.tmp",
+        f".c.{os.getpid()}.tmp",
+    }
+
+
+def test_beside_a_file_only_its_own_leftovers_of_dead_processes_go(tmp_path: Path) -> None:
+    dead, alive = _dead_pid(), os.getppid()
+    for name in (f".page.html.{dead}.tmp", f".page.html.{alive}.tmp", f".other.html.{dead}.tmp"):
+        (tmp_path / name).touch()
+    sweep_beside(tmp_path / "page.html")
+    assert {path.name for path in tmp_path.iterdir()} == {f".page.html.{alive}.tmp", f".other.html.{dead}.tmp"}
+
+
+def test_a_folder_appears_whole_in_the_place_of_an_older_one(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for text in ("old", "new"):
+        with appearing_folder(folder, _ours) as filling:
+            (filling / "deep").mkdir()
+            write_bytes(filling / "deep" / "b.bin", text.encode())
+    assert (folder / "deep" / "b.bin").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_holds_anything_else_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    with (
+        pytest.raises(LanitError, match=r"holds thesis\.txt, which lanit did not write"),
+        appearing_folder(folder, _ours),
+    ):
+        pytest.fail("it was to be refused before anything is made")
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_after_an_exception_the_older_folder_is_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with appearing_folder(folder, _ours) as filling:
+        (filling / "a.json").write_text("old")
+    with pytest.raises(LanitError, match="No such file"), appearing_folder(folder, _ours) as filling:
+        (filling / "a.json").write_bytes((tmp_path / "missing").read_bytes())
+    assert (folder / "a.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_lost_between_two_renames_comes_back(tmp_path: Path) -> None:
+    retired = tmp_path / ".mo[d]el.123.old"
+    retired.mkdir()
+    (retired / "a.json").write_text("old")
+    restore_folder(tmp_path / "mo[d]el")
+    assert (tmp_path / "mo[d]el" / "a.json").read_text() == "old"
+
+
+def test_only_what_is_ours_is_removed_and_links_are_not_followed(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "run"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "b.bin").write_text("mine")
+    (folder / "other").mkdir(parents=True)
+    (folder / "a.json").touch()
+    (folder / "other" / "keep").touch()
+    (folder / "deep").symlink_to(outside / "deep")
+    remove_ours(folder, _ours)
+    assert (outside / "deep" / "b.bin").read_text() == "mine"
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == {"deep", "other", "other/keep"}
+
+
+def _hold(folder: Path, held: object, done: object) -> None:
+    with locked_folder(folder, "--out"):
+        held.set()  # type: ignore[attr-defined]
+        done.wait(30)  # type: ignore[attr-defined]
+
+
+def test_a_second_writer_of_a_folder_gets_one_line(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, done = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(tmp_path / "run", held, done))
+    process.start()
+    assert held.wait(30)
+    with (
+        pytest.raises(LanitError, match="another lanit command is writing to"),
+        locked_folder(tmp_path / "run", "--out"),
+    ):
+        pytest.fail("both hold the folder")
+    done.set()
+    process.join(30)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_holder_of_a_lock_may_remove_its_file(tmp_path: Path) -> None:
+    path, busy = tmp_path / ".lock", LanitError("busy", "Wait.")
+    with exclusive_lock(path, busy):
+        path.unlink()
+    with exclusive_lock(path, busy), pytest.raises(LanitError, match="busy"), exclusive_lock(path, busy):
+        pytest.fail("both hold the lock")
+
+
+@pytest.mark.parametrize("change", ["value", "seal", "key", "key of the seal", "entry"])
+def test_a_sealed_document_notices_every_change(tmp_path: Path, change: str) -> None:
+    document = {"rows": 120, "name": "é", "deep": {"b": [1.5, None]}}
+    path = tmp_path / "store.json"
+    write_json(path, sealed(document))
+    assert read_json(path) == document
+    text = path.read_text(encoding="utf-8")
+    seal = text.split("sha256:")[1][:64]
+    old, new = {
+        "value": ("120", "121"),
+        "seal": (seal, seal[:-1] + ("0" if seal[-1] != "0" else "1")),
+        "key": ('"rows"', '"sows"'),
+        "key of the seal": ('"seal"', '"sea1"'),
+        "entry": ('"rows": 120,', '"rows": 120, "more": 1,'),
+    }[change]
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(LanitError, match="damaged"):
+        read_json(path, "Run it again.")
+
+
+def test_a_document_that_never_had_a_seal_is_taken_as_it_is() -> None:
+    assert unsealed({"rows": 1}) == {"rows": 1}
+    assert unsealed(sealed({"b": 1, "a": 2})) == {"a": 2, "b": 1}
