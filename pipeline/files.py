@@ -32,8 +32,14 @@ def temporary_name(path: Path, suffix: str = "tmp") -> Path:
 
 def is_temporary(name: str, of: str | None = None) -> bool:
     """Whether ``name`` is one that :func:`temporary_name` gives, to anything or to ``of``."""
+    target = temporary_target(name)
+    return target is not None and of in (None, target)
+
+
+def temporary_target(name: str) -> str | None:
+    """The name of what a file or folder called ``name`` was to become, or was before; none for other names."""
     found = _TEMPORARY.fullmatch(name)
-    return found is not None and of in (None, found["target"])
+    return found["target"] if found else None
 
 
 def sweep_folder(folder: Path) -> None:

@@ -16,12 +16,16 @@ from pipeline.files import (
     sweep_folder,
     sync_folder,
     temporary_name,
+    temporary_target,
 )
 
 Ours = Callable[[str], bool]
 """Whether a file, by its POSIX path relative to a folder, is one that lanit writes there."""
 
-_BARE = frozenset({LOCK_NAME, "README.md", ".gitignore", ".gitkeep", ".DS_Store", "Thumbs.db", "desktop.ini"})
+_VIEWED = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+"""What the system leaves in a folder that somebody looked at: it goes where the folder goes."""
+
+_BARE = _VIEWED | {LOCK_NAME, "README.md", ".gitignore", ".gitkeep"}
 """What a folder may hold and still be free for us: none of it is ever written or removed, but for the lock."""
 
 
@@ -54,7 +58,8 @@ def check_folder(folder: Path, option: str, what: str, is_ours: Callable[[Path],
 
 @contextlib.contextmanager
 def locked_folder(folder: Path, option: str) -> Iterator[None]:
-    """Hold ``folder`` as its only writer, and remove what killed ones left half-made right in it.
+    """Hold ``folder`` as its only writer, and remove what killed ones left half-made right in it; what one of them was
+    just replacing comes back (:func:`restore_folders`).
 
     Raises LanitError where another process is writing there. A folder made for the lock alone goes with it.
     """
@@ -62,11 +67,29 @@ def locked_folder(folder: Path, option: str) -> Iterator[None]:
     busy = LanitError(f"another lanit command is writing to {folder}", f"Wait for it to end, or give another {option}.")
     try:
         with exclusive_lock(folder / LOCK_NAME, busy):
+            restore_folders(folder)
             sweep_folder(folder)
             yield
     finally:
         if not existed:
             remove_if_bare(folder)
+
+
+@contextlib.contextmanager
+def locked_beside(folder: Path, option: str) -> Iterator[None]:
+    """Be the only writer of ``folder``, which is replaced whole: the lock lies beside it, and goes with its holder.
+
+    Raises LanitError where another process is writing it.
+    """
+    folder = folder.resolve()
+    lock = folder.with_name(f".{folder.name}{LOCK_NAME}")
+    busy = LanitError(f"another lanit command is writing {folder}", f"Wait for it to end, or give another {option}.")
+    with exclusive_lock(lock, busy):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink(missing_ok=True)
 
 
 def remove_if_bare(folder: Path) -> None:
@@ -124,6 +147,15 @@ def restore_folder(folder: Path) -> None:
                 return
 
 
+def restore_folders(parent: Path) -> None:
+    """:func:`restore_folder` for all that a killed process was replacing right in ``parent``, whose lock is held."""
+    with contextlib.suppress(OSError):
+        for path in list(parent.iterdir()):
+            target = temporary_target(path.name)
+            if target and path.name.endswith(".old") and path.is_dir():
+                restore_folder(parent / target)
+
+
 def check_replaceable(folder: Path, ours: Ours) -> None:
     """Raise LanitError where ``folder`` holds a file that is not ours."""
     foreign = foreign_files(folder, ours)
@@ -134,11 +166,12 @@ def check_replaceable(folder: Path, ours: Ours) -> None:
 
 
 def foreign_files(folder: Path, ours: Ours) -> list[str]:
-    """POSIX paths, relative to ``folder``, of what lies there and is not ours; links are never ours."""
+    """POSIX paths, relative to ``folder``, of what lies there and is not ours; links are never ours. What the
+    system left of somebody's look into it does not count."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return ["."]
     entries = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted(_name(path, folder) for path in entries if path.is_symlink() or not ours(_name(path, folder)))
+    return sorted(_name(path, folder) for path in entries if not _is_ours(path, folder, ours))
 
 
 def remove_ours(folder: Path, ours: Ours) -> None:
@@ -149,10 +182,14 @@ def remove_ours(folder: Path, ours: Ours) -> None:
         with contextlib.suppress(OSError):
             if path.is_dir() and not path.is_symlink():
                 path.rmdir()
-            elif not path.is_symlink() and ours(_name(path, folder)):
+            elif _is_ours(path, folder, ours):
                 path.unlink()
     with contextlib.suppress(OSError):
         folder.rmdir()
+
+
+def _is_ours(path: Path, folder: Path, ours: Ours) -> bool:
+    return not path.is_symlink() and (path.name in _VIEWED or ours(_name(path, folder)))
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -24,6 +24,7 @@ from pipeline.folders import (
     appearing_folder,
     check_folder,
     is_free,
+    locked_beside,
     locked_folder,
     remove_ours,
     restore_folder,
@@ -122,6 +123,38 @@ def test_a_folder_lost_between_two_renames_comes_back(tmp_path: Path) -> None:
     (retired / "a.json").write_text("old")
     restore_folder(tmp_path / "mo[d]el")
     assert (tmp_path / "mo[d]el" / "a.json").read_text() == "old"
+
+
+def test_who_locks_a_folder_brings_back_what_a_killed_process_was_replacing_in_it(tmp_path: Path) -> None:
+    """Where it is there under its own name, the hidden one is a left-over."""
+    for name in (".model.123.old", ".best.124.old", "best"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.json").write_text(name)
+    with locked_folder(tmp_path, "--out"):
+        found = {path.parent.name: path.read_text() for path in tmp_path.rglob("a.json")}
+    assert found == {"model": ".model.123.old", "best": "best"}
+
+
+def test_what_a_file_browser_leaves_in_a_folder_does_not_keep_it_from_being_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for text in ("old", "new"):
+        with appearing_folder(folder, _ours) as filling:
+            (filling / "a.json").write_text(text)
+        (folder / ".DS_Store").touch()
+    assert (folder / "a.json").read_text() == "new"
+    remove_ours(folder, _ours)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_replaced_whole_has_its_lock_beside_it(tmp_path: Path) -> None:
+    with (
+        locked_beside(tmp_path / "out", "--out"),
+        pytest.raises(LanitError, match="another lanit command is writing") as caught,
+        locked_beside(tmp_path / "deep" / ".." / "out", "--out"),
+    ):
+        pytest.fail("both hold the folder")
+    assert "another --out" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_what_is_ours_is_removed_and_links_are_not_followed(tmp_path: Path) -> None:
