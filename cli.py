@@ -174,8 +174,10 @@ def embed(
 
     from pipeline import console
     from pipeline.inputs.opening import open_inputs
+    from pipeline.store.store_folder import claim_store
 
     open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
+    claim_store(store)
     from pipeline.decoding.images import MAX_PIXELS
     from pipeline.embedding.embed import EmbedOptions
     from pipeline.embedding.embed import embed as embed_inputs

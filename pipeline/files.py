@@ -42,12 +42,15 @@ def temporary_target(name: str) -> str | None:
     return found["target"] if found else None
 
 
-def sweep_folder(folder: Path) -> None:
-    """Remove what killed processes left half-made right in ``folder``, a folder of lanit's whose lock is held."""
+def sweep_folder(folder: Path, *, spare_living: bool = False) -> None:
+    """Remove what killed processes left half-made right in ``folder``, a folder of lanit's whose lock is held.
+
+    spare_living: leave what belongs to a process that runs, in a folder where some write without the lock.
+    """
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             found = _TEMPORARY.fullmatch(path.name)
-            if found and int(found["pid"]) != os.getpid():
+            if found and int(found["pid"]) != os.getpid() and not (spare_living and _is_alive(int(found["pid"]))):
                 _remove(path)
 
 

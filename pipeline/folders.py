@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from lanit.errors import LanitError
@@ -29,11 +29,15 @@ _BARE = _VIEWED | {LOCK_NAME, "README.md", ".gitignore", ".gitkeep"}
 """What a folder may hold and still be free for us: none of it is ever written or removed, but for the lock."""
 
 
-def is_free(folder: Path) -> bool:
-    """Whether nothing of anybody's is in ``folder``: it is missing, or holds only what a bare folder does."""
+def is_free(folder: Path, besides: Collection[str] = ()) -> bool:
+    """Whether nothing of anybody's is in ``folder``: it is missing, or holds only what a bare folder does.
+
+    besides: names that do not count.
+    """
     if not folder.exists():
         return True
-    return folder.is_dir() and all(path.name in _BARE or is_temporary(path.name) for path in folder.iterdir())
+    free = _BARE.union(besides)
+    return folder.is_dir() and all(path.name in free or is_temporary(path.name) for path in folder.iterdir())
 
 
 def check_folder(folder: Path, option: str, what: str, is_ours: Callable[[Path], bool]) -> None:
@@ -57,16 +61,17 @@ def check_folder(folder: Path, option: str, what: str, is_ours: Callable[[Path],
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path, option: str) -> Iterator[None]:
+def locked_folder(folder: Path, option: str, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold ``folder`` as its only writer, and remove what killed ones left half-made right in it; what one of them was
     just replacing comes back (:func:`restore_folders`).
 
-    Raises LanitError where another process is writing there. A folder made for the lock alone goes with it.
+    Raises LanitError where another process is writing there, still after ``wait_seconds``. A folder made for the lock
+    alone goes with it.
     """
     existed = folder.exists()
     busy = LanitError(f"another lanit command is writing to {folder}", f"Wait for it to end, or give another {option}.")
     try:
-        with exclusive_lock(folder / LOCK_NAME, busy):
+        with exclusive_lock(folder / LOCK_NAME, busy, wait_seconds):
             restore_folders(folder)
             sweep_folder(folder)
             yield

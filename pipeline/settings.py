@@ -13,9 +13,7 @@ from lanit.errors import UsageError
 from lanit.labels import Rule, RuleKind
 from pipeline.clip_models import DEFAULT_CLIP, ClipModel, Precision, load_clip
 from pipeline.devices import pick_device
-from pipeline.files import read_json
-from pipeline.store.schemas import Manifest
-from pipeline.store.store import MANIFEST_NAME
+from pipeline.store.store_folder import read_manifest
 
 if TYPE_CHECKING:
     from pipeline.embedding.embed import EmbedOptions, EngineMaker
@@ -55,9 +53,8 @@ def clip_to_embed(
     store: Path, spec: str | None, architecture: str | None, precision: Precision | None, device: str, *, anew: bool
 ) -> ClipModel:
     """The CLIP to embed with: as named, else the one that filled the store, unless that begins anew."""
-    path = store / MANIFEST_NAME
-    if not anew and path.exists():
-        stored = Manifest.from_json(read_json(path), str(path))
+    stored = None if anew else read_manifest(store)
+    if stored is not None:
         precision = precision or ("bf16" if stored.fingerprint.precision == "bf16" else "fp32")
         if spec is None:
             spec, architecture = stored.clip_spec, architecture or stored.clip_architecture

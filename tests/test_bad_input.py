@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from pipeline.files import sealed, write_json
 
 NETWORKS = "--preset small-32 --batch-size 2 --set channels=8 --set max_channels=16 --set discriminator_channels=8"
 SMALL = [*NETWORKS.split(), "--set", "mapping_width=16", "--device", "cpu"]
@@ -55,6 +56,7 @@ def _edit_json(name: str, *keys: str, value: object) -> Callable[[Path], None]:
         for key in keys[:-1]:
             inner = inner[key]
         inner[keys[-1]] = value
+        document.pop("seal", None)
         (world / name).write_text(json.dumps(document), encoding="utf-8")
 
     return edit
@@ -286,7 +288,9 @@ def world(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     world = tmp_path / "world"
     shutil.copytree(template, world)
     store = world / "manifests" / "store.json"
-    store.write_text(store.read_text(encoding="utf-8").replace(str(template), str(world)), encoding="utf-8")
+    moved = json.loads(store.read_text(encoding="utf-8").replace(str(template), str(world)))
+    moved.pop("seal")
+    write_json(store, sealed(moved))
     monkeypatch.chdir(world)
     monkeypatch.setattr("pipeline.clip_models._hub_answers", lambda: False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline.embedding.catalogue import Catalogue
@@ -36,22 +35,19 @@ class Listed:
         return True
 
 
-def part(
-    folder: Path, name: str, rows: list[tuple[str, str, int | None, int | None, int | None, str | None, str]]
-) -> Path:
+def part(rows: list[tuple[str, str, int | None, int | None, int | None, str | None, str]]) -> pa.Table:
     names = ["source", "path", "offset", "modified_ns", "bytes", "sha256", "status"]
     types = [pa.string(), pa.string(), pa.int64(), pa.int64(), pa.int64(), pa.string(), pa.string()]
     columns = [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(types)]
-    pq.write_table(pa.table(columns, names=names), folder / name)
-    return folder / name
+    return pa.table(columns, names=names)
 
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    made = Catalogue(tmp_path / "images" / "catalogue.sqlite")
+    made = Catalogue(tmp_path / "catalogue.sqlite")
     yield made
     made.close()
-    assert not (tmp_path / "images" / "catalogue.sqlite").exists()
+    assert not (tmp_path / "catalogue.sqlite").exists()
 
 
 def test_rows_come_by_source_then_offset_then_path(catalogue: Catalogue) -> None:
@@ -80,7 +76,7 @@ def test_unchanged_means_same_size_time_and_place(catalogue: Catalogue, tmp_path
         ("/f", "failed", None, 5, 10, None, "failed"),
         ("/f", "gone", None, 5, 10, "s5", "ok"),
     ]
-    catalogue.learn("p0", part(tmp_path, "p0", known), committed=True)
+    catalogue.learn("p0", part(known), committed=True)
     found = [
         ("same", 10, 5),
         ("longer", 11, 5),
@@ -100,8 +96,8 @@ def test_unchanged_means_same_size_time_and_place(catalogue: Catalogue, tmp_path
 
 
 def test_content_is_known_of_the_store_but_not_of_an_unfinished_run(catalogue: Catalogue, tmp_path: Path) -> None:
-    catalogue.learn("p0", part(tmp_path, "p0", [("/f", "a", None, 1, 1, "in store", "ok")]), committed=True)
-    catalogue.learn("p1", part(tmp_path, "p1", [("/f", "b", None, 1, 1, "in journal", "ok")]), committed=False)
+    catalogue.learn("p0", part([("/f", "a", None, 1, 1, "in store", "ok")]), committed=True)
+    catalogue.learn("p1", part([("/f", "b", None, 1, 1, "in journal", "ok")]), committed=False)
     catalogue.find(Listed("/f", [Place("/f", "b", None, 1, 1)]))
     catalogue.ready()
     assert catalogue.by_content("in store") is not None
@@ -113,7 +109,7 @@ def test_content_is_known_of_the_store_but_not_of_an_unfinished_run(catalogue: C
 
 def test_rows_of_other_inputs_are_kept_as_the_store_has_them(catalogue: Catalogue, tmp_path: Path) -> None:
     rows = [("/other", "x", None, 1, 1, "s", "ok"), ("/vanished", "y", None, 1, 1, "t", "ok")]
-    catalogue.learn("p0", part(tmp_path, "p0", rows), committed=True)
+    catalogue.learn("p0", part(rows), committed=True)
     catalogue.find(Listed("/f", [Place("/f", "b")]))
     catalogue.ready()
     planned = list(catalogue.plan(["/other"]))
@@ -138,7 +134,7 @@ def test_memory_does_not_grow_with_the_rows(catalogue: Catalogue) -> None:
 def test_a_plan_can_be_sent_to_another_process_and_gone_through_twice(catalogue: Catalogue, tmp_path: Path) -> None:
     digests = ["00" * 31 + "01", "7f" * 15 + "00" * 17, "7f" * 32, "ff" * 32]
     rows = [("/f", f"{number}", None, 1, 1, digest, "ok") for number, digest in enumerate(reversed(digests))]
-    catalogue.learn("p0", part(tmp_path, "p0", [*rows, ("/f", "bad", None, 1, 1, None, "failed")]), committed=True)
+    catalogue.learn("p0", part([*rows, ("/f", "bad", None, 1, 1, None, "failed")]), committed=True)
     catalogue.find(Listed("/f", [Place("/f", name, None, 1, 1) for name in ("0", "new", "3")]))
     catalogue.ready()
     plan = catalogue.plan(["/kept"])

@@ -18,7 +18,8 @@ from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.files import atomic_path, exclusive_lock, read_json, write_bytes, write_json
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.schemas import metadata_of
-from pipeline.store.store import Store, lock_store
+from pipeline.store.store import Store
+from pipeline.store.store_folder import lock_store
 
 PROMPTS = PromptSet(("smiling", "black hair", "größe.3"), ("a face with {}.",), ("a face with.",), "test")
 

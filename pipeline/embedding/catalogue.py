@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 
+from lanit.errors import LanitError
 from pipeline.files import storable
 from pipeline.inputs.places import Input, Place
 
 _NONE = -1  # stands for a missing number, so that equal means equal
-_KNOWN_COLUMNS = ["source", "path", "offset", "modified_ns", "bytes", "sha256", "status"]
+KNOWN_COLUMNS = ["source", "path", "offset", "modified_ns", "bytes", "sha256", "status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class KnownRow:
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
     """One row of the table to be. known: an earlier row of the same place; unchanged: nothing tells that the image is
-    another by now. kept: of an input that this run does not read. badly_named: its name is not UTF-8, and the place
-    has it as a table can hold it."""
+    another by now. kept: as the store has it, of an input that this run does not read or of what cannot be listed now.
+    badly_named: its name is not UTF-8, and the place has it as a table can hold it."""
 
     place: Place
     known: KnownRow | None
@@ -42,43 +43,75 @@ class PlannedRow:
     badly_named: bool = False
 
 
+@contextlib.contextmanager
+def scratch_errors() -> Iterator[None]:
+    """What SQLite raises, such as for a full disk, as a LanitError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        hint = "Free some space and run the same command again."
+        raise LanitError(f"cannot keep the list of images on disk ({error})", hint) from error
+
+
+@scratch_errors()
+def connect_scratch(path: Path, cache_kib: int = 8192) -> sqlite3.Connection:
+    """A scratch database: flushed never, locked by nobody but whoever holds its folder."""
+    uri = f"{path.resolve().as_uri()}?nolock=1"  # some file systems have no locks
+    database = sqlite3.connect(uri, uri=True, check_same_thread=False)
+    with contextlib.closing(database.cursor()) as cursor:
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", f"cache_size=-{cache_kib}"):
+            cursor.execute(f"PRAGMA {pragma}")
+    return database
+
+
 class Catalogue:
     """A scratch database beside the parts, thrown away at the end of the run."""
 
     def __init__(self, path: Path) -> None:
+        """path: of the scratch file, in an existing folder. Raises LanitError where the disk refuses, as all here."""
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self.files: list[str] = []
         self._sources: dict[str, int] = {}
-        self._db = _connect(path)
+        self._db, self._lookups = connect_scratch(path), connect_scratch(path)  # these for the threads that read images
+        self._lock = threading.Lock()
+        try:
+            self._create()
+        except LanitError:
+            self.close()
+            raise
+
+    @scratch_errors()
+    def _create(self) -> None:
         self._db.executescript(
             "CREATE TABLE found (source INTEGER, path TEXT, offset INTEGER, bytes INTEGER, modified INTEGER,"
-            " badly_named INTEGER, PRIMARY KEY (source, path)) WITHOUT ROWID;"
+            " badly_named INTEGER, kept INTEGER, PRIMARY KEY (source, path)) WITHOUT ROWID;"
             "CREATE TABLE known (source INTEGER, path TEXT, offset INTEGER, bytes INTEGER, modified INTEGER,"
             " file INTEGER, row INTEGER, ok INTEGER, sha256 TEXT, committed INTEGER,"
             " PRIMARY KEY (source, path)) WITHOUT ROWID;"
             "CREATE TABLE content (sha256 TEXT PRIMARY KEY, file INTEGER, row INTEGER) WITHOUT ROWID;"
         )
-        self._lookups = _connect(path)  # used by the threads that read images
-        self._lock = threading.Lock()
 
     def close(self) -> None:
         self._db.close()
         self._lookups.close()
         self._path.unlink(missing_ok=True)
 
-    def learn(self, file: str, table_path: Path, *, committed: bool) -> None:
-        """Make the rows of a part known. What an unfinished run wrote is known by its place only, what the store holds
-        also by its content: then a resumed run takes over just what it would have embedded itself."""
+    @scratch_errors()
+    def learn(self, file: str, table: pa.Table, *, committed: bool) -> None:
+        """Make the rows of a part known. table: its :data:`KNOWN_COLUMNS`.
+
+        What an unfinished run wrote is known by its place only, what the store holds also by its content: then a
+        resumed run takes over just what it would have embedded itself.
+        """
         number = len(self.files)
         self.files.append(file)
-        columns = pq.read_table(table_path, columns=_KNOWN_COLUMNS, partitioning=None).to_pydict()
+        columns = table.to_pydict()
         rows = [
             (self._source(source), path, _number(offset), _number(size), _number(modified), number, row,
              status == "ok", sha256, committed)
             for row, (source, path, offset, modified, size, sha256, status)
-            in enumerate(zip(*(columns[name] for name in _KNOWN_COLUMNS), strict=True))
+            in enumerate(zip(*(columns[name] for name in KNOWN_COLUMNS), strict=True))
         ]  # fmt: skip
         self._db.executemany(
             "INSERT INTO known VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET offset=excluded.offset,"
@@ -90,6 +123,7 @@ class Catalogue:
             contents = [(row[8], number, row[6]) for row in rows if row[7] and row[8]]
             self._db.executemany("INSERT OR IGNORE INTO content VALUES (?,?,?)", contents)
 
+    @scratch_errors()
     def find(self, origin: Input) -> tuple[int, int]:
         """List an input. Returns how many images it has, and how many names came twice.
 
@@ -97,7 +131,7 @@ class Catalogue:
         its name and its offset.
         """
         source, found, repeated = self._source(origin.source), 0, 0
-        insert = "INSERT OR IGNORE INTO found VALUES (?,?,?,?,?,?)"
+        insert = "INSERT OR IGNORE INTO found VALUES (?,?,?,?,?,?,0)"
         for place in origin.places():
             path = storable(place.path)
             values = (_number(place.offset), _number(place.bytes), _number(place.modified_ns), path != place.path)
@@ -110,17 +144,31 @@ class Catalogue:
                 repeated += 1
         return found, repeated
 
+    @scratch_errors()
+    def hold(self, source: str, beginnings: Sequence[str]) -> int:
+        """Keep the rows of an input whose paths begin with one of ``beginnings`` and that were not found: what cannot
+        be listed is not gone. Returns how many there are."""
+        insert = (
+            "INSERT OR IGNORE INTO found SELECT source, path, offset, bytes, modified, 0, 1 FROM known"
+            " WHERE source = ?1 AND committed AND substr(path, 1, length(?2)) = ?2"
+        )
+        number = self._source(source)
+        return sum(self._db.execute(insert, (number, storable(start))).rowcount for start in beginnings)
+
+    def known(self, source: str) -> int:
+        """Rows that the store has of an input."""
+        return self._one("SELECT count(*) FROM known WHERE source = ? AND committed", self._source(source))
+
+    @scratch_errors()
     def ready(self) -> None:
         """Everything is listed and learnt; lookups may begin."""
         self._db.commit()
 
     def count(self, kept: list[str]) -> int:
         """Rows that :meth:`plan` will yield."""
-        return self._one("SELECT count(*) FROM found") + sum(
-            self._one("SELECT count(*) FROM known WHERE source = ? AND committed", self._source(source))
-            for source in kept
-        )
+        return self._one("SELECT count(*) FROM found") + sum(map(self.known, kept))
 
+    @scratch_errors()
     def dropped(self, kept: list[str]) -> int:
         """Rows of the store that are in no input any more."""
         gone = "SELECT source FROM known WHERE committed AND (source, path) NOT IN (SELECT source, path FROM found)"
@@ -132,12 +180,14 @@ class Catalogue:
         """Every row of the table to be. kept: inputs that this run does not read."""
         return Plan(self._path, dict(self._sources), frozenset(kept))
 
+    @scratch_errors()
     def by_content(self, sha256: str) -> KnownRow | None:
         """An embedding of the same content in the store. Safe in threads."""
         with self._lock:
             found = self._lookups.execute("SELECT file, row FROM content WHERE sha256 = ?", (sha256,)).fetchone()
         return KnownRow(int(found[0]), int(found[1]), True, sha256) if found else None
 
+    @scratch_errors()
     def _one(self, query: str, *values: object) -> int:
         return int(self._db.execute(query, values).fetchone()[0])
 
@@ -158,13 +208,15 @@ class Plan:
     kept: frozenset[str]
 
     def __iter__(self) -> Iterator[PlannedRow]:
-        with contextlib.closing(_connect(self.path, 2048)) as database:  # rows are read in their order: few pages do
+        # rows are read in their order: few pages do
+        with scratch_errors(), contextlib.closing(connect_scratch(self.path, 2048)) as database:
             for source in sorted(self.sources):
                 yield from (self._kept if source in self.kept else self._found)(database, source)
 
+    @scratch_errors()
     def contents(self) -> np.ndarray:
         """The contents whose embeddings the store holds: the first 16 bytes of their SHA-256, ``S16`` (n), rising."""
-        with contextlib.closing(_connect(self.path)) as database:
+        with contextlib.closing(connect_scratch(self.path)) as database:
             count = int(database.execute("SELECT count(*) FROM content").fetchone()[0])
             digests = (bytes.fromhex(sha[:32]) for (sha,) in database.execute("SELECT sha256 FROM content ORDER BY 1"))
             return np.fromiter(digests, "S16", count)
@@ -181,28 +233,19 @@ class Plan:
 
     def _found(self, database: sqlite3.Connection, source: str) -> Iterator[PlannedRow]:
         rows = database.execute(
-            "SELECT f.path, f.offset, f.bytes, f.modified, f.badly_named, k.offset, k.bytes, k.modified,"
+            "SELECT f.path, f.offset, f.bytes, f.modified, f.badly_named, f.kept, k.offset, k.bytes, k.modified,"
             " k.file, k.row, k.ok, k.sha256"
             " FROM found f LEFT JOIN known k ON k.source = f.source AND k.path = f.path"
             " WHERE f.source = ? ORDER BY f.offset, f.path",
             (self.sources[source],),
         )
-        for path, offset, size, modified, badly_named, *stated, file, row, ok, sha256 in rows:
+        for path, offset, size, modified, badly_named, kept, *stated, file, row, ok, sha256 in rows:
             place = Place(source, path, _maybe(offset), _maybe(size), _maybe(modified))
             known = KnownRow(file, row, bool(ok), sha256) if file is not None else None
             same = known is not None and modified != _NONE and [offset, modified] == [stated[0], stated[2]]
             # a row of a table has no size before it is read: that the table is unchanged is enough
-            unchanged = same and size in (_NONE, stated[1])
-            yield PlannedRow(place, known, unchanged, badly_named=bool(badly_named))
-
-
-def _connect(path: Path, cache_kib: int = 8192) -> sqlite3.Connection:
-    uri = f"{path.resolve().as_uri()}?nolock=1"  # the store's own lock is held; some file systems have none
-    database = sqlite3.connect(uri, uri=True, check_same_thread=False)
-    with contextlib.closing(database.cursor()) as cursor:
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", f"cache_size=-{cache_kib}"):
-            cursor.execute(f"PRAGMA {pragma}")
-    return database
+            unchanged = bool(kept) or (same and size in (_NONE, stated[1]))
+            yield PlannedRow(place, known, unchanged, bool(kept), bool(badly_named))
 
 
 def _number(value: int | None) -> int:

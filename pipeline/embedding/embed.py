@@ -12,12 +12,12 @@ from lanit.errors import LanitError, UsageError
 from pipeline.decoding.images import MAX_PIXELS
 from pipeline.embedding.engine import Engine, LocalEngine, RowReader, Tick, usable_processors
 from pipeline.embedding.parts import PartWriter, Row
-from pipeline.files import read_json
 from pipeline.inputs.opening import open_inputs, open_source
 from pipeline.inputs.places import Input
 from pipeline.store.index import build_index, index_state
-from pipeline.store.schemas import Manifest, SourceEntry, Storage
-from pipeline.store.store import MANIFEST_NAME, Store, lock_store
+from pipeline.store.schemas import SourceEntry, Storage
+from pipeline.store.store import Store
+from pipeline.store.store_folder import lock_store, read_manifest
 
 if TYPE_CHECKING:
     from pipeline.clip_models import ClipModel
@@ -157,28 +157,31 @@ def embed(
     options = options or EmbedOptions()
     origins = open_inputs(inputs, options.image_column)
     workers = options.workers or usable_processors()
-    store = store.resolve()
-    existed = store.exists()
-    try:
-        with lock_store(store):
-            writer = PartWriter(
-                store, clip.fingerprint, options.storage or stored_type(store), overwrite=options.mode == "overwrite"
-            )
-            try:
-                run = _Run(writer, origins, clip, options, workers, progress)
-                run.fill(engine)
-            finally:
-                writer.close()
-            index = _index(Store.open(store), run.counts.warnings)
-    finally:
-        _remove_if_bare(store, existed)
+    store, anew = store.resolve(), options.mode == "overwrite"
+    with lock_store(store):
+        storage = options.storage or stored_type(store, anew)
+        writer = PartWriter(store, clip.fingerprint, storage, [origin.source for origin in origins], overwrite=anew)
+        try:
+            run = _Run(writer, origins, clip, options, workers, progress)
+            run.fill(engine)
+        finally:
+            writer.close()
+        index = _index(Store.open(store), run.counts.warnings)
     return run.report(index)
 
 
-def stored_type(store: Path) -> Storage:
-    """The type of the embeddings that a store holds, the default where there is none."""
-    path = store / MANIFEST_NAME
-    return Manifest.from_json(read_json(path), str(path)).storage if path.exists() else DEFAULT_STORAGE
+def stored_type(store: Path, anew: bool) -> Storage:
+    """The type of the embeddings that a store holds, the default where there is none.
+
+    anew: whether the store is to be overwritten, and so need not be understood.
+    """
+    try:
+        manifest = read_manifest(store)
+    except LanitError:
+        if not anew:
+            raise
+        manifest = None
+    return manifest.storage if manifest else DEFAULT_STORAGE
 
 
 @dataclass
@@ -337,12 +340,3 @@ def _index(store: Store, warnings: list[str]) -> str:
         warnings.append(f"no index was built: {error}")
         return "skipped"
     return "built"
-
-
-def _remove_if_bare(store: Path, existed: bool) -> None:
-    """After a run that wrote nothing, take away the folder it made for its lock."""
-    if existed or not store.is_dir():
-        return
-    if all(path.name == ".lock" for path in store.iterdir()):
-        (store / ".lock").unlink(missing_ok=True)
-        store.rmdir()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.embedding.catalogue import Catalogue, KnownRow, Plan, PlannedRow
-from pipeline.files import read_json, sha256_bytes, write_bytes, write_json
+from pipeline.embedding.catalogue import KNOWN_COLUMNS, Catalogue, KnownRow, Plan, PlannedRow
+from pipeline.embedding.journal import Journal
+from pipeline.files import sha256_bytes, temporary_name, write_bytes
+from pipeline.store.part_files import check_bytes, check_part, is_part_of_lanit, read_part
 from pipeline.store.schemas import (
     SCHEMA_VERSION,
     Fingerprint,
@@ -30,14 +30,21 @@ from pipeline.store.schemas import (
     images_schema,
     with_metadata,
 )
-from pipeline.store.store import IMAGES_FOLDER, MANIFEST_NAME, UNFINISHED_NAME, check_part
+from pipeline.store.store_folder import (
+    IMAGES_FOLDER,
+    UNFINISHED_NAME,
+    parts_in_force,
+    parts_of_journal,
+    read_manifest,
+    write_manifest,
+)
 
 PART_ROWS = 2048
 """Rows of a part up to a million images: what a killed run may lose, a few minutes of ViT-B/32 on a CPU."""
 _MOST_PART_ROWS = 32768
 _PARTS = 512  # beyond so many parts they grow, so that opening a store stays quick
 _CACHED_PARTS = 4
-_CATALOGUE_NAME = f"{IMAGES_FOLDER}/catalogue.sqlite"
+_CATALOGUE_NAME = "catalogue.sqlite"
 
 
 @dataclass(slots=True)
@@ -120,32 +127,76 @@ class PartWriter:
 
     Parts are named by their content, so a part that stays the same is not written again, and an old one is never
     overwritten. ``images/unfinished.jsonl`` lists the finished parts of a run that has not committed, a line each: the
-    next run finds their rows as it finds those of the old table.
+    next run finds their rows as it finds those of the old table. Of what lies in ``images/`` only parts are removed
+    that the store or its journal named, or that prove by their own bytes that lanit wrote them, and never an input.
+
+    warnings: damaged parts, whose rows are not used. lost: the inputs that these may have had rows of.
     """
 
-    def __init__(self, root: Path, fingerprint: Fingerprint, storage: Storage, *, overwrite: bool) -> None:
-        """Read what the store holds. Raises LanitError for a damaged ``store.json`` or one of another model."""
-        self.root, self.fingerprint, self.storage, self.overwrite = root, fingerprint, storage, overwrite
+    def __init__(
+        self, root: Path, fingerprint: Fingerprint, storage: Storage, inputs: Sequence[str], *, overwrite: bool
+    ) -> None:
+        """Read what the store holds. inputs: sources of this run.
+
+        Raises LanitError for a damaged ``store.json`` or one of another model, unless it is to be overwritten.
+        """
+        self.root, self.fingerprint, self.storage = root, fingerprint, storage
         self.schema = images_schema(fingerprint.embedding_dim, storage)
         self.old = None if overwrite else _old_manifest(root, fingerprint, storage)
         self.parts: list[Part] = []
         self.warnings: list[str] = []
+        self.lost: set[str] = set()
+        self._spared = {Path(source).resolve() for source in [*inputs, *(each.source for each in self.old_sources())]}
+        self._in_force, self._interrupted = parts_in_force(root), parts_of_journal(root)
+        self._written: set[str] = set()
+        self._rows: dict[str, int] = {}
         self._cache: OrderedDict[int, tuple[dict[str, list[Any]], np.ndarray]] = OrderedDict()
-        for folder in (root, root / IMAGES_FOLDER, root / "index"):
-            for path in folder.glob(".*.tmp"):  # of a killed run
-                path.unlink(missing_ok=True)
-        self.catalogue = Catalogue(root / _CATALOGUE_NAME)
+        header = {"schema_version": SCHEMA_VERSION, "overwrite": overwrite, "storage": storage}
+        self._journal = Journal(root, header | {"fingerprint": fingerprint.to_json()})
+        self.catalogue = Catalogue(temporary_name(root / _CATALOGUE_NAME))
+        try:
+            self._learn()
+        except BaseException:
+            self.catalogue.close()
+            raise
+
+    def _learn(self) -> None:
+        """Make the rows of the old table and of an interrupted run known, but for those of damaged parts."""
         for part in self.old.parts if self.old else ():
             try:
-                check_part(root / part.file, part.rows, fingerprint, storage, "")
+                rows = self._whole(part.file, part)
             except LanitError as error:
-                self.warnings.append(f"{error.message}; its rows are not used")
+                self.lost |= self._sources_of(part.file)
+                self.warnings.append(f"{error.message}; its images are embedded again")
                 continue
-            self.catalogue.learn(part.file, root / part.file, committed=True)
-        self._journalled = self._read_journal()
-        self._journal_begun = False
-        for file in self._journalled:
-            self.catalogue.learn(file, root / file, committed=False)
+            self.catalogue.learn(part.file, rows, committed=True)
+        self._journalled: dict[str, None] = {}
+        for file in self._journal.read():
+            with contextlib.suppress(LanitError):
+                rows = self._whole(file, None)
+                self._journalled[file] = None
+            if file in self._journalled:
+                self.catalogue.learn(file, rows, committed=False)
+
+    def _whole(self, file: str, part: Part | None) -> pa.Table:
+        """What tells the rows of a part. part: as the store counts it; none for one of an interrupted run.
+
+        Raises LanitError where any byte of it is not as it was written.
+        """
+        check_part(self.root / file, part, self.fingerprint, self.storage)
+        check_bytes(self.root / file)
+        rows = read_part(self.root / file, KNOWN_COLUMNS)
+        self._rows[file] = len(rows)
+        return rows
+
+    def _sources_of(self, file: str) -> set[str]:
+        """Inputs of the store that a damaged part has rows of, all of them where it does not tell."""
+        every = {entry.source for entry in self.old_sources()}
+        try:
+            found = set(read_part(self.root / file, ["source"])["source"].to_pylist())
+        except LanitError:
+            return every
+        return found if found and found <= every else every
 
     def close(self) -> None:
         """Remove the scratch files; what is written of an unfinished run stays."""
@@ -164,69 +215,40 @@ class PartWriter:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Write the next part, and note it in the journal."""
+        self._journal.begin(self._journalled)
         file, ok = self._as_it_is(rows) or "", sum(row.known.ok for row in rows if row.known)
         if not file:
             data, ok = self._to_parquet(rows)
             file = self._name(len(self.parts), sha256_bytes(data))
             path = self.root / file
+            if not path.exists():
+                self._written.add(file)
             if not path.is_file() or path.read_bytes() != data:  # not as it should be only where it was damaged
                 write_bytes(path, data)
         self.parts.append(Part(file, len(rows), ok))
         if file not in self._journalled:
-            self._append_to_journal(file)
+            self._journal.append(file)
 
     def commit(self, spec: str, architecture: str | None, sources: Sequence[SourceEntry]) -> None:
         """Put the new table in force and remove what it no longer names."""
         manifest = Manifest(self.fingerprint, spec, architecture, self.storage, tuple(sources), tuple(self.parts))
-        write_json(self.root / MANIFEST_NAME, manifest.to_json())
-        self._clean(manifest)
+        write_manifest(self.root, manifest)
+        ours = (self._in_force or set()) | self._interrupted | self._written
+        strays = {f"{IMAGES_FOLDER}/{path.name}" for path in (self.root / IMAGES_FOLDER).glob("part-*.parquet")}
+        strays -= {part.file for part in self.parts}
+        self._remove(file for file in strays if file in ours or is_part_of_lanit(self.root / file))
 
     def discard(self) -> None:
-        """Remove what this run wrote; the old table stays."""
-        path = self.root / MANIFEST_NAME
-        self._clean(Manifest.from_json(read_json(path), str(path)) if path.exists() else None)
+        """Remove what this run wrote, and what interrupted ones did; the old table stays, even one not understood."""
+        ours = self._written if self._in_force is None else (self._written | self._interrupted) - self._in_force
+        self._remove(ours)
 
-    def _clean(self, manifest: Manifest | None) -> None:
-        (self.root / UNFINISHED_NAME).unlink(missing_ok=True)
-        named = {part.file for part in manifest.parts} if manifest else set()
-        for path in (self.root / IMAGES_FOLDER).glob("part-*.parquet"):
-            if f"{IMAGES_FOLDER}/{path.name}" not in named:
+    def _remove(self, files: Iterable[str]) -> None:
+        self._journal.remove()
+        for file in files:
+            path = self.root / file
+            if path.resolve() not in self._spared:
                 path.unlink(missing_ok=True)
-
-    def _header(self) -> dict[str, Any]:
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "overwrite": self.overwrite,
-            "storage": self.storage,
-            "fingerprint": self.fingerprint.to_json(),
-        }
-
-    def _read_journal(self) -> dict[str, None]:
-        """Parts of an interrupted run that this one may go on from, in order: same model, same intent.
-
-        A journal that does not fit counts for nothing; a last line that was cut off is left out.
-        """
-        path = self.root / UNFINISHED_NAME
-        files: dict[str, None] = {}
-        header, *lines = (list(_json_lines(path)) if path.exists() else []) or [None]
-        if header not in (self._header(), self._header() | {"overwrite": True}):  # what began anew may go on plainly
-            return files
-        for line in lines:
-            with contextlib.suppress(LanitError, KeyError, TypeError):
-                check_part(self.root / line["file"], None, self.fingerprint, self.storage, "")
-                files[line["file"]] = None
-        return files
-
-    def _append_to_journal(self, file: str) -> None:
-        path = self.root / UNFINISHED_NAME
-        if not self._journal_begun:
-            lines = [self._header(), *({"file": file} for file in self._journalled)]
-            write_bytes(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
-            self._journal_begun = True
-        with path.open("ab") as journal:
-            journal.write(f"{json.dumps({'file': file})}\n".encode())
-            journal.flush()
-            os.fsync(journal.fileno())
 
     def _name(self, number: int, digest: str) -> str:
         return f"{IMAGES_FOLDER}/part-{number:05d}-{digest[:8]}.parquet"
@@ -240,17 +262,17 @@ class PartWriter:
         if any(row.known is None or row.known.file != first.file or row.known.row != i for i, row in enumerate(rows)):
             return None
         same_number = file.startswith(self._name(len(self.parts), "").removesuffix(".parquet"))
-        return file if same_number and len(rows) == pq.read_metadata(self.root / file).num_rows else None
+        return file if same_number and len(rows) == self._rows[file] else None
 
     def _earlier(self, file: int) -> tuple[dict[str, list[Any]], np.ndarray]:
         """Columns and embeddings, float32 (n×k), of a part; a few are kept, since rows are asked for in order."""
         if file not in self._cache:
-            table = pq.read_table(self.root / self.catalogue.files[file], partitioning=None)
+            names = ["width", "height", "bytes", "sha256", "status", "error_message"]
+            table = read_part(self.root / self.catalogue.files[file], [*names, "embedding"])
             column = table["embedding"].combine_chunks()
             values = np.zeros((len(column), self.fingerprint.embedding_dim), np.float32)
             valid = column.is_valid().to_numpy(zero_copy_only=False)
             values[valid] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, values.shape[1])
-            names = ["width", "height", "bytes", "sha256", "status", "error_message"]
             self._cache[file] = table.select(names).to_pydict(), values
             while len(self._cache) > _CACHED_PARTS:
                 self._cache.popitem(last=False)
@@ -279,7 +301,10 @@ class PartWriter:
         repeated = ["source", "width", "height", "status", "error_message"]
         packed = {field.name: "zstd" for field in plain} | {"embedding.list.element": "none"}  # noise does not shrink
         table = pa.table(columns_, schema=with_metadata(self.schema, metadata))
-        pq.write_table(table, sink, compression=packed, use_dictionary=repeated, write_statistics=repeated)
+        pq.write_table(
+            table, sink, compression=packed, use_dictionary=repeated, write_statistics=repeated,
+            write_page_checksum=True,
+        )  # fmt: skip
         return sink.getvalue().to_pybytes(), sum(row.status == "ok" for row in rows)
 
 
@@ -292,10 +317,9 @@ def rows_of_a_part(images: int) -> int:
 
 
 def _old_manifest(root: Path, fingerprint: Fingerprint, storage: Storage) -> Manifest | None:
-    path = root / MANIFEST_NAME
-    if not path.exists():
+    old = read_manifest(root)
+    if old is None:
         return None
-    old = Manifest.from_json(read_json(path, "Add --mode overwrite."), str(path))
     again = "Name another --store, or add --mode overwrite to replace them."
     if old.fingerprint != fingerprint:
         raise LanitError(
@@ -306,10 +330,3 @@ def _old_manifest(root: Path, fingerprint: Fingerprint, storage: Storage) -> Man
     if old.storage != storage:
         raise LanitError(f"the store {root} holds embeddings as {old.storage}, not {storage}", again)
     return old
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            with contextlib.suppress(ValueError):
-                yield json.loads(line)

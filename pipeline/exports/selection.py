@@ -13,10 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from lanit.errors import LanitError
 from pipeline.decoding.images import ImageError
 from pipeline.files import sha256_bytes
 from pipeline.inputs.storage import located, parent_of
@@ -90,7 +87,7 @@ class Selection:
         for part in self.store.manifest.parts:
             low, high = np.searchsorted(chosen, [first, first + part.ok])
             if high > low:
-                table = _read_ok(self.store.root / part.file, columns)
+                table = self.store.ok_rows(part, columns)
                 yield table.take(pa.array(chosen[low:high] - first))
             first += part.ok
 
@@ -190,16 +187,6 @@ def read_record(images: StoreImages, record: Record) -> bytes | Missing:
 def _folder_of(source: str) -> str:
     """What the paths of its images are relative to."""
     return parent_of(source) if table_suffix(source) and not Path(source).is_dir() else source
-
-
-def _read_ok(path: Path, columns: list[str]) -> pa.Table:
-    """Columns of the rows with status ok."""
-    try:
-        table = pq.read_table(path, columns=[*columns, "status"], partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        hint = "If another command changed the store, run this one again."
-        raise LanitError(f"cannot read {path}: {error}", hint) from error
-    return table.filter(pc.equal(table["status"], "ok")).select(columns)
 
 
 def _numbers(flags: np.ndarray) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -18,6 +19,9 @@ METADATA_KEY = b"lanit"
 Storage = Literal["float32", "float16"]
 """Type of the embeddings on disk; they are float32 once read."""
 STORAGE_TYPES: dict[Storage, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
+
+PART_NAME = re.compile(r"images/part-\d{5,}-(?P<digest>[0-9a-f]{8})\.parquet")
+"""Of a part, relative to the store; ``digest`` is the beginning of its SHA-256."""
 
 ACTIVE_PREFIX = "label:"
 MARGIN_PREFIX = "margin:"
@@ -51,7 +55,7 @@ class Fingerprint:
         """Raises LanitError where a field is missing."""
         try:
             return cls(**{field.name: value[field.name] for field in fields(cls)})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, IndexError) as error:
             raise LanitError(f"the CLIP fingerprint lacks {error}", _ANEW) from error
 
     def describe(self) -> str:
@@ -113,8 +117,13 @@ def with_metadata(schema: pa.Schema, metadata: dict[str, Any]) -> pa.Schema:
 
 
 def metadata_of(schema: pa.Schema) -> dict[str, Any]:
-    """The JSON document of a file's schema; empty where the file carries none."""
-    value: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    """The JSON document of a file's schema; empty where the file carries none. Raises LanitError if it is damaged."""
+    try:
+        value = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    except (ValueError, RecursionError) as error:
+        raise LanitError(f"its metadata is damaged ({error})", _ANEW) from error
+    if not isinstance(value, dict):
+        raise LanitError("its metadata is damaged (no JSON object)", _ANEW)
     return value
 
 
@@ -172,14 +181,34 @@ class Manifest:
         try:
             return cls(
                 fingerprint=Fingerprint.from_json(value["fingerprint"]),
-                clip_spec=value["clip_spec"],
-                clip_architecture=value["clip_architecture"],
+                clip_spec=_typed(value["clip_spec"], str),
+                clip_architecture=_typed(value["clip_architecture"], str, type(None)),
                 storage=_storage(value["storage"], name),
-                sources=tuple(SourceEntry(entry["source"], entry["image_column"]) for entry in value["sources"]),
-                parts=tuple(Part(part["file"], part["rows"], part["ok"]) for part in value["parts"]),
+                sources=tuple(map(_source, value["sources"])),
+                parts=tuple(map(_part, value["parts"])),
             )
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
             raise LanitError(f"{name} is damaged: it lacks {error}", _ANEW) from error
+        except (TypeError, ValueError) as error:
+            raise LanitError(f"{name} is damaged: {error}", _ANEW) from error
+
+
+def _source(entry: Any) -> SourceEntry:
+    return SourceEntry(_typed(entry["source"], str), _typed(entry["image_column"], str, type(None)))
+
+
+def _part(entry: Any) -> Part:
+    """Raises ValueError for a file elsewhere than among the parts, whoever wrote the name, and for senseless counts."""
+    part = Part(_typed(entry["file"], str), _typed(entry["rows"], int), _typed(entry["ok"], int))
+    if not PART_NAME.fullmatch(part.file) or not 0 <= part.ok <= part.rows:
+        raise ValueError(f"it has a part {part.file!a} of {part.rows} rows, {part.ok} with an embedding")
+    return part
+
+
+def _typed(value: Any, *kinds: type) -> Any:
+    if type(value) not in kinds:
+        raise TypeError(f"{ascii(value)[:40]} stands where there should be {kinds[0].__name__}")
+    return value
 
 
 def _storage(value: Any, name: str) -> Storage:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.files import exclusive_lock, publish, read_json, temporary_beside
+from pipeline.files import publish, temporary_beside
 from pipeline.store.label_revisions import (
     BLOCK_ROWS,
     LabelBlock,
@@ -25,17 +24,15 @@ from pipeline.store.label_revisions import (
     digest_of,
     write_revision,
 )
-from pipeline.store.schemas import Fingerprint, Manifest, Part, Storage, images_schema, metadata_of
+from pipeline.store.part_files import check_part, read_part
+from pipeline.store.schemas import Fingerprint, Manifest, Part, images_schema
+from pipeline.store.store_folder import LABELS_FOLDER, UNFINISHED_NAME, lock_store, mending_hint, read_manifest
 
 if TYPE_CHECKING:
     from pipeline.labelling.prompt_sets import PromptSet
 
 __all__ = ["LabelRevision", "Store"]
 
-MANIFEST_NAME = "store.json"
-IMAGES_FOLDER = "images"
-LABELS_FOLDER = "labels"
-UNFINISHED_NAME = f"{IMAGES_FOLDER}/unfinished.jsonl"
 _LABEL_WAIT_SECONDS = 30.0
 
 
@@ -52,16 +49,18 @@ class Store:
 
         Raises LanitError where the store is missing, unfinished, damaged or of another schema version.
         """
-        hint = f"Run: lanit embed DIR --store {root}"
-        path = root / MANIFEST_NAME
-        if (root / UNFINISHED_NAME).exists() and not path.exists():
-            message = f"the store {root} is unfinished: its embedding was interrupted"
-            raise LanitError(message, f"{hint} again to continue.")
-        if not path.exists():
+        manifest = read_manifest(root)
+        if manifest is None:
+            hint = f"Run: lanit embed DIR --store {shlex.quote(str(root))}"
+            if (root / UNFINISHED_NAME).exists():
+                message = f"the store {root} is unfinished: its embedding was interrupted"
+                raise LanitError(message, f"{hint} again to continue.")
             raise LanitError(f"there is no store at {root}", hint)
-        manifest = Manifest.from_json(read_json(path, f"{hint} --mode overwrite"), str(path))
         for part in manifest.parts:
-            check_part(root / part.file, part.rows, manifest.fingerprint, manifest.storage, hint)
+            try:
+                check_part(root / part.file, part, manifest.fingerprint, manifest.storage)
+            except LanitError as error:
+                raise LanitError(error.message, mending_hint(root, manifest)) from error
         return cls(root, manifest)
 
     @property
@@ -96,7 +95,7 @@ class Store:
         schema = images_schema(self.embedding_dim, self.manifest.storage)
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
-        tables = [_read(self.root / part.file, schema.names).cast(schema) for part in self.manifest.parts]
+        tables = [self.read_part(part, schema.names).cast(schema) for part in self.manifest.parts]
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def ok_images(self) -> pa.Table:
@@ -108,7 +107,7 @@ class Store:
     def ok_parts(self, columns: list[str]) -> Iterator[pa.Table]:
         """Columns of the rows with status ok, part by part, in the order of :meth:`embeddings`."""
         for part in self.manifest.parts:
-            yield self._ok_rows(part, columns)
+            yield self.ok_rows(part, columns)
 
     def images_of(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
         """Columns of some of the rows with status ok, numbered as :meth:`embeddings` does, in the order asked for.
@@ -119,7 +118,7 @@ class Store:
         found = [pa.schema([schema.field(name) for name in columns]).empty_table()]
         places = [np.empty(0, np.int64)]
         for part, wanted, inside in self._parts_of(rows):
-            found.append(self._ok_rows(part, columns).take(inside).cast(found[0].schema))
+            found.append(self.ok_rows(part, columns).take(inside).cast(found[0].schema))
             places.append(wanted)
         return pa.concat_tables(found).take(np.argsort(np.concatenate(places)))
 
@@ -130,7 +129,7 @@ class Store:
 
     def labelled_part(self, part: Part) -> tuple[pa.Table, np.ndarray]:
         """image_id and path of the rows of a part with status ok, and their embeddings, float32 (n×k). For threads."""
-        table = _read(self.root / part.file, ["image_id", "path", "status", "embedding"])
+        table = self.read_part(part, ["image_id", "path", "status", "embedding"])
         keys = table.select(["image_id", "path"])
         if part.ok < part.rows:
             keys = keys.filter(pc.equal(table["status"], "ok"))
@@ -259,6 +258,10 @@ class Store:
         with temporary_beside(self.root / LABELS_FOLDER / "r.parquet") as temporary:
             temporary.touch()
 
+    def read_part(self, part: Part, columns: list[str]) -> pa.Table:
+        """Columns of a part. Raises LanitError, with the command that mends it, where it is damaged."""
+        return read_part(self.root / part.file, columns, lambda: mending_hint(self.root, self.manifest))
+
     def parts_array(self) -> np.ndarray:
         """The names of the parts, which are named by their content, as bytes: what embeddings are made of."""
         return np.frombuffer("\n".join(part.file for part in self.manifest.parts).encode(), np.uint8)
@@ -277,12 +280,13 @@ class Store:
                 yield part, wanted, rows[wanted] - start
             start += part.ok
 
-    def _ok_rows(self, part: Part, columns: list[str]) -> pa.Table:
-        table = _read(self.root / part.file, [*columns, "status"])
+    def ok_rows(self, part: Part, columns: list[str]) -> pa.Table:
+        """Columns of the rows of a part with status ok."""
+        table = self.read_part(part, [*columns, "status"])
         return table.filter(pc.equal(table["status"], "ok")).select(columns)
 
     def _embeddings_in(self, part: Part) -> np.ndarray:
-        return self._values(_read(self.root / part.file, ["embedding"])["embedding"])
+        return self._values(self.read_part(part, ["embedding"])["embedding"])
 
     def _values(self, column: pa.ChunkedArray) -> np.ndarray:
         """The embeddings of a column that has some, float32 (n×k)."""
@@ -291,40 +295,6 @@ class Store:
 
     def _revision_path(self, number: int) -> Path:
         return self.root / LABELS_FOLDER / f"r{number:04d}.parquet"
-
-
-def lock_store(root: Path, wait_seconds: float = 0.0) -> contextlib.AbstractContextManager[None]:
-    """The lock that every writer of the store holds. Raises LanitError where another process keeps it."""
-    message = f"another lanit command is writing to the store {root}"
-    busy = LanitError(message, "Wait for it to end, or use another --store.")
-    return exclusive_lock(root / ".lock", busy, wait_seconds)
-
-
-def _read(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns, memory_map=True, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        hint = "If another command changed the store, run this one again."
-        raise LanitError(f"cannot read {path}: {error}", hint) from error
-
-
-def check_part(path: Path, rows: int | None, fingerprint: Fingerprint, storage: Storage, hint: str) -> None:
-    """Raise LanitError unless ``path`` is a whole part of ``rows`` rows of this model and this type."""
-    try:
-        footer = pq.ParquetFile(path)
-    except FileNotFoundError as error:
-        raise LanitError(f"the store lacks its part {path}", f"{hint} to write it again.") from error
-    except (OSError, pa.ArrowException) as error:
-        raise LanitError(f"{path} is damaged ({error})", f"{hint} to write it again.") from error
-    with footer:
-        schema, found = footer.schema_arrow, footer.metadata.num_rows
-    made_by = Fingerprint.from_json(metadata_of(schema).get("fingerprint", {}))
-    if (
-        rows not in (None, found)
-        or not schema.equals(images_schema(fingerprint.embedding_dim, storage))
-        or made_by != fingerprint
-    ):
-        raise LanitError(f"{path} does not fit {MANIFEST_NAME} beside it", f"{hint} --mode overwrite")
 
 
 def _blocks_of(

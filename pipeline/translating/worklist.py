@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,8 +11,9 @@ from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 
+from lanit.errors import LanitError
 from pipeline.decoding.images import IMAGE_SUFFIXES
-from pipeline.embedding.catalogue import Catalogue
+from pipeline.embedding.catalogue import Catalogue, connect_scratch, scratch_errors
 from pipeline.inputs.places import Input
 from pipeline.inputs.storage import is_url
 
@@ -99,12 +99,21 @@ class Worklist:
 
     def __init__(self, folder: Path) -> None:
         """folder: for scratch files, on a local or shared disk; made where it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "worklist.sqlite"
         self._path.unlink(missing_ok=True)
         self._catalogue = Catalogue(folder / "catalogue.sqlite")
         self._sources: dict[str, int] = {}
         self.files: list[Path] = []
-        self._db = _connect(self._path)
+        self._db = connect_scratch(self._path)
+        try:
+            self._create()
+        except LanitError:
+            self.close()
+            raise
+
+    @scratch_errors()
+    def _create(self) -> None:
         self._db.executescript(
             "CREATE TABLE item (number INTEGER PRIMARY KEY, source INTEGER, path TEXT, offset INTEGER, bytes INTEGER,"
             " modified INTEGER, badly_named INTEGER, output TEXT, file INTEGER, row INTEGER, rows INTEGER);"
@@ -122,6 +131,7 @@ class Worklist:
         """List an input. Returns how many images it has, and how many names came twice."""
         return self._catalogue.find(origin)
 
+    @scratch_errors()
     def name(self, naming: Naming) -> None:
         """Give every image found a number and its result a name. No two are the same; images that keep their names
         come first, then those before others in order."""
@@ -140,6 +150,7 @@ class Worklist:
             )
         self._name_others(naming)
 
+    @scratch_errors()
     def _name_others(self, naming: Naming) -> None:
         names, last = list(self._sources), -1
         some = "SELECT number, source, path FROM item WHERE output IS NULL AND NOT badly_named AND number > ?"
@@ -149,6 +160,7 @@ class Worklist:
                 chosen = next(name for name in naming.candidates(base) if self._take(name, naming.tags))
                 self._db.execute("UPDATE item SET output = ? WHERE number = ?", (chosen, last))
 
+    @scratch_errors()
     def learn(self, table: Path, out: Path) -> None:
         """Make known which images an earlier run has done: rows of ``table`` whose results are there, whole.
 
@@ -170,6 +182,7 @@ class Worklist:
                 )
             start = row
 
+    @scratch_errors()
     def ready(self) -> Plan:
         """Everything is listed, named and learnt."""
         self._db.execute(
@@ -214,7 +227,7 @@ class Plan:
         return (todo for part in self if (todo := [item for item in part if item.to_do]))
 
     def items(self) -> Iterator[Item]:
-        with contextlib.closing(_connect(self.path)) as database:
+        with scratch_errors(), contextlib.closing(connect_scratch(self.path)) as database:
             rows = database.execute(
                 "SELECT source, path, offset, bytes, modified, badly_named, output, file, row, rows FROM item"
                 " ORDER BY number"
@@ -225,9 +238,10 @@ class Plan:
                     None if done[0] is None else (done[0], done[1], done[2]), bool(badly_named),
                 )  # fmt: skip
 
+    @scratch_errors()
     def counts(self) -> tuple[int, int]:
         """Images in all, and those that an earlier run has done."""
-        with contextlib.closing(_connect(self.path)) as database:
+        with contextlib.closing(connect_scratch(self.path)) as database:
             found, done = database.execute("SELECT count(*), count(file) FROM item").fetchone()
         return int(found), int(done)
 
@@ -239,13 +253,6 @@ def _is_whole(out: Path, status: str, output: str | None, size: int | None) -> b
         return (out / output).stat().st_size == size
     except (OSError, ValueError):
         return False
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(f"{path.resolve().as_uri()}?nolock=1", uri=True)  # the folder's own lock is held
-    for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE"):
-        database.execute(f"PRAGMA {pragma}")
-    return database
 
 
 def _number(value: int | None) -> int:
