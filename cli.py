@@ -619,6 +619,7 @@ def train(
     from pipeline.settings import clip_of, merge_settings
     from pipeline.store.image_cache import open_sized_images
     from pipeline.training.processes import launched_rank
+    from pipeline.training.run_folder import check_run_folder
     from pipeline.training.run_setup import labels_to_train
     from pipeline.training.train_options import TrainOptions, options_from
     from pipeline.training.training import train as train_run
@@ -629,9 +630,11 @@ def train(
     if dry_run:
         console.print_json(options.to_json())
         return
+    rank = launched_rank()
+    if not rank:
+        check_run_folder(out)  # before hours of decoding
     opened = _open_store(store)
     chosen = str(pick_device(device))
-    rank = launched_rank()
     with console.silent(when=rank > 0):
         model = clip_of(opened, clip, clip_arch, chosen)
         show_options(f"run {out} on {chosen}", options.to_json(), chosen)

@@ -25,6 +25,7 @@ from lanit.errors import LanitError, UsageError
 from lanit.preprocessing import ClipPreprocessing
 from lanit.prompts import TextTower
 from pipeline.files import read_json
+from pipeline.hub import fetch_first
 from pipeline.hub import hub_answers as _hub_answers
 from pipeline.store.schemas import Fingerprint
 from pipeline.text_towers import OpaqueText as OpaqueText  # part of this module's interface
@@ -36,6 +37,7 @@ DEFAULT_ARCHITECTURE = "ViT-B-32"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 SAMPLE_FOLDER = Path(__file__).parent / "assets" / "sample-clip"
 CONFIG_NAME = "open_clip_config.json"
+_HUB_WEIGHTS = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]  # of a repository, the first it has
 _ELSEWHERE = "Give local weights (--clip FILE or FOLDER), or try --clip sample."
 
 Precision = Literal["fp32", "bf16"]
@@ -169,15 +171,16 @@ class _Source:
         quick = bool(self.config.get("quick_gelu", False))
         own = self.weights is not None
         try:
-            with _hub_if_reachable(self.remote):
-                model = open_clip.create_model(
-                    self.name,
-                    pretrained=self.tag,
-                    load_weights=not own,
-                    require_pretrained=not own,
-                    pretrained_text=False,
-                    force_quick_gelu=quick,
-                )
+            weights, preprocessing = _weights_of_tag(self.name, self.tag) if self.tag else (None, None)
+            model = open_clip.create_model(
+                self.name,
+                pretrained=weights,
+                load_weights=not own,
+                require_pretrained=not own,
+                pretrained_text=False,
+                force_quick_gelu=quick,
+                force_preprocess_cfg=preprocessing,
+            )
         except Exception as error:  # open_clip, timm, transformers and the hub raise anything
             if self.remote:
                 raise _unavailable(self.spec, error) from error
@@ -272,12 +275,28 @@ def _from_name(spec: str) -> _Source:
 
 
 def _from_hub(spec: str) -> _Source:
+    """A repository, by its copy in the hub's cache."""
+    repository = spec.removeprefix("hf-hub:")
     try:
-        with _hub_if_reachable(True):
-            config = open_clip.get_model_config(spec)
+        cached = _cached_only()
+        folder = fetch_first(repository, [CONFIG_NAME], cached=cached).parent
+        fetch_first(repository, _HUB_WEIGHTS, cached=cached)
     except Exception as error:
         raise _unavailable(spec, error) from error
-    return _Source(spec, spec, config, remote=True)
+    return _Source(spec, f"local-dir:{folder}", _folder_config(folder), remote=True)
+
+
+def _weights_of_tag(name: str, tag: str) -> tuple[str, dict[str, Any]]:
+    """The file of a tag's weights, as open_clip chooses it, and how its images are to be prepared."""
+    known: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
+    preprocessing = {key: known[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in known}
+    if not known.get("hf_hub"):
+        return str(open_clip.download_pretrained(known)), preprocessing
+    repository, _, file = known["hf_hub"].rpartition("/")
+    names = _HUB_WEIGHTS if not file else [file]
+    if file.endswith((".bin", ".pth")):
+        names = [f"{file[:-4]}.safetensors", file]
+    return str(fetch_first(repository, names, cached=_cached_only())), preprocessing
 
 
 def _builtin_config(name: str) -> dict[str, Any]:
@@ -319,9 +338,17 @@ def _preprocessing(model: Any) -> ClipPreprocessing:
 
 
 def _tokenizer(source: _Source) -> Any:
+    text = source.config.get("text_cfg", {})
     try:
-        with _hub_if_reachable(source.remote):
-            return open_clip.get_tokenizer(source.name)
+        if source.remote and text.get("hf_tokenizer_name"):
+            return open_clip.tokenizer.HFTokenizer(
+                text["hf_tokenizer_name"],
+                context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+                tokenizer_mode=text.get("tokenizer_mode"),
+                local_files_only=_cached_only(),
+                **text.get("tokenizer_kwargs", {}),
+            )
+        return open_clip.get_tokenizer(source.name)
     except Exception as error:
         raise _unavailable(source.spec, error, "tokenizer") from error
 
@@ -354,15 +381,10 @@ def _unavailable(spec: str, error: Exception, what: str = "weights") -> LanitErr
     return LanitError(f"the {what} of CLIP '{spec}' cannot be had: {reason}", _ELSEWHERE)
 
 
-@contextlib.contextmanager
-def _hub_if_reachable(remote: bool) -> Iterator[None]:
-    """Treat an unreachable hub as HF_HUB_OFFLINE: what is cached loads at once, not after a minute of retries."""
-    before = huggingface_hub.constants.HF_HUB_OFFLINE
-    huggingface_hub.constants.HF_HUB_OFFLINE = before or (remote and not _hub_answers())
-    try:
-        yield
-    finally:
-        huggingface_hub.constants.HF_HUB_OFFLINE = before
+def _cached_only() -> bool:
+    """Whether to ask the hub's cache alone: an unreachable hub is as good as HF_HUB_OFFLINE, and what is cached then
+    loads at once, not after a minute of retries."""
+    return huggingface_hub.constants.HF_HUB_OFFLINE or not _hub_answers()
 
 
 @contextlib.contextmanager

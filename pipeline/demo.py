@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -36,6 +35,7 @@ from pipeline.sample_world.judge import load_judge
 from pipeline.store.image_cache import fit_square
 from pipeline.store.store import Store
 from pipeline.training.checkpoints import Bundle, load_bundle
+from pipeline.training.metric_lines import read_lines
 from pipeline.training.train_options import options_from
 from pipeline.training.training import train
 from pipeline.translating.translation import TranslateRequest, translate
@@ -258,7 +258,7 @@ def _samples(demo: Demo, store: Store, truth: Truth) -> dict[str, tuple[Sample, 
 
 def read_charts(metrics: Path) -> tuple[Chart, ...]:
     """The learning curves of a run, from the JSON lines that training wrote."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines, _ = read_lines(metrics)
 
     def curve(kind: str, key: str, name: str) -> Series:
         points = [(line["step"], line[key]) for line in lines if line["kind"] == kind and key in line]

@@ -162,8 +162,10 @@ def restore_folders(parent: Path) -> None:
 
 
 def check_replaceable(folder: Path, ours: Ours) -> None:
-    """Raise LanitError where ``folder`` holds a file that is not ours."""
+    """Raise LanitError where ``folder`` holds a file that is not ours, or is a link or a file itself."""
     foreign = foreign_files(folder, ours)
+    if foreign == ["."]:
+        raise LanitError(f"{folder} is no folder that lanit wrote", "Move it away, or give another folder.")
     if foreign:
         raise LanitError(
             f"{folder} holds {foreign[0]}, which lanit did not write there", "Move it away, or give another folder."

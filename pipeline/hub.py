@@ -85,6 +85,20 @@ def fetch(repository: Repository, patterns: Sequence[str], known: str = "") -> P
     return Path(folder)
 
 
+def fetch_first(repository: str, names: Sequence[str], *, cached: bool) -> Path:
+    """The first of the files ``names`` that a repository has, in the hub's cache; ``cached``: ask that alone.
+
+    Raises what the hub's client does where there is none of them.
+    """
+    *others, last = names
+    for name in others:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, name, local_files_only=cached))
+        except errors.EntryNotFoundError:  # of a file that is not in the cache, too
+            continue
+    return Path(huggingface_hub.hf_hub_download(repository, last, local_files_only=cached))
+
+
 def hub_error(what: str, error: Exception) -> LanitError:
     """``what`` failed for ``error``, as one line with what to do about it."""
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ def show_train(report: TrainReport) -> None:
         console.say(f"the best by {report.best_by} ({report.best:.4g}, step {report.best_step:,}) in {report.run}/best")
     if report.learned:
         show_learned_words(report.learned)
-        console.say(f"its prompts, as learned, are for: lanit label --prompts {report.run}")
+        console.say(f"its prompts, as learned, are for: lanit label --prompts {shlex.quote(report.run)}")
 
 
 def show_translate(report: TranslateReport) -> None:
@@ -180,7 +181,7 @@ def show_index(report: IndexReport) -> None:
 
 
 _READ_BY = {
-    "clip-retrieval": "clip-retrieval index --embeddings_folder {out} --index_folder index",
+    "clip-retrieval": "clip-retrieval index --embeddings_folder {shell} --index_folder index",
     "webdataset": 'webdataset.WebDataset("{out}/images-{{000000..{last:06d}}}.tar")',
     "huggingface": 'datasets.load_dataset("{out}")',
     "folders": 'torchvision.datasets.ImageFolder("{out}")',
@@ -200,8 +201,8 @@ def show_export(report: ExportReport) -> None:
     if report.missing_list is not None:
         console.say(f"those missing are listed in {report.missing_list}")
     console.say(f"{report.files:,} files in {report.out}; read them with:")
-    reader = "a CycleGAN's --dataroot {out}" if "trainA" in report.groups else _READ_BY[report.to]
-    console.say(reader.format(out=report.out, last=max(report.files - 1, 0)))
+    reader = "a CycleGAN's --dataroot {shell}" if "trainA" in report.groups else _READ_BY[report.to]
+    console.say(reader.format(out=report.out, shell=shlex.quote(report.out), last=max(report.files - 1, 0)))
 
 
 def show_export_model(report: ExportModelReport) -> None:
@@ -210,9 +211,10 @@ def show_export_model(report: ExportModelReport) -> None:
     console.table(f"{report.domains} domains at {report.image_size} px in {report.out}", ("file", "MB"), rows)
     for name, difference in (report.onnx or {}).items():
         console.say(f"{name}.onnx: at most {difference:.1e} from torch")
-    console.say(
-        f'use it: lanit.load("{report.out}"), or --model {report.out}; share it: lanit push {report.out} OWNER/NAME'
-    )
+    for text in report.warnings:
+        console.warn(text)
+    typed = shlex.quote(report.out)
+    console.say(f"use it: lanit.load({report.out!r}), or --model {typed}; share it: lanit push {typed} OWNER/NAME")
 
 
 def show_suggestions(report: SuggestReport, page: Path | None) -> None:

@@ -14,21 +14,27 @@ from torch import Tensor, nn
 
 from lanit.errors import LanitError
 from lanit.networks import GenerativeNetworks, NetworkOptions
+from pipeline.files import read_json
+from pipeline.labelling.learned_prompts import with_context
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.schemas import Fingerprint
 from pipeline.training.checkpoints import (
     Bundle,
+    check_prompts,
     find_bundle,
     latest_checkpoint,
     load_bundle,
     load_optimiser,
     load_strictly,
+    newest_whole_checkpoint,
     optimiser_tensors,
+    read_state,
     read_tensors,
     save_bundle,
     save_checkpoint,
-    write_folder,
 )
+from pipeline.training.run_folder import checkpoints
+from pipeline.training.tensor_folders import write_folder
 
 SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)
 
@@ -93,10 +99,21 @@ def test_a_bundle_is_found_by_its_folder_or_its_runs(bundle: Bundle, tmp_path: P
     assert "lanit train" in caught.value.hint
 
 
+HUGE = {"domains": 10**9, "latent_dim": 10**9, "style_dim": 10**12, "mapping_width": 10**8, "image_size": 2**70}
+
+
 def _spoil(folder: Path, change: str) -> None:
-    tensors, document = load_file(folder / "model.safetensors"), json.loads((folder / "model.json").read_text())
+    """As somebody who knows the format, and gives no digests."""
+    tensors, document = load_file(folder / "model.safetensors"), read_json(folder / "model.json")
+    del document["files"]
     if change == "version":
         document["bundle_version"] = 99
+    elif change in HUGE:
+        document["networks"][change] = HUGE[change]
+    elif change == "clip_spec":
+        document["clip_spec"] = 5
+    elif change == "steps in words":
+        document["training"]["steps"] = "many"
     elif change == "architecture":
         document["networks"]["max_channels"] = 16
     elif change == "unknown size":
@@ -132,6 +149,9 @@ def _spoil(folder: Path, change: str) -> None:
         ("no weights", "cannot read"),
         ("not JSON", "not valid JSON"),
         ("stranger", "stranger is unknown"),
+        *((name, r"another architecture|is damaged") for name in HUGE),
+        ("clip_spec", "clip_spec is no text"),
+        ("steps in words", "steps in training is no number"),
         ("networks.generator.to_rgb.bias", r"generator\.to_rgb\.bias is missing"),
         ("exclusive", "exclusive"),
         ("base_embedding", "base_embedding"),
@@ -146,6 +166,63 @@ def test_a_bundle_that_does_not_load_whole_is_an_error(
         load_bundle(tmp_path)
     assert caught.value.hint
     assert "\n" not in str(caught.value)
+
+
+def test_no_memory_is_asked_for_sizes_that_the_weights_do_not_have(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors are made only once all shapes fit."""
+    save_bundle(tmp_path, bundle)
+    _spoil(tmp_path, "mapping_width")
+    made: list[torch.device] = []
+    empty = torch.empty
+
+    def watched(*sizes: Any, **options: Any) -> Tensor:
+        made.append((result := empty(*sizes, **options)).device)
+        return result
+
+    monkeypatch.setattr(torch, "empty", watched)
+    with pytest.raises(LanitError, match="another architecture"):
+        load_bundle(tmp_path)
+    assert {device.type for device in made} == {"meta"}
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_changed_bit_in_a_model_is_noticed(bundle: Bundle, tmp_path: Path) -> None:
+    learned = replace(bundle, prompt_set=with_context(bundle.prompt_set, torch.randn(2, 3, 4)))
+    for name, load in (
+        ("model.safetensors", load_bundle),
+        ("model.json", load_bundle),
+        ("prompts.safetensors", lambda folder: check_prompts(folder, load_bundle(folder))),
+    ):
+        save_bundle(tmp_path / name, learned)
+        load(tmp_path / name)
+        flip(tmp_path / name / name)
+        with pytest.raises(LanitError, match=r"damaged|not valid JSON"):
+            load(tmp_path / name)
+
+
+def test_the_weights_of_another_model_of_the_same_shape_are_noticed(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "own", bundle)
+    torch.manual_seed(1)
+    save_bundle(tmp_path / "other", replace(bundle, networks=GenerativeNetworks(SIZES)))
+    (tmp_path / "other" / "model.safetensors").replace(tmp_path / "own" / "model.safetensors")
+    with pytest.raises(LanitError, match="damaged, or of another run"):
+        load_bundle(tmp_path / "own")
+
+
+def test_a_model_of_an_older_lanit_without_digests_still_loads(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path, bundle)
+    document = read_json(tmp_path / "model.json")
+    del document["files"]
+    (tmp_path / "model.json").write_text(json.dumps(document))
+    assert load_bundle(tmp_path).training == bundle.training
 
 
 def test_strict_load_names_the_differences_and_changes_nothing() -> None:
@@ -166,13 +243,13 @@ def test_strict_load_names_the_differences_and_changes_nothing() -> None:
 
 
 def test_checkpoints_come_back_and_only_the_newest_stay(tmp_path: Path) -> None:
-    groups = {"networks": {"a": torch.randn(3), "b": torch.arange(4).view(2, 2).T}, "optimiser": {}}
+    groups = {"networks": {"a": torch.randn(3), "b": torch.arange(4).view(2, 2).T}, "average": {}}
     for step in (0, 5, 10, 1000):
         folder = save_checkpoint(tmp_path, step, groups, {"step": step}, keep=2)
         assert latest_checkpoint(tmp_path) == folder
-    assert json.loads((folder / "state.json").read_text()) == {"step": 1000}
+    assert read_state(folder, None) == {"step": 1000}
     assert same(read_tensors(folder / "networks.safetensors"), groups["networks"])
-    assert read_tensors(folder / "optimiser.safetensors") == {}
+    assert read_tensors(folder / "average.safetensors") == {}
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00001000"]
 
 
@@ -180,6 +257,49 @@ def test_the_checkpoint_of_the_best_evaluation_stays_until_another_is_better(tmp
     for step, best in ((0, 0), (5, 5), (10, 5), (15, 5), (20, 20), (25, 20)):
         save_checkpoint(tmp_path, step, {}, {"step": step}, keep=1, besides={best} if best else ())
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000020", "step-00000025"]
+
+
+@pytest.mark.parametrize("change", ["tensors", "state", "missing", "another step", "another run"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path: Path, change: str) -> None:
+    for step in (5, 10):
+        folder = save_checkpoint(tmp_path, step, {"networks": {"a": torch.randn(9)}}, {"step": step, "run": "x"}, 2)
+    warnings: list[str] = []
+    assert newest_whole_checkpoint(tmp_path, "x", warnings.append) == (folder, {"step": 10})
+    assert warnings == []
+    before = folder.with_name("step-00000005")
+    if change == "tensors":
+        (folder / "networks.safetensors").write_bytes((before / "networks.safetensors").read_bytes())
+    elif change == "state":
+        flip(folder / "state.json")
+    elif change == "missing":
+        (folder / "networks.safetensors").unlink()
+    elif change == "another step":
+        for name in ("networks.safetensors", "state.json"):
+            (folder / name).write_bytes((before / name).read_bytes())
+    else:
+        save_checkpoint(tmp_path, 10, {"networks": {"a": torch.randn(9)}}, {"step": 10, "run": "y"}, 2)
+    assert newest_whole_checkpoint(tmp_path, "x", warnings.append) == (before, {"step": 5})
+    (warning,) = warnings
+    assert "step-00000010" in warning
+    assert "going on from step-00000005" in warning
+    flip(before / "networks.safetensors")
+    with pytest.raises(LanitError, match="step-00000010") as caught:
+        newest_whole_checkpoint(tmp_path, "x", warnings.append)
+    assert "another --out" in caught.value.hint
+
+
+def test_a_damaged_later_checkpoint_pushes_out_no_whole_one(tmp_path: Path) -> None:
+    for step in (5, 1000, 6):
+        save_checkpoint(tmp_path, step, {}, {"step": step}, keep=1 if step == 6 else 2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000006", "step-00001000"]
+
+
+def test_a_file_of_the_user_in_an_old_checkpoint_stays(tmp_path: Path) -> None:
+    first = save_checkpoint(tmp_path, 5, {}, {"step": 5}, keep=1)
+    (first / "notes.txt").write_text("mine")
+    save_checkpoint(tmp_path, 6, {}, {"step": 6}, keep=1)
+    assert [path.name for path in first.iterdir()] == ["notes.txt"]
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000006"]
 
 
 def test_a_half_written_folder_never_counts(tmp_path: Path) -> None:
@@ -199,14 +319,15 @@ def test_a_half_written_folder_never_counts(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "model"
-    write_folder(folder, {"a.safetensors": {"a": torch.ones(2)}}, {"a.json": 1})
+    names = ("a.safetensors", "a.json")
+    write_folder(folder, names, ("a.json", {"a": 1}), {"a.safetensors": {"a": torch.ones(2)}})
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.training.checkpoints.save_file", full)
+    monkeypatch.setattr("pipeline.training.tensor_folders.save_file", full)
     with pytest.raises(LanitError, match=r"cannot write .*No space left") as caught:
-        write_folder(folder, {"a.safetensors": {"a": torch.zeros(2)}}, {"a.json": 2})
+        write_folder(folder, names, ("a.json", {"a": 2}), {"a.safetensors": {"a": torch.zeros(2)}})
     assert caught.value.hint
     assert torch.equal(read_tensors(folder / "a.safetensors")["a"], torch.ones(2))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -231,11 +352,11 @@ def test_an_optimiser_goes_on_as_if_it_had_not_stopped(tmp_path: Path, steps: in
     for _ in range(steps):
         _learn(module, optimiser)
     folder = save_checkpoint(
-        tmp_path, 3, {"module": module.state_dict(), "adam": optimiser_tensors(optimiser)}, {}, keep=1
+        tmp_path, 3, {"networks": module.state_dict(), "average": optimiser_tensors(optimiser)}, {}, keep=1
     )
     other, resumed = _learner(1)
-    load_strictly(other, read_tensors(folder / "module.safetensors"), folder)
-    load_optimiser(resumed, read_tensors(folder / "adam.safetensors"), folder)
+    load_strictly(other, read_tensors(folder / "networks.safetensors"), folder)
+    load_optimiser(resumed, read_tensors(folder / "average.safetensors"), folder)
     for _ in range(2):
         _learn(module, optimiser)
         _learn(other, resumed)

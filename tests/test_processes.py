@@ -24,6 +24,7 @@ from pipeline.embedding.embed import embed
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import Store
 from pipeline.training.checkpoints import read_tensors
+from pipeline.training.metric_lines import read_lines
 from pipeline.training.processes import Processes
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +97,7 @@ def test_two_processes_train_the_model_of_one_and_either_continues_the_other(sto
     begun, ended = networks(alone, 0), networks(alone, 3)
     moved = [name for name in ended if (begun[name] - ended[name]).abs().max() > 1e-4]
     assert len(moved) > len(ended) / 2, "what does not move is no evidence"
-    lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (alone, both)]
+    lines = [read_lines(run / "metrics.jsonl")[0] for run in (alone, both)]
     assert [(line["step"], line["kind"]) for line in lines[0]] == [(line["step"], line["kind"]) for line in lines[1]]
     for one, other in zip(*lines, strict=True):
         if one["kind"] in ("losses", "evaluation"):

@@ -34,6 +34,7 @@ from pipeline.training import batches, training
 from pipeline.training.checkpoints import latest_checkpoint, load_bundle, read_tensors
 from pipeline.training.evaluation import Evaluator
 from pipeline.training.loss_log import LossLog
+from pipeline.training.metric_lines import read_lines
 from pipeline.training.train_options import PRESETS, TrainOptions, options_from
 from pipeline.training.training import TrainReport, train
 
@@ -105,7 +106,9 @@ def crash_at(step: int) -> Callable[[int, int], None]:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines, damaged = read_lines(run / "metrics.jsonl")
+    assert not damaged
+    return lines
 
 
 def checkpoint(run: Path, step: int) -> dict[str, Any]:
@@ -116,8 +119,8 @@ def checkpoint(run: Path, step: int) -> dict[str, Any]:
         for path in folder.glob("*.safetensors")
         for name, tensor in read_tensors(path).items()
     }
-    state = json.loads((folder / "state.json").read_text())
-    return found | {f"state: {name}": value for name, value in state.items() if name != "seconds"}
+    state = json.loads((folder / "state.json").read_text())  # its seal covers the seconds
+    return found | {f"state: {name}": value for name, value in state.items() if name not in ("seconds", "seal")}
 
 
 def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -196,7 +197,8 @@ def _clip_of(bundle: Bundle, store: Store, tools: Tools, known: dict[str, ClipMo
     if key not in known or known[key].fingerprint != bundle.fingerprint:
         known[key] = load_labeller(bundle, tools.clip, tools.device)
         store.check_fingerprint(
-            known[key].fingerprint, f"Embed the images with the model's CLIP: lanit embed DIR --clip {bundle.clip_spec}"
+            known[key].fingerprint,
+            f"Embed the images with the model's CLIP: lanit embed DIR --clip {shlex.quote(bundle.clip_spec)}",
         )
     return known[key]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ def choose_column(schema: pa.Schema, named: str | None, table: str) -> ImageColu
         usual = [name for name in images if name.lower() in BYTES_COLUMNS]
         if len(usual) != 1:
             message = f"{table} has several columns of image bytes: {_listed(images)}"
-            raise LanitError(message, f"Choose one, such as --image-column {(usual or images)[0]}")
+            raise LanitError(message, f"Choose one, such as --image-column {shlex.quote((usual or images)[0])}")
         images = usual
     if images:
         return _bytes_column(schema, images[0])

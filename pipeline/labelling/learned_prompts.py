@@ -2,7 +2,7 @@
 
 A safetensors file with one tensor, ``context``, float32 (M×L×w), and under the metadata key ``lanit`` a JSON document:
 ``kind`` = ``learned prompts``, ``version``, ``prompt_set`` without what was learned, the ``fingerprint`` of the CLIP
-that they were learned with, and ``prompts_sha256``, :meth:`PromptSet.digest` of the whole.
+that they were learned with, ``prompts_sha256``, :meth:`PromptSet.digest` of the whole, and a seal of the document.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanit.errors import LanitError, UsageError
-from pipeline.files import write_bytes
+from pipeline.files import sealed, unsealed, write_bytes
 from pipeline.labelling.learned_context import LearnedContext
 from pipeline.labelling.prompt_sets import PromptSet, built_in_names, read_prompt_set
 from pipeline.store.schemas import Fingerprint
@@ -81,7 +81,7 @@ def learned_prompts_bytes(prompts: PromptSet, context: Tensor, fingerprint: Fing
         "fingerprint": fingerprint.to_json(),
         "prompts_sha256": replace(prompts, learned=learned).digest(),
     }
-    return save({"context": learned.array()}, {_METADATA_KEY: json.dumps(document, ensure_ascii=False)})
+    return save({"context": learned.array()}, {_METADATA_KEY: json.dumps(sealed(document), ensure_ascii=False)})
 
 
 def save_learned_prompts(path: Path, prompts: PromptSet, context: Tensor, fingerprint: Fingerprint) -> None:
@@ -102,6 +102,8 @@ def read_learned_prompts(path: Path) -> LearnedPrompts:
         with safe_open(path, framework="numpy") as file:
             metadata: dict[str, str] = file.metadata() or {}
             document: Any = json.loads(metadata.get(_METADATA_KEY, "{}"))
+            if isinstance(document, dict):
+                document = unsealed(document)
             if not isinstance(document, dict) or document.get("kind") != _KIND:
                 raise LanitError(f"'{path}' is no file of learned prompts", _HINT)
             if document["version"] != _VERSION:

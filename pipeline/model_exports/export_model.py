@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_bytes, write_json
+from pipeline.files import sealed, write_bytes, write_json
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.model_exports.bundle_folder import (
     CARD_NAME,
     DOMAINS_NAME,
-    LEARNED_NAME,
     METRICS_NAME,
     ONNX_FOLDER,
     PROMPTS_NAME,
-    appearing_folder,
-    check_out,
+    appearing_export,
     files_of,
 )
 from pipeline.model_exports.model_card import model_card
 from pipeline.model_exports.run_metrics import read_metrics
-from pipeline.training.checkpoints import Bundle, find_bundle, load_bundle, save_bundle
+from pipeline.training.checkpoints import Bundle, check_prompts, fill_bundle, find_bundle, load_bundle
 
 
 @dataclass(frozen=True)
 class ExportModelReport:
     """files: bytes of each, by POSIX path in ``out``. onnx: of each network, the largest absolute difference between
-    its output in onnxruntime and in torch; none where no ONNX was asked for."""
+    its output in onnxruntime and in torch; none where no ONNX was asked for. warnings: figures that were left out."""
 
     out: str
     model: str
@@ -40,6 +37,7 @@ class ExportModelReport:
     half: bool
     files: dict[str, int]
     onnx: dict[str, float] | None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,25 +58,24 @@ def export_model(
     ``metrics.json`` where the run has some, ``domains.csv`` and a model card; with ``onnx`` also the networks as ONNX.
     half: networks as float16, at half the size; the ONNX files hold the same rounded weights, in float32.
     force: replace an earlier export. note: told what is going on, where that takes time.
-    Raises LanitError where there is no such model, ``out`` is taken, or ONNX is not what torch computes.
+    Raises LanitError where there is no such model, it or its prompts are damaged, ``out`` is taken, or ONNX is not what
+    torch computes.
     """
     if onnx:
         from pipeline.model_exports.onnx_networks import check_installed, write_onnx
 
         check_installed()
-    check_out(out, force)
-    source = find_bundle(model)
-    bundle = load_bundle(source)
-    metrics = read_metrics(bundle, source)
-    differences = None
-    with appearing_folder(out, force) as folder:
-        save_bundle(folder, bundle, half=half)
+    with appearing_export(out, force) as folder:
+        source = find_bundle(model)
+        bundle = load_bundle(source)
+        check_prompts(source, bundle)
+        metrics, warnings = read_metrics(bundle, source)
+        differences = None
+        fill_bundle(folder, bundle, half=half)
         write_json(folder / PROMPTS_NAME, prompt_file(bundle.prompt_set))
-        if (source / LEARNED_NAME).is_file():
-            shutil.copyfile(source / LEARNED_NAME, folder / LEARNED_NAME)
         write_bytes(folder / DOMAINS_NAME, domain_table(bundle).encode())
         if metrics:
-            write_json(folder / METRICS_NAME, metrics)
+            write_json(folder / METRICS_NAME, sealed(metrics))
         if onnx:
             if note:
                 note("writing the networks as ONNX, and comparing them with torch")
@@ -92,6 +89,7 @@ def export_model(
         half=half,
         files={name: (out / name).stat().st_size for name in files_of(out)},
         onnx=differences,
+        warnings=warnings,
     )
 
 

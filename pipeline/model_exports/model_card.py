@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +29,7 @@ _USE = """\
 With lanit installed:
 
 ```sh
-lanit translate photos/ --model FOLDER --to "{domain}" --out translated/
+lanit translate photos/ --model FOLDER --to {typed} --out translated/
 ```
 
 ```python
@@ -35,7 +37,7 @@ import lanit
 
 model = lanit.load("FOLDER")
 print(model.label("photo.jpg"))
-model.translate("photo.jpg", add=["{domain}"]).save("out.png")
+model.translate("photo.jpg", add=[{quoted}]).save("out.png")
 ```
 
 FOLDER is the folder of this page, or `owner/name` where it lies on the Hugging Face hub.
@@ -72,7 +74,9 @@ def model_card(
         f"A generator that gives any image of its kind any mix of {len(domains)} domains, at {size}×{size} pixels. It "
         "was learned from images without labels and a list of words, with LANIT (Park, Kim, Kim et al., CVPR 2023)."
     )
-    parts = [_HEADER, f"# Image translation: {title}\n", f"{intro}\n", _USE.format(domain=domains[0])]
+    word = " ".join(domains[0].split())  # it stands in a block of code, which a line of it could end
+    use = _USE.format(typed=shlex.quote(word), quoted=json.dumps(word, ensure_ascii=False))
+    parts = [_HEADER, f"# Image translation: {title}\n", f"{intro}\n", use]
     parts += [_domains(bundle), f"The prompts ({prompts}) are in `prompts.json`, a file for `lanit label --prompts`.\n"]
     parts += [_training(bundle, half), _metrics(metrics), _clip(bundle), _onnx(onnx), _INTENDED, _LICENCE]
     return "\n".join(part for part in parts if part)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +10,49 @@ from pipeline.evaluation.evaluate import RESULT_NAME
 from pipeline.files import read_json, sha256_file
 from pipeline.model_exports.bundle_folder import METRICS_NAME
 from pipeline.training.checkpoints import Bundle
+from pipeline.training.metric_lines import read_lines
+from pipeline.training.run_folder import CONFIG, METRICS
 
 _KEPT = ("protocol", "images", "options", "extractor", "real_features")
 """Of an evaluation; the rest names folders of this machine, or other models."""
 
 
-def read_metrics(bundle: Bundle, source: Path) -> dict[str, Any]:
-    """Figures of a model, as JSON; empty where there are none. source: the folder of its bundle.
+def read_metrics(bundle: Bundle, source: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Figures of a model, as JSON; empty where there are none. Then what was left out, and why.
 
-    ``training``: of each kind of line in the run's ``metrics.jsonl`` the last up to the step of the model.
-    ``evaluation``: what ``lanit evaluate`` found, if it was of these very weights. An export brings its own along.
+    source: the folder of the bundle. ``training``: of each kind of line in the run's ``metrics.jsonl`` the last up to
+    the step of the model. ``evaluation``: what ``lanit evaluate`` found, if it was of these very weights. An export
+    brings its own along.
     """
     if (source / METRICS_NAME).is_file():
-        found: dict[str, Any] = read_json(source / METRICS_NAME)
-        return found
+        try:
+            found = read_json(source / METRICS_NAME)
+        except LanitError as error:
+            return {}, (f"the figures are left out: {error.message}",)
+        return found, ()
     run = source.parent
-    if not (run / "config.json").is_file():
-        return {}
-    found = {"training": _of_training(run / "metrics.jsonl", bundle.training.get("steps", 0))}
-    with contextlib.suppress(LanitError, KeyError, TypeError, ValueError):  # of another version, or not there
-        found["evaluation"] = _of_evaluation(run / RESULT_NAME, source)
-    return {name: values for name, values in found.items() if values}
+    if not (run / CONFIG).is_file():
+        return {}, ()
+    warnings = []
+    lines, damaged = read_lines(run / METRICS)
+    if damaged:
+        warnings.append(f"{damaged} damaged lines of {run / METRICS} are left out")
+    figures = {"training": _of_training(lines, bundle.training.get("steps", 0))}
+    if (run / RESULT_NAME).exists():
+        try:
+            figures["evaluation"] = _of_evaluation(run / RESULT_NAME, source)
+        except LanitError as error:
+            warnings.append(f"the evaluation is left out: {error.message}")
+        except (AttributeError, KeyError, TypeError, ValueError):
+            warnings.append(f"the evaluation is left out: {run / RESULT_NAME} is damaged, or of another lanit")
+    return {name: values for name, values in figures.items() if values}, tuple(warnings)
 
 
-def _of_training(path: Path, steps: int) -> dict[str, Any]:
+def _of_training(lines: list[dict[str, Any]], steps: int) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     for line in lines:
-        value = json.loads(line) if line.endswith("\n") else {}  # else a run is just writing it
-        if value.get("step", 0) <= steps and "kind" in value:
-            last[value["kind"]] = {name: entry for name, entry in value.items() if name != "kind"}
+        if line["step"] <= steps:
+            last[line["kind"]] = {name: entry for name, entry in line.items() if name != "kind"}
     return last
 
 
@@ -49,7 +60,7 @@ def _of_evaluation(path: Path, source: Path) -> dict[str, Any]:
     document = read_json(path)
     (run,) = document["runs"]
     if run["model_sha256"] != sha256_file(source / "model.safetensors"):
-        return {}
+        raise LanitError(f"{path} is of other weights", "Run lanit evaluate again.")
     spec, _, described = (document["judge"] or "").partition(": ")
     judge = described if Path(spec).is_absolute() else document["judge"]
     warnings = [warning.replace(run["run"], "this model") for warning in document["warnings"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +12,11 @@ import huggingface_hub
 import huggingface_hub.constants
 
 from lanit.errors import LanitError
-from pipeline.files import read_json
+from pipeline.files import json_bytes, read_json, sealed
 from pipeline.hub import LOGIN, Repository, fetch, hub_answers, hub_error
-from pipeline.model_exports.bundle_folder import CARD_NAME, FILES, appearing_folder, check_out, files_of
-from pipeline.training.checkpoints import BUNDLE_FILES, load_bundle
+from pipeline.model_exports.bundle_folder import CARD_NAME, FILES, appearing_export, check_out, files_of
+from pipeline.training.checkpoints import check_prompts, load_bundle
+from pipeline.training.run_folder import BUNDLE_FILES
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def push(folder: Path, repository: Repository, *, private: bool = False) -> Push
     if not (folder / CARD_NAME).is_file():
         raise LanitError(
             f"{folder} is no exported model: it has no {CARD_NAME}",
-            f"Export it first: lanit export-model {folder} --out DIR",
+            f"Export it first: lanit export-model {shlex.quote(str(folder))} --out DIR",
         )
-    load_bundle(folder)  # nobody should download what does not load
+    check_prompts(folder, load_bundle(folder))  # nobody should download what does not load
     if repository.revision:
         raise LanitError(f"cannot push to {repository}: a revision is made by the hub", f"Write {repository.name}.")
     if huggingface_hub.constants.HF_HUB_OFFLINE:
@@ -90,7 +91,7 @@ def _content(folder: Path, name: str) -> Path | bytes:
     spec = document["clip_spec"]
     if Path(spec).is_absolute():
         document["clip_spec"] = Path(spec).name
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    return json_bytes(sealed(document))
 
 
 def pull(repository: Repository, out: Path, *, force: bool = False) -> PullReport:
@@ -103,9 +104,9 @@ def pull(repository: Repository, out: Path, *, force: bool = False) -> PullRepor
     cached = fetch(repository, FILES)
     if not all((cached / name).is_file() for name in BUNDLE_FILES):
         raise LanitError(f"{repository} on the Hugging Face hub holds no model of lanit", "Check the name.")
-    with appearing_folder(out, force) as folder:
+    with appearing_export(out, force) as folder:
         for name in files_of(cached):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(cached / name, folder / name)
-        load_bundle(folder)
+        check_prompts(folder, load_bundle(folder))
     return PullReport(str(repository), str(out), tuple(files_of(out)))

@@ -7,8 +7,10 @@ networks; each computes its rows of every batch (:class:`lanit.ranks.Ranks`). Th
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -21,6 +23,7 @@ from lanit.ranks import ALONE, Ranks
 from pipeline.devices import pick_device
 
 T = TypeVar("T")
+_SHUTDOWN = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 _PATIENCE = timedelta(hours=12)  # while the first process decodes a large store, say
 
 
@@ -55,12 +58,29 @@ class Processes:
 
     @contextlib.contextmanager
     def first_alone(self) -> Iterator[None]:
-        """What the first process does inside is done before the others begin."""
+        """What the first process does inside is done before the others begin; where it fails they end, and it says why.
+
+        Nothing is waited for inside, nor asked of the others.
+        """
         if not self.first:
-            self.shared(None)
-        yield
-        if self.first:
-            self.shared(None)
+            if not self.shared(True):
+                raise SystemExit(1)
+            yield
+            return
+        try:
+            yield
+        except BaseException:
+            self.shared(False)
+            raise
+        self.shared(True)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives in the first process, in all of them; where it fails there all end, and it says why."""
+        made = None
+        with self.first_alone():
+            if self.first:
+                made = make()
+        return self.shared(made)  # type: ignore[return-value]  # the first one's, which is a T
 
     def check_batch(self, batch_size: int) -> None:
         """Raise LanitError where a batch cannot be shared evenly: each process needs an even number of its rows."""
@@ -75,6 +95,47 @@ class Processes:
 def launched_rank() -> int:
     """The number that torchrun gave this process; 0 for one that was started by itself."""
     return int(os.environ.get("RANK", "0")) if "WORLD_SIZE" in os.environ else 0
+
+
+class Pace:
+    """Finds out, once a run, whether a step and all that may be due after it fit into torchrun's patience.
+
+    torchrun passes a signal to stop on to its processes, and kills them after a limit that it reads as it starts.
+    since: the step before the first; beside: seconds that a sample, an evaluation and a checkpoint take.
+    """
+
+    def __init__(self, since: int, beside: float) -> None:
+        self._since, self._beside = since, beside
+        self._begun = 0.0
+        self._limit = _shutdown_seconds()
+
+    def step_ended(self, step: int, device: torch.device, warn: Callable[[str], None]) -> None:
+        """Look at the clock after the first step and the third; ``warn`` is told where the limit is too short."""
+        done = step - self._since
+        if self._limit is None or done not in (1, 3):
+            return
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if done == 1:
+            self._begun = time.monotonic()
+            return
+        needed = (time.monotonic() - self._begun) / 2 + self._beside
+        if needed > self._limit:
+            warn(
+                f"a step and its checkpoint take up to {needed:.1f} s, but torchrun kills its processes "
+                f"{self._limit:g} s after a signal to stop, and what the last checkpoint lacks is then lost. Set "
+                f"{_SHUTDOWN}={10 * math.ceil(needed / 5)} before torchrun, or --set checkpoint_every to less"
+            )
+
+
+def _shutdown_seconds() -> float | None:
+    """How long torchrun waits for its processes after a signal; none where it did not start this one."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    try:
+        return float(os.environ.get(_SHUTDOWN, "30"))
+    except ValueError:  # torchrun refuses it
+        return None
 
 
 @contextlib.contextmanager

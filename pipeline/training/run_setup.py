@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,21 @@ from lanit.labels import exclusive_pairs
 from lanit.objectives import Networks
 from lanit.prompts import PromptLearner
 from lanit.steps import Optimisers
+from pipeline import console
 from pipeline.clip_models import ClipModel
-from pipeline.files import read_json, write_json
+from pipeline.files import read_json, sealed, sha256_bytes, write_json
+from pipeline.folders import remove_ours
 from pipeline.labelling.label import text_embeddings
 from pipeline.labelling.learned_prompts import prompt_learner
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.image_cache import SizedImages, open_sized_images
 from pipeline.store.store import LabelRevision, Store
 from pipeline.text_towers import OpaqueText
-from pipeline.training.checkpoints import latest_checkpoint
+from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint
 from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
 from pipeline.training.processes import Processes
+from pipeline.training.run_folder import BEST, BUNDLE_FILES, CONFIG, METRICS, MODEL, SAMPLES, is_ours
+from pipeline.training.tensor_folders import read_document
 from pipeline.training.train_options import TrainOptions
 from pipeline.training.training_run import TrainingRun
 
@@ -42,7 +48,7 @@ def prepare_run(
     revision: int | None,
     processes: Processes,
 ) -> TrainingRun:
-    """Build the run of ``folder`` and put back its newest checkpoint.
+    """Build the run of ``folder``, whose lock the first process holds, and put back its newest checkpoint.
 
     Raises LanitError where the store has no labels that fit, or the folder holds a run with other options.
     """
@@ -52,7 +58,7 @@ def prepare_run(
     clip.model.to(device)
     labels = labels_to_train(store, revision)
     store.check_current(labels)
-    _check_config(folder, options, labels)
+    config = _checked_config(folder, options, labels)
     torch.manual_seed(options.seed)
     nets = Networks(options.network_options(len(labels.domains))).to(device)
     prompts = labels.prompt_set
@@ -64,6 +70,7 @@ def prepare_run(
         images = open_sized_images(store, options.size, options.cache_gb)
     run = TrainingRun(
         folder=folder,
+        digest=config["run"],
         store=store,
         options=options,
         clip=clip,
@@ -79,16 +86,31 @@ def prepare_run(
         fixed_text=(domains, base),
         evaluator=_evaluator(store, labels, images, options, device),
     )
-    resumed = run.resume()
+    found = processes.from_first(lambda: newest_whole_checkpoint(folder, run.digest, console.warn))
+    if found is not None:
+        run.resume(*found)
     if options.compile == "yes":
         compile_networks(nets)
     with processes.first_alone():
-        if processes.first and resumed:
-            _plan_anew(run)
+        if processes.first and found is not None:
+            _plan_anew(run, config)
+            run.write_what_follows(console.warn)
         elif processes.first:
-            write_json(folder / "config.json", _config(options, labels))
+            write_json(folder / CONFIG, sealed(config))
+            _forget_all(folder)
     run.clock = processes.shared(run.clock)
     return run
+
+
+def _forget_all(folder: Path) -> None:
+    """Remove what a run left that ended before its first checkpoint: it begins anew."""
+    (folder / METRICS).unlink(missing_ok=True)
+    for inner in (SAMPLES, MODEL, BEST):
+        remove_ours(folder / inner, partial(_is_ours_in, inner))
+
+
+def _is_ours_in(inner: str, name: str) -> bool:
+    return is_ours(f"{inner}/{name}")
 
 
 def compile_networks(nets: Networks) -> None:
@@ -113,14 +135,13 @@ def _evaluator(
     return Evaluator(Sources(sources, torch.from_numpy(labels.active[rows]).to(device)), real, exclusive)
 
 
-def _plan_anew(run: TrainingRun) -> None:
-    """A run continued with other minutes plans its steps from the speed it had."""
-    path, clock = run.folder / "config.json", run.clock
-    config = read_json(path)
+def _plan_anew(run: TrainingRun, config: dict[str, Any]) -> None:
+    """A run continued with other minutes plans its steps from the speed it had. config: as the run has it."""
+    clock, asked = run.clock, run.options.to_json()
     if run.options.minutes and run.options.minutes != config["options"]["minutes"] and clock.planned:
         clock.planned = max(clock.step, round(clock.step / clock.seconds * run.options.minutes * 60))
-    if config["options"] != run.options.to_json():
-        write_json(path, config | {"options": run.options.to_json()})
+    if config["options"] != asked:
+        write_json(run.folder / CONFIG, sealed(config | {"options": asked}))
 
 
 def labels_to_train(store: Store, revision: int | None) -> LabelRevision:
@@ -155,20 +176,24 @@ def _optimisers(nets: Networks, learner: PromptLearner | None, options: TrainOpt
     )
 
 
-def _config(options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:
-    return {"options": options.to_json(), "label_revision": labels.number, "prompt_set": labels.prompt_set.to_json()}
+def _new_config(options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:
+    """``config.json``; ``run`` is a digest of what decided the steps when the run began."""
+    config = {"options": options.to_json(), "label_revision": labels.number, "prompt_set": labels.prompt_set.to_json()}
+    fixed = {name: value for name, value in options.to_json().items() if name not in _FREE_ON_RESUME}
+    return config | {"run": sha256_bytes(json.dumps(config | {"options": fixed}, sort_keys=True).encode())}
 
 
-def _check_config(folder: Path, options: TrainOptions, labels: LabelRevision) -> None:
-    """Refuse to continue a run under other options, naming them."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return
-    config, asked = read_json(path, "Train in another --out."), options.to_json()
-    if not isinstance(config, dict) or "prompt_set" not in config:
-        raise LanitError(f"{path} is not the file of a run", "Train in another --out.")
+def _checked_config(folder: Path, options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:
+    """The configuration of the run in ``folder``, or of a new one. Refuses to continue a run under other options.
+
+    Raises LanitError that names them, and where a run has a model, but no checkpoint to go on from.
+    """
+    if not (folder / CONFIG).is_file():
+        return _new_config(options, labels)
+    config, asked = read_json(folder / CONFIG, "Train in another --out."), options.to_json()
     if latest_checkpoint(folder) is None:
-        return
+        _check_nothing_learned(folder)
+        return _new_config(options, labels)
     anew = "Repeat the run's own options to continue it, or train elsewhere with another --out."
     prompts = PromptSet.from_json(config["prompt_set"])
     if prompts.domains != labels.domains:
@@ -181,3 +206,23 @@ def _check_config(folder: Path, options: TrainOptions, labels: LabelRevision) ->
     for name, value in config["options"].items():
         if name not in _FREE_ON_RESUME and asked.get(name) != value:
             raise LanitError(f"the run {folder} was started with {name} {value}, not {asked.get(name)}", anew)
+    return {"run": None} | config
+
+
+def _check_nothing_learned(folder: Path) -> None:
+    """Raise LanitError where the run has a model that was trained, which beginning anew would replace."""
+    for model in (folder / MODEL, folder / BEST):
+        if model.exists() and _steps_of(model) != 0:
+            raise LanitError(
+                f"{model} holds a trained model, but the run {folder} has no checkpoint to go on from",
+                "Train in another --out; the model can still be used.",
+            )
+
+
+def _steps_of(model: Path) -> int | None:
+    """How long a model was trained; none where that cannot be read."""
+    try:
+        steps = read_document(model / BUNDLE_FILES[0], "")[0]["training"]["steps"]
+    except (LanitError, KeyError, TypeError):
+        return None
+    return steps if isinstance(steps, int) else None

@@ -1,14 +1,14 @@
 """``lanit train``: from a labelled store to a translation model, in a run folder that the same command continues.
 
 A run folder holds ``config.json`` (resolved options), ``metrics.jsonl`` (one object a line), ``samples/``,
-``checkpoints/`` (to continue from), ``model/`` (the bundle to use) and ``best/`` (that of the best evaluation).
+``checkpoints/`` (to continue from), ``model/`` (the bundle to use) and ``best/`` (that of the best evaluation). A
+checkpoint is the commit of a step: what follows from it is made again by the same command, wherever it was killed.
 Under torchrun every process comes here; see :mod:`pipeline.training.processes`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -27,14 +27,17 @@ from lanit.objectives import Parts
 from lanit.ranks import Draws
 from lanit.schedules import diversity_weight, ema_decay, r1_weight, step_seed
 from lanit.steps import StepPlan, fused_step, paper_step
+from pipeline import console
 from pipeline.clip_models import ClipModel
 from pipeline.labelling.nearest_words import LearnedWord, learned_words
 from pipeline.store.store import Store
 from pipeline.training.batches import Fetcher, make_batch
 from pipeline.training.evaluation import BETTER_BELOW
 from pipeline.training.loss_log import LossLog
-from pipeline.training.processes import joined_processes
+from pipeline.training.metric_lines import add_line, read_lines
+from pipeline.training.processes import Pace, Processes, joined_processes
 from pipeline.training.refresh import refresh, rehearse
+from pipeline.training.run_folder import METRICS, SAMPLES, locked_run
 from pipeline.training.run_setup import prepare_run
 from pipeline.training.train_options import TrainOptions
 from pipeline.training.training_run import TrainingRun
@@ -86,10 +89,11 @@ def train(
 ) -> TrainReport:
     """Train, or continue the run in ``folder``; Ctrl-C and SIGTERM save a checkpoint first.
 
-    progress: called with (steps done, steps planned). Raises LanitError where the store has no labels that fit, where
-    the folder holds a run with other options, where memory does not suffice, or where a loss is not finite, naming it.
+    progress: called with (steps done, steps planned). Raises LanitError where the folder is somebody else's or another
+    command writes there, where the store has no labels that fit, where the folder holds a run with other options, where
+    memory does not suffice, or where a loss is not finite, naming it.
     """
-    with joined_processes(device) as processes:
+    with joined_processes(device) as processes, _claimed(folder, processes):
         run = prepare_run(store, folder, options, clip, revision, processes)
         started_at, since = run.clock.step, run.clock.seconds
         with (
@@ -98,14 +102,25 @@ def train(
             contextlib.closing(Fetcher(run.images)) as fetcher,
         ):
             _loop(run, fetcher, signals, progress)
+            stopped = processes.any(bool(signals))
         clock = run.clock
         done = clock.step - started_at
         return TrainReport(
             str(folder), clock.step, started_at, clock.step * options.batch_size, round(clock.seconds, 2),
             round((clock.seconds - since) / max(done, 1), 4), clock.revision, str(run.device), processes.ranks.count,
-            clock.best_step or None, options.best_by, clock.best if clock.best_step else None, bool(signals),
+            clock.best_step or None, options.best_by, clock.best if clock.best_step else None, stopped,
             learned_words(clip, run.prompts()) if run.learning else (),
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, processes: Processes) -> Iterator[None]:
+    """The first process holds the run's folder for all."""
+    with contextlib.ExitStack() as held:
+        with processes.first_alone():
+            if processes.first:
+                held.enter_context(locked_run(folder))
+        yield
 
 
 @contextlib.contextmanager
@@ -142,12 +157,17 @@ def _stop_on_signal() -> Iterator[list[int]]:
 
 
 def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Progress | None) -> None:
+    """Steps until the run is finished or a signal stops it. All that is due at a step comes before its checkpoint."""
     options, clock, processes = run.options, run.clock, run.processes
+    begun, since = time.monotonic(), clock.step
     if clock.step == 0:
         clock.planned = 0 if options.minutes else options.steps
+        run.begin_phase_2_when_due()
         _first_of_all(run)
+    pace = Pace(since, time.monotonic() - begun)
+    run.begin_phase_2_when_due()
     losses = LossLog()
-    sampled = saved = evaluated = clock.step
+    saved = clock.step
     warm = clock.step, clock.seconds
     while not processes.any(_finished(run) or bool(signals)):
         begun = time.monotonic()
@@ -162,30 +182,28 @@ def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Prog
             each = (clock.seconds - warm[1]) / max(clock.step - warm[0], 1)
             affordable = clock.step + max(1, round((options.minutes * 60 - clock.seconds) / each))
             clock.planned = processes.shared(min(affordable, options.steps or affordable))
-        if _due(clock.step, options.log_every):
-            _log(run, losses)
+        run.begin_phase_2_when_due()
+        last = _finished_everywhere(run)
+        evaluates = last or _due(clock.step, options.evaluate_every)
+        saves = last or _due(clock.step, options.checkpoint_every)
+        if evaluates or saves or _due(clock.step, options.log_every):
+            _log(run, losses)  # of networks that are finite, before they are judged or saved
         if run.relabels and run.learning and _due(clock.step, options.refresh_every):
             _write_metrics(run, refresh(run))
-        if _due(clock.step, options.sample_every):
+        if last or _due(clock.step, options.sample_every):
             _sample(run)
-            sampled = clock.step
-        evaluates, saves = _due(clock.step, options.evaluate_every), _due(clock.step, options.checkpoint_every)
-        if evaluates or saves:
-            losses.means(processes.ranks, _hint(options))  # of networks that are finite
-        if evaluates:
-            evaluated = clock.step
         if (evaluates and _evaluate(run)) or saves:
             _save(run)
             saved = clock.step
+        pace.step_ended(clock.step, run.device, console.warn)
         if progress and clock.planned:
             progress(clock.step, max(clock.planned, clock.step))
     if losses:
         _log(run, losses)
-    if sampled != clock.step:
-        _sample(run)
-    best = evaluated != clock.step and not signals and _evaluate(run)
-    if best or saved != clock.step:
+    if saved != clock.step:
         _save(run)
+    elif since == clock.step and _finished_everywhere(run) and not processes.any(bool(signals)):
+        _complete(run)
 
 
 def _first_of_all(run: TrainingRun) -> None:
@@ -197,6 +215,25 @@ def _first_of_all(run: TrainingRun) -> None:
             if run.processes.first:
                 _write_metrics(run, rehearse(run))
     _save(run)
+
+
+def _complete(run: TrainingRun) -> None:
+    """Of a run that was finished before, the sample and the evaluation of its last step, where a signal or a lost file
+    left it without; its best checkpoint is committed before the line that says so."""
+    known: set[str] = set()
+    if run.processes.first:
+        lines, _ = read_lines(run.folder / METRICS)
+        known = {line["kind"] for line in lines if line["step"] == run.clock.step}
+        if not _sample_path(run).is_file():
+            known.discard("sample")
+    known = run.processes.shared(known)
+    if "sample" not in known:
+        _sample(run)
+    if "evaluation" not in known:
+        figures = _measure(run)
+        if _is_best(run, figures):
+            _save(run)
+        _write_evaluation(run, figures)
 
 
 def _save(run: TrainingRun) -> None:
@@ -235,14 +272,31 @@ def _step(run: TrainingRun, fetcher: Fetcher) -> Parts:
     return parts
 
 
+def _finished_everywhere(run: TrainingRun) -> bool:
+    """Whether the run is finished in any process: only clocks can differ, so that steps need no asking."""
+    return run.processes.any(_finished(run)) if run.options.minutes else _finished(run)
+
+
 def _evaluate(run: TrainingRun) -> bool:
     """Measure the averaged networks; whether this is the best evaluation so far, as ``best_by`` has it."""
-    clock, by = run.clock, run.options.best_by
+    figures = _measure(run)
+    _write_evaluation(run, figures)
+    return _is_best(run, figures)
+
+
+def _measure(run: TrainingRun) -> dict[str, float]:
     figures: dict[str, float] = {}
     if run.processes.first:
         figures = run.evaluator.measure(run.average.module, run.clip, run.averaged_text(), run.offsets)
-    figures = run.processes.shared(figures)
+    return run.processes.shared(figures)
+
+
+def _write_evaluation(run: TrainingRun, figures: dict[str, float]) -> None:
     _write_metrics(run, {"kind": "evaluation", "judge": "clip"} | {k: round(v, 6) for k, v in figures.items()})
+
+
+def _is_best(run: TrainingRun, figures: dict[str, float]) -> bool:
+    clock, by = run.clock, run.options.best_by
     if clock.step == 0 or by not in figures:
         return False
     better = figures[by] < clock.best if BETTER_BELOW[by] else figures[by] > clock.best
@@ -275,14 +329,16 @@ def _sample(run: TrainingRun) -> None:
         recognised.append(seen.diagonal())
         kept.append((seen == targets)[~torch.eye(domains, dtype=torch.bool, device=run.device)])
         grid.append(to_uint8(torch.cat([image[None], made])))
-    write_png(
-        run.folder / "samples" / f"{run.clock.step:08d}.png", labelled_grid(grid, ["source", *run.labels.domains])
-    )
+    write_png(_sample_path(run), labelled_grid(grid, ["source", *run.labels.domains]))
     shares = {
         "recognised": torch.stack(recognised).float().mean().item(),
         "kept": torch.cat(kept).float().mean().item(),
     }
     _write_metrics(run, {"kind": "sample", "judge": "clip"} | {name: round(value, 4) for name, value in shares.items()})
+
+
+def _sample_path(run: TrainingRun) -> Path:
+    return run.folder / SAMPLES / f"{run.clock.step:08d}.png"
 
 
 def _hint(options: TrainOptions) -> str:
@@ -308,7 +364,4 @@ def _write_metrics(run: TrainingRun, values: dict[str, Any]) -> None:
         "images": clock.step * run.options.batch_size,
         "seconds": round(clock.seconds, 2),
     } | values
-    path = run.folder / "metrics.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    add_line(run.folder / METRICS, line)

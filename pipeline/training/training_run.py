@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +20,27 @@ from lanit.prompts import PromptLearner
 from lanit.schedules import learns_prompts
 from lanit.steps import Optimisers
 from pipeline.clip_models import ClipModel
-from pipeline.files import read_json, write_bytes
 from pipeline.labelling.learned_prompts import with_context
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.image_cache import SizedImages
 from pipeline.store.store import LabelRevision, Store
 from pipeline.training.checkpoints import (
     Bundle,
-    latest_checkpoint,
+    check_prompts,
+    forget_checkpoints,
+    load_bundle,
     load_optimiser,
     load_strictly,
     optimiser_tensors,
+    read_state,
     read_tensors,
     save_bundle,
     save_checkpoint,
 )
 from pipeline.training.evaluation import Evaluator
+from pipeline.training.metric_lines import forget_later_lines
 from pipeline.training.processes import Processes
+from pipeline.training.run_folder import BEST, METRICS, MODEL, checkpoint_folder
 from pipeline.training.sampling import LabelSampler
 from pipeline.training.train_options import TrainOptions
 
@@ -60,9 +66,11 @@ class TrainingRun:
 
     images: at training size. fixed_text: ū (N×k) and ū_base (k) of the prompts as written.
     learner, prompt_average: none where prompts are not learned. Every process holds all of it; the first one writes.
+    digest: of the configuration that the run began with, by which its checkpoints know it; none of an older lanit's.
     """
 
     folder: Path
+    digest: str | None
     store: Store
     options: TrainOptions
     clip: ClipModel
@@ -97,10 +105,13 @@ class TrainingRun:
     @property
     def learning(self) -> bool:
         """Whether the prompts are being learned now (METHOD 13)."""
-        if self.learner is None or not self.clock.planned:
-            return False
-        self.clock.learning |= learns_prompts(self.clock.step, self.clock.planned, self.options.prompts_from)
-        return self.clock.learning
+        return self.learner is not None and self.clock.learning
+
+    def begin_phase_2_when_due(self) -> None:
+        """From its share of the planned steps on, a run learns its prompts."""
+        clock = self.clock
+        if self.learner is not None and clock.planned:
+            clock.learning |= learns_prompts(clock.step, clock.planned, self.options.prompts_from)
 
     @property
     def relabels(self) -> bool:
@@ -110,44 +121,69 @@ class TrainingRun:
     def guidance(self) -> Guidance:
         """CLIP with the prompts as they are: cached text embeddings in phase 1, learned ones in phase 2."""
         domains, base = self.fixed_text
-        if self.learner is not None and self.learning:
+        if self.learner is not None and self.clock.learning:
             domains, base = self.learner.text_features()
         return Guidance(self.clip.encode_images, self.clip.logit_scale, domains, base, self.offsets)
+
+    def averaged_context(self) -> Tensor | None:
+        """What the average has learned of the prompts, (M×L×w); none in phase 1."""
+        if self.prompt_average is None or not self.learning:
+            return None
+        (context,) = self.prompt_average.module.parameters()
+        return context
 
     @torch.no_grad()
     def averaged_text(self) -> tuple[Tensor, Tensor]:
         """ū and ū_base under the averaged prompts: what labels, samples and the bundle use."""
-        if self.learner is None or self.prompt_average is None or not self.learning:
-            return self.fixed_text
-        (context,) = self.prompt_average.module.parameters()
-        return self.learner.text_features(context)
+        return self._text_of(self.averaged_context())
+
+    def _text_of(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.fixed_text if self.learner is None or context is None else self.learner.text_features(context)
 
     def prompts(self) -> PromptSet:
         """The prompts of the labels, with what the average has learned of them."""
-        if self.prompt_average is None or not self.learning:
-            return self.labels.prompt_set
-        (context,) = self.prompt_average.module.parameters()
-        return with_context(self.labels.prompt_set, context)
+        return _with(self.labels.prompt_set, self.averaged_context())
 
     def bundle(self) -> Bundle:
-        domains, base = self.averaged_text()
-        counts = dict(zip(self.labels.domains, map(int, self.labels.active.sum(axis=0)), strict=True))
+        """The model as it stands."""
+        return self._bundle(self.average.module, self.averaged_context(), self.clock, self.labels)
+
+    def _best_bundle(self) -> Bundle:
+        """The model of the best evaluation, from its checkpoint. Raises LanitError where that is gone or damaged."""
+        checkpoint = checkpoint_folder(self.folder, self.clock.best_step)
+        clock = Clock(**read_state(checkpoint, self.digest))
+        networks = copy.deepcopy(self.average.module)
+        load_strictly(networks, read_tensors(checkpoint / "average.safetensors"), checkpoint)
+        context = None
+        if self.learner is not None and clock.learning:
+            context = read_tensors(checkpoint / "prompts.safetensors")["average"].to(self.device)
+        return self._bundle(networks, context, clock, self.store.labels(clock.revision))
+
+    @torch.no_grad()
+    def _bundle(
+        self, networks: GenerativeNetworks, context: Tensor | None, clock: Clock, labels: LabelRevision
+    ) -> Bundle:
+        domains, base = self._text_of(context)
+        counts = dict(zip(labels.domains, map(int, labels.active.sum(axis=0)), strict=True))
         training = {
-            "steps": self.clock.step, "images_seen": self.clock.step * self.options.batch_size,
-            "seconds": round(self.clock.seconds), "device": str(self.device),
+            "steps": clock.step, "images_seen": clock.step * self.options.batch_size,
+            "seconds": round(clock.seconds), "device": str(self.device),
             "precision": "bf16" if self.bf16 else "float32",
-            "label_revision": self.clock.revision, "images": len(self.images), "images_per_domain": counts,
-            "labelled": int(self.labels.active.any(axis=1).sum()),
+            "label_revision": clock.revision, "images": len(self.images), "images_per_domain": counts,
+            "labelled": int(labels.active.any(axis=1).sum()),
             "options": self.options.to_json(),
         }  # fmt: skip
         return Bundle(
-            self.average.module, self.options.network_options(len(self.labels.domains)), self.prompts(),
+            networks, self.options.network_options(len(labels.domains)), _with(labels.prompt_set, context),
             self.clip.fingerprint, self.store.clip_spec, self.store.clip_architecture,
-            exclusive_pairs(torch.from_numpy(self.labels.active)), domains.detach(), base.detach(), training,
+            exclusive_pairs(torch.from_numpy(labels.active)), domains.detach(), base.detach(), training,
         )  # fmt: skip
 
     def save(self) -> None:
-        """Write a checkpoint, then the bundle of the averages. Raises LanitError where a weight is not finite."""
+        """Write a checkpoint, then what follows from it: a run killed in between makes that again as it goes on.
+
+        Raises LanitError where a weight is not finite.
+        """
         if not torch.stack(torch._foreach_norm(list(self.nets.parameters()))).isfinite().all():
             raise LanitError(
                 f"the networks hold values that are not finite at step {self.clock.step}",
@@ -163,19 +199,37 @@ class TrainingRun:
             (context,) = self.prompt_average.module.parameters()
             groups["prompts"] = {"context": self.learner.context, "average": context}
             groups["prompt_optimiser"] = optimiser_tensors(self.optimisers.prompts)
-        best = self.clock.best_step == self.clock.step and self.clock.step > 0
-        kept = {self.clock.best_step} if self.clock.best_step else set()
-        save_checkpoint(self.folder, self.clock.step, groups, asdict(self.clock), self.options.keep, kept)
+        state = asdict(self.clock) | ({"run": self.digest} if self.digest else {})
+        save_checkpoint(self.folder, self.clock.step, groups, state, self.options.keep, self._kept())
         bundle = self.bundle()
-        save_bundle(self.folder / "model", bundle)
-        if best:
-            save_bundle(self.folder / "best", bundle)
+        save_bundle(self.folder / MODEL, bundle)
+        if self.clock.best_step and self.clock.best_step == self.clock.step:
+            save_bundle(self.folder / BEST, bundle)
 
-    def resume(self) -> bool:
-        """Put back the newest checkpoint; False where the run has none."""
-        checkpoint = latest_checkpoint(self.folder)
-        if checkpoint is None:
-            return False
+    def _kept(self) -> set[int]:
+        return {self.clock.best_step} if self.clock.best_step else set()
+
+    def write_what_follows(self, warn: Callable[[str], None]) -> None:
+        """Write what :meth:`save` does after the checkpoint that the run goes on from, where that is not there, whole.
+
+        warn: told where the best model cannot be made again.
+        """
+        forget_checkpoints(self.folder, self.clock.step, self.options.keep, self._kept())
+        bundle = self.bundle()
+        if not _holds(self.folder / MODEL, bundle):
+            save_bundle(self.folder / MODEL, bundle)
+        if not self.clock.best_step:
+            return
+        try:
+            best = bundle if self.clock.best_step == self.clock.step else self._best_bundle()
+        except LanitError as error:
+            warn(f"{self.folder / BEST} cannot be compared with its checkpoint: {error.message}")
+            return
+        if not _holds(self.folder / BEST, best):
+            save_bundle(self.folder / BEST, best)
+
+    def resume(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        """Put back a checkpoint, whose files are as they were written."""
         load_strictly(self.nets, read_tensors(checkpoint / "networks.safetensors"), checkpoint)
         load_strictly(self.average.module, read_tensors(checkpoint / "average.safetensors"), checkpoint)
         load_optimiser(
@@ -193,7 +247,7 @@ class TrainingRun:
             load_optimiser(
                 self.optimisers.prompts, read_tensors(checkpoint / "prompt_optimiser.safetensors"), checkpoint
             )
-        self.clock = Clock(**read_json(checkpoint / "state.json"))
+        self.clock = Clock(**state)
         if self.options.steps and not self.options.minutes:
             self.clock.planned = self.options.steps
         labels = self.store.labels(self.clock.revision)
@@ -204,15 +258,25 @@ class TrainingRun:
                 "Train on the images of now in another --out.",
             )
         self.use_labels(labels)
-        if self.processes.first:
-            self._forget_later_metrics()
-        return True
+        if self.processes.first:  # step 0 writes its lines again
+            forget_later_lines(self.folder / METRICS, self.clock.step if self.clock.step else -1)
 
-    def _forget_later_metrics(self) -> None:
-        """Drop the lines of steps after the checkpoint: they are about to be done again."""
-        path = self.folder / "metrics.jsonl"
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            done = self.clock.step if self.clock.step else -1  # step 0 writes its own line again
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
-            write_bytes(path, "".join(kept).encode())
+
+def _with(prompts: PromptSet, context: Tensor | None) -> PromptSet:
+    return prompts if context is None else with_context(prompts, context)
+
+
+def _holds(folder: Path, bundle: Bundle) -> bool:
+    """Whether the model in ``folder`` is whole, and this one."""
+    try:
+        found = load_bundle(folder)
+        check_prompts(folder, found)
+    except LanitError:
+        return False
+    weights, others = found.networks.state_dict(), bundle.networks.state_dict()
+    return (
+        found.prompt_set == bundle.prompt_set
+        and all(found.training.get(name) == bundle.training[name] for name in ("steps", "label_revision"))
+        and weights.keys() == others.keys()
+        and all(torch.equal(value, others[name].cpu()) for name, value in weights.items())
+    )

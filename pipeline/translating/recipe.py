@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,7 +180,7 @@ class Resolver:
         for name, path in request.references:
             if not bool(((self.weights([(name, 1.0)]) > 0) & (wanted > 0)).any()):
                 raise UsageError(
-                    f"--reference {path} is for '{name}', which is not asked for", f"Add it: --add '{name}'."
+                    f"--reference {path} is for '{name}', which is not asked for", f"Add it: --add {shlex.quote(name)}"
                 )
 
     def weights(self, words: Sequence[tuple[str, float]]) -> Tensor:
