@@ -750,6 +750,9 @@ def play(
     model: Annotated[str, typer.Option(help="A run, a model folder, owner/name on the hub, or sample.")] = "sample",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is served; 0 is any free port.")] = 7860,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name that browsers reach the page by; repeatable.")
+    ] = None,
     store: Annotated[
         Path | None,
         typer.Option(help="Store the model learned from: pictures to pick, and a warning of others unlike them."),
@@ -762,10 +765,14 @@ def play(
     The page also takes the style of another picture, and draws several styles side by side. It needs pip install
     "lanit[play]", works without a network, sends nothing anywhere, and forgets the pictures when it ends.
 
+    It answers to localhost, to its own addresses and to --host only, and opens nothing but what was dropped on it.
+    Names that it has in a network or behind a proxy are given by --allow-host.
+
     \b
     Example:
       lanit play
       lanit play --model runs/first --store manifests --port 8000
+      lanit play --host 0.0.0.0 --allow-host lab.example.org
     """
     from pipeline import console
     from pipeline.play.server import PlayOptions, is_local
@@ -774,7 +781,7 @@ def play(
     if not is_local(host):
         console.warn(f"whoever reaches {host} can use the page, and there is no password")
     serve(
-        PlayOptions(model, host, port, store, clip, device),
+        PlayOptions(model, host, port, tuple(allow_host or ()), store, clip, device),
         lambda address: console.say(f"Open {address} in a browser; Ctrl-C ends it."),
     )
 

@@ -13,6 +13,7 @@ import gradio as gr
 from lanit.errors import LanitError
 from pipeline.play import panels
 from pipeline.play.workbench import MOST_STYLES, Reading, Wish, Workbench
+from pipeline.serving.uploads import Uploads
 
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 _MONO = ("ui-monospace", "SF Mono", "DejaVu Sans Mono", "Menlo", "monospace")
@@ -60,8 +61,9 @@ def page_theme() -> gr.themes.Base:
     )
 
 
-def build_page(bench: Workbench, model: str, examples: Sequence[Path]) -> gr.Blocks:
-    """examples: pictures to pick from, none where none are at hand."""
+def build_page(bench: Workbench, uploads: Uploads, model: str, examples: Sequence[Path]) -> gr.Blocks:
+    """uploads: what visitors gave, and nothing else is opened. examples: pictures to pick from, none where none are at
+    hand."""
     remark = panels.SAMPLE_REMARK if model == "sample" else ""
     with gr.Blocks(title="lanit play", analytics_enabled=False) as page:
         domains = bench.model.domains
@@ -76,7 +78,7 @@ def build_page(bench: Workbench, model: str, examples: Sequence[Path]) -> gr.Blo
                 _step(3, "Result", "Only the middle square of your picture is redrawn.")
                 results = gr.HTML(panels.results(None, []), elem_id="results")
         seen = gr.HTML(panels.margin_table(None, [], ()), elem_id="seen")
-        _connect(bench, _Controls(picture, notice, words, weights, note, *style, results, seen))
+        _connect(_Hands(bench, uploads), _Controls(picture, notice, words, weights, note, *style, results, seen))
     return page
 
 
@@ -141,10 +143,9 @@ def _style_controls() -> tuple[gr.Image, gr.HTML, gr.Button, gr.Checkbox, gr.Num
     return reference, notice, take, keep, seed, another, styles
 
 
-def _connect(bench: Workbench, controls: _Controls) -> None:
+def _connect(hands: _Hands, controls: _Controls) -> None:
     """Every change redraws; of changes that come faster than results, the last one counts."""
     desk = gr.State(_Desk())
-    hands = _Hands(bench)
     listen: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
     ticking = [desk, controls.words, controls.weights_note, *controls.weights]
     controls.picture.change(hands.give, [controls.picture, *controls.settings], [*ticking, *controls.outcome], **listen)
@@ -164,15 +165,18 @@ def _connect(bench: Workbench, controls: _Controls) -> None:
 
 
 class _Hands:
-    """The handlers: values of controls in, values of controls out, in the orders that :func:`_connect` gives."""
+    """The handlers: values of controls in, values of controls out, in the orders that :func:`_connect` gives.
 
-    def __init__(self, bench: Workbench) -> None:
+    A path is what a browser sent: it is opened only where ``uploads`` has it, whatever was checked before."""
+
+    def __init__(self, bench: Workbench, uploads: Uploads) -> None:
         self.bench = bench
+        self.uploads = uploads
 
     def give(self, path: str | None, *settings: Any) -> list[Any]:
         """A picture, or none any more."""
         try:
-            reading = None if path is None else self.bench.read(Path(path))
+            reading = None if path is None else self.bench.read(self.uploads.path(path))
         except LanitError as error:
             return [*self._ticked(_Desk()), panels.notice(_sentence(error), wrong=True), *self._shown(_Desk(), [])]
         desk = _Desk(reading, () if reading is None else reading.labels.active)
@@ -183,14 +187,17 @@ class _Hands:
         return [*self._ticked(desk), *self.redraw(desk, *settings)]
 
     def take_words(self, desk: _Desk, reference: str, *settings: Any) -> list[Any]:
-        desk = _Desk(desk.reading, self.bench.read(Path(reference)).labels.active)
+        try:
+            desk = _Desk(desk.reading, self.bench.read(self.uploads.path(reference)).labels.active)
+        except LanitError as error:
+            return [*self._ticked(desk), panels.notice(_sentence(error), wrong=True), *self._shown(desk, [])]
         return [*self._ticked(desk), *self.redraw(desk, reference, *settings)]
 
     def refer(self, path: str | None) -> list[Any]:
         """A picture to take the style from, or none any more."""
         text, readable = "", path is not None
         try:
-            labels = () if path is None else self.bench.read(Path(path)).labels.active
+            labels = () if path is None else self.bench.read(self.uploads.path(path)).labels.active
             text = f"CLIP sees in it: {', '.join(labels) or 'none of the words'}." if readable else ""
         except LanitError as error:
             text, readable = _sentence(error), False
@@ -212,7 +219,8 @@ class _Hands:
         chosen = (
             {word: every[word] for word in desk.ticked} if len(desk.ticked) > 1 else dict.fromkeys(desk.ticked, 1.0)
         )
-        return Wish(chosen, Path(reference) if reference else None, keep, max(0, int(seed or 0)), int(styles))
+        style = self.uploads.path(reference) if reference else None
+        return Wish(chosen, style, keep, max(0, int(seed or 0)), int(styles))
 
     def _ticked(self, desk: _Desk) -> list[Any]:
         several = len(desk.ticked) > 1

@@ -1,4 +1,4 @@
-"""Serving the page from this machine: an address of our own, nothing sent anywhere, nothing kept."""
+"""Serving the page from this machine: an address of our own, behind a guard; nothing sent anywhere, nothing kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,23 +19,29 @@ import numpy as np
 
 from lanit.errors import LanitError, UsageError
 from pipeline.api import Model
+from pipeline.play.routes import POLICY, page_routes
 from pipeline.play.workbench import Workbench, drawn_faces, stored_pictures, write_examples
+from pipeline.serving.guard import Application, guarded, host_name
+from pipeline.serving.uploads import Uploads
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-_MOST_BYTES = 64 << 20
+_ONE_FILE = 64 << 20
+_MOST_BYTES = 512 << 20
+_MOST_FILES = 1000
 _SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 @dataclass(frozen=True)
 class PlayOptions:
     """model: as for ``lanit.load``. store: of images that it learned from, to tell others apart and to pick from.
-    host, port: where to listen; port 0 is any free one."""
+    host, port: where to listen; port 0 is any free one. allow_hosts: other names that the page answers to."""
 
     model: str = "sample"
     host: str = "127.0.0.1"
     port: int = 7860
+    allow_hosts: tuple[str, ...] = ()
     store: Path | None = None
     clip: str | None = None
     device: str = "auto"
@@ -53,6 +59,8 @@ def play(options: PlayOptions, tell: Callable[[str], None]) -> None:
     Raises LanitError where Gradio, the model or its CLIP is missing, or the port is taken.
     """
     check_installed()
+    for name in options.allow_hosts:
+        host_name(name)
     import uvicorn
 
     with listening(options.host, options.port) as listener, tempfile.TemporaryDirectory(prefix="lanit-play-") as folder:
@@ -65,25 +73,39 @@ def play(options: PlayOptions, tell: Callable[[str], None]) -> None:
             server.run(sockets=[listener])
 
 
-def build_app(options: PlayOptions, folder: Path) -> FastAPI:
-    """The page as an ASGI application. folder: what visitors drop lies there, and goes with it."""
+def build_app(options: PlayOptions, folder: Path) -> Application:
+    """The page as an ASGI application, behind its guard. folder: what visitors drop lies there, and goes with it."""
     model = Model(options.model, device=options.device, clip=options.clip)
     known = _known(options, model.image_size)
     bench = Workbench(model, known)
     examples = [] if known is None else write_examples(known, folder)
-    os.environ.update(_SILENT, GRADIO_TEMP_DIR=str(folder / "dropped"))  # Gradio reads them when it is imported
+    uploads = Uploads(folder / "dropped", one_file=_ONE_FILE, most_bytes=_MOST_BYTES, most_files=_MOST_FILES)
+    page = _page(bench, uploads, options, examples)
+    uploads.keep_present()  # Gradio serves copies of the examples
+    return guarded(page, _names(options), page_routes(uploads, model.domains), POLICY)
+
+
+def _page(bench: Workbench, uploads: Uploads, options: PlayOptions, examples: Sequence[Path]) -> FastAPI:
+    os.environ.update(_SILENT, GRADIO_TEMP_DIR=str(uploads.folder))  # Gradio reads them when it is imported
     import gradio
     from fastapi import FastAPI
 
     from pipeline.play.page import build_page, page_theme
     from pipeline.play.panels import style_sheet
 
-    page = build_page(bench, options.model, examples)
+    page = build_page(bench, uploads, options.model, examples)
     return gradio.mount_gradio_app(
         FastAPI(openapi_url=None), page, path="/", server_name=options.host, footer_links=[], ssr_mode=False,
-        pwa=False, enable_monitoring=False, mcp_server=False, run_history=False, max_file_size=_MOST_BYTES,
+        pwa=False, enable_monitoring=False, mcp_server=False, run_history=False, max_file_size=_ONE_FILE,
         allowed_paths=[], theme=page_theme(), css=style_sheet(), show_error=False,
     )  # fmt: skip
+
+
+def _names(options: PlayOptions) -> list[str]:
+    """What the page answers to besides this machine's own addresses: what was asked for, the machine by its name where
+    the network is let in."""
+    names = [*options.allow_hosts, options.host]
+    return names if is_local(options.host) else [*names, socket.gethostname()]
 
 
 def _known(options: PlayOptions, size: int) -> np.ndarray | None:
