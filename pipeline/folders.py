@@ -61,20 +61,27 @@ def check_folder(folder: Path, option: str, what: str, is_ours: Callable[[Path],
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path, option: str, wait_seconds: float = 0.0) -> Iterator[None]:
+def locked_folder(folder: Path, option: str, wait_seconds: float = 0.0, *, passing: bool = False) -> Iterator[None]:
     """Hold ``folder`` as its only writer, and remove what killed ones left half-made right in it; what one of them was
     just replacing comes back (:func:`restore_folders`).
 
-    Raises LanitError where another process is writing there, still after ``wait_seconds``. A folder made for the lock
-    alone goes with it.
+    passing: whether the lock's file goes with its holder, as in folders that are handed to other tools.
+    Raises LanitError where another process is writing there, still after ``wait_seconds``, or is about to replace the
+    folder (:func:`locked_beside`). A folder made for the lock alone goes with it.
     """
     existed = folder.exists()
-    busy = LanitError(f"another lanit command is writing to {folder}", f"Wait for it to end, or give another {option}.")
+    busy = _busy(folder, option)
     try:
         with exclusive_lock(folder / LOCK_NAME, busy, wait_seconds):
+            _check_free(_lock_beside(folder), busy)
             restore_folders(folder)
             sweep_folder(folder)
-            yield
+            try:
+                yield
+            finally:
+                if passing:
+                    with contextlib.suppress(OSError):
+                        (folder / LOCK_NAME).unlink(missing_ok=True)
     finally:
         if not existed:
             remove_if_bare(folder)
@@ -84,17 +91,33 @@ def locked_folder(folder: Path, option: str, wait_seconds: float = 0.0) -> Itera
 def locked_beside(folder: Path, option: str) -> Iterator[None]:
     """Be the only writer of ``folder``, which is replaced whole: the lock lies beside it, and goes with its holder.
 
-    Raises LanitError where another process is writing it.
+    Raises LanitError where another process is writing it, or in it (:func:`locked_folder`).
     """
-    folder = folder.resolve()
-    lock = folder.with_name(f".{folder.name}{LOCK_NAME}")
-    busy = LanitError(f"another lanit command is writing {folder}", f"Wait for it to end, or give another {option}.")
+    lock, busy = _lock_beside(folder), _busy(folder, option)
     with exclusive_lock(lock, busy):
         try:
+            _check_free(folder / LOCK_NAME, busy)
             yield
         finally:
             with contextlib.suppress(OSError):
                 lock.unlink(missing_ok=True)
+
+
+def _busy(folder: Path, option: str) -> LanitError:
+    return LanitError(f"another lanit command is writing to {folder}", f"Wait for it to end, or give another {option}.")
+
+
+def _lock_beside(folder: Path) -> Path:
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}{LOCK_NAME}")
+
+
+def _check_free(lock: Path, busy: LanitError) -> None:
+    """Raise ``busy`` where a process holds ``lock``. Who writes in a folder and who replaces it whole each take their
+    own lock first and look at the other's then, so that of two at least one sees the other."""
+    if lock.exists():
+        with exclusive_lock(lock, busy):
+            pass
 
 
 def remove_if_bare(folder: Path) -> None:

@@ -223,3 +223,27 @@ def test_a_sealed_document_notices_every_change(tmp_path: Path, change: str) -> 
 def test_a_document_that_never_had_a_seal_is_taken_as_it_is() -> None:
     assert unsealed({"rows": 1}) == {"rows": 1}
     assert unsealed(sealed({"b": 1, "a": 2})) == {"a": 2, "b": 1}
+
+
+def test_who_writes_in_a_folder_and_who_replaces_it_whole_do_not_meet(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with (
+        locked_folder(folder, "--out"),
+        pytest.raises(LanitError, match="another lanit command is writing to"),
+        locked_beside(folder, "--out"),
+    ):
+        pytest.fail("both hold the folder")
+    with (
+        locked_beside(folder, "--out"),
+        pytest.raises(LanitError, match="another lanit command is writing to"),
+        locked_folder(folder, "--out"),
+    ):
+        pytest.fail("both hold the folder")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_lock_of_a_folder_for_others_goes_with_its_holder(tmp_path: Path) -> None:
+    for passing in (False, True):
+        with locked_folder(tmp_path, "--out", passing=passing):
+            (tmp_path / "result").touch()
+        assert (tmp_path / ".lock").exists() != passing
