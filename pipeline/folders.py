@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -202,6 +203,35 @@ def foreign_files(folder: Path, ours: Ours) -> list[str]:
         return ["."]
     entries = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(_name(path, folder) for path in entries if not _is_ours(path, folder, ours))
+
+
+def plain_file(folder: Path, name: str) -> os.stat_result | None:
+    """What the file system says of the regular file ``name``, POSIX, below ``folder``; none where there is none, where
+    ``name`` leads out of the folder, or passes a link."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or Path(name).is_absolute() or first_link(folder, name):
+        return None
+    try:
+        status = (folder / name).lstat()
+    except (OSError, ValueError):
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def first_link(folder: Path, name: str) -> str | None:
+    """The first link on the way from ``folder`` to ``name`` below it, POSIX, itself included; none without one."""
+    path, so_far = folder, []
+    for part in name.split("/"):
+        path = path / part
+        so_far.append(part)
+        if path.is_symlink():
+            return "/".join(so_far)
+    return None
+
+
+def is_passing(name: str) -> bool:
+    """Whether a file, by its POSIX path, is nobody's: a lock, or what the system left of somebody's look."""
+    return name == LOCK_NAME or name.rpartition("/")[2] in _VIEWED
 
 
 def remove_ours(folder: Path, ours: Ours) -> None:

@@ -26,6 +26,7 @@ from pipeline.folders import (
     is_free,
     locked_beside,
     locked_folder,
+    plain_file,
     remove_ours,
     restore_folder,
 )
@@ -247,3 +248,18 @@ def test_the_lock_of_a_folder_for_others_goes_with_its_holder(tmp_path: Path) ->
         with locked_folder(tmp_path, "--out", passing=passing):
             (tmp_path / "result").touch()
         assert (tmp_path / ".lock").exists() != passing
+
+
+def test_a_plain_file_is_below_its_folder_and_reached_by_no_link(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.png").write_bytes(b"four")
+    (tmp_path / "mine").write_bytes(b"mine")
+    (folder / "link").symlink_to(tmp_path)
+    (folder / "link.png").symlink_to(tmp_path / "mine")
+    found = plain_file(folder, "deep/a.png")
+    assert found is not None
+    assert found.st_size == 4
+    others = ("../mine", "deep/../../mine", str(tmp_path / "mine"), "link/mine", "link.png", "deep", "deep/b.png",
+              "", "deep//a.png", "a\0b")  # fmt: skip
+    assert [plain_file(folder, name) for name in others] == [None] * len(others)

@@ -21,11 +21,11 @@ from pipeline.embedding.ray_cluster import Workforce
 from pipeline.embedding.ray_tasks import TaskProcess
 from pipeline.translating import engine as engines
 from pipeline.translating import translation
-from pipeline.translating.destination import SCRATCH_NAME
 from pipeline.translating.engine import GpuEngine
 from pipeline.translating.recipe import Kitchen, Made
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
+from pipeline.translating.worklist import SCRATCH_NAME
 from tests.translation_world import files, make_model, make_source, pictures, pixels, table
 
 ADD = TranslateRequest(add=("hat",), styles=2)

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from lanit.errors import LanitError
-from pipeline.files import exclusive_lock
-from pipeline.translating.destination import SCRATCH_NAME
+from pipeline.folders import locked_folder
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
+from pipeline.translating.worklist import SCRATCH_NAME
 from tests.translation_world import TABLES, files, make_model, make_source, pictures, table
 
 ADD = TranslateRequest(add=("hat",), styles=2)
@@ -162,7 +162,7 @@ def test_another_request_needs_another_folder_or_overwrite(source: Path, model: 
 def test_two_runs_do_not_write_to_one_folder(source: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (
-        exclusive_lock(out / SCRATCH_NAME / ".lock", LanitError("busy")),
-        pytest.raises(LanitError, match=r"holds other files|another lanit command"),
+        locked_folder(out, "--out"),
+        pytest.raises(LanitError, match="another lanit command"),
     ):
         translate(source, out, model, ADD, OPTIONS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.files import exclusive_lock, read_json, sha256_bytes, write_bytes, write_json
+from pipeline.files import (
+    LOCK_NAME,
+    is_temporary,
+    read_json,
+    sealed,
+    sha256_bytes,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+from pipeline.folders import check_folder, locked_folder, plain_file
+from pipeline.translating.announcements import Announcements
 from pipeline.translating.results import (
     LABELS_NAME,
     PARQUET_NAME,
@@ -21,73 +32,130 @@ from pipeline.translating.results import (
     Row,
     Tables,
     identity_of,
+    is_intact,
+    outputs_of,
     to_table,
     write_results,
 )
-from pipeline.translating.worklist import Item
+from pipeline.translating.worklist import SCRATCH_NAME, Item, Worklist
 
-SCRATCH_NAME = ".lanit-translate"
 _IDENTITY_NAME = "run.json"
+_ANNOUNCED_NAME = "announced.jsonl"
+_PART = re.compile(r"part-\d{6,}-(?P<digest>[0-9a-f]{8})\.parquet")
+_OF_RUN = re.compile(rf"{_PART.pattern}|run\.json|announced\.jsonl")
+_PASSING = re.compile(r"\.lock|(worklist|catalogue)\.sqlite(-journal)?|[0-9a-f]{8}-\d+\.tmp")
+"""Files of the scratch folder that no later run needs, some of them as lanit once called them."""
+
+_RESULTS = (TABLE_NAME, LABELS_NAME, PARQUET_NAME)
 
 
 class Destination:
-    """Where results go. identity: what they are made of and how, as JSON; equal identities give equal results."""
+    """Where results go. identity: what they are made of and how, as JSON; equal identities give equal results.
+
+    Files of ours are those that an earlier table of this folder names, and those that a run which is not finished has
+    announced; nothing else there is replaced or removed.
+    """
 
     def __init__(self, out: Path, identity: dict[str, Any], domains: Sequence[str]) -> None:
         self.out = out
         self.identity = json.loads(json.dumps(identity))
         self.domains = domains
         self.scratch = out / SCRATCH_NAME
+        self.announced = Announcements(self.scratch / _ANNOUNCED_NAME)
+        self.notes: list[str] = []
         self._parts: list[Path] = []
 
     def check(self, overwrite: bool) -> None:
         """Raises LanitError where the folder holds anything but results of this very run."""
-        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
-            return
-        if not self.out.is_dir():
-            raise LanitError(f"--out {self.out} is a file", "Give a folder.")
-        held = self._held()
-        if not held and [path.name for path in self.out.iterdir()] != [SCRATCH_NAME]:  # else killed at its beginning
-            raise LanitError(
-                f"--out {self.out} is a folder that holds other files",
-                "Give a new folder; only earlier translations are added to or replaced.",
-            )
-        if not overwrite and any(identity != self.identity for identity in held):
+        check_folder(self.out, "--out", "folder of translations", lambda folder: self._is_ours())
+        if not overwrite and any(identity != self.identity for identity in self._held()):
             raise LanitError(
                 f"--out {self.out} holds translations of another request, model or input",
                 "Give another folder, or add --overwrite to replace them.",
             )
 
+    def _is_ours(self) -> bool:
+        if self._held():
+            return True
+        if (self.out / PARQUET_NAME).is_file() and (self.out / TABLE_NAME).is_file():
+            raise LanitError(f"{self.out / PARQUET_NAME} is damaged", "Give a new or empty folder: --out DIR")
+        others = (path.name for path in self.out.iterdir() if path.name not in (SCRATCH_NAME, LOCK_NAME))
+        return self._has_scratch() and all(is_temporary(name) for name in others)  # killed at its beginning
+
+    def _has_scratch(self) -> bool:
+        return self.scratch.is_dir() and not self.scratch.is_symlink()
+
     def _held(self) -> list[Any]:
         """The runs that the folder holds results of: a finished one, and one that was interrupted."""
-        found: list[Any] = []
-        if (self.scratch / _IDENTITY_NAME).is_file():
+        found = [identity_of(path) for path in self._tables()]
+        if self._has_scratch():
             with contextlib.suppress(LanitError):
                 found.append(read_json(self.scratch / _IDENTITY_NAME))
-        finished = identity_of(self.out / PARQUET_NAME)
-        return found if finished is None else [*found, finished]
+        return [identity for identity in found if isinstance(identity, dict)]
+
+    def _tables(self) -> list[Path]:
+        """The table of a finished run, and the parts of an interrupted one, in order."""
+        finished = [self.out / PARQUET_NAME] if plain_file(self.out, PARQUET_NAME) else []
+        return [*finished, *self._parts_there()]
+
+    def _parts_there(self) -> list[Path]:
+        if not self._has_scratch():
+            return []
+        return sorted(path for path in self.scratch.iterdir() if _PART.fullmatch(path.name) and not path.is_symlink())
 
     @contextlib.contextmanager
     def opened(self, overwrite: bool) -> Iterator[None]:
         """Hold the folder. What an interrupted run made stays for the next; where nothing was made, nothing stays."""
-        existed = self.out.exists()
-        busy = LanitError(
-            f"another lanit command is writing to {self.out}", "Wait for it to end, or use another --out."
-        )
-        with exclusive_lock(self.scratch / ".lock", busy):
+        with locked_folder(self.out, "--out", passing=True):
+            self.check(overwrite)
+            if self.scratch.is_symlink():
+                raise LanitError(f"{self.scratch} is a link", "Remove it, or give a new or empty folder: --out DIR")
+            self.scratch.mkdir(exist_ok=True)
             try:
-                if overwrite:
-                    self._empty()
-                write_json(self.scratch / _IDENTITY_NAME, self.identity)
+                self._clear(_is_passing)
                 yield
             finally:
-                self._tidy(existed)
+                if not self._parts_there() and not self.announced.path.exists():
+                    self._clear_all()
+                with contextlib.suppress(OSError):
+                    self.scratch.rmdir()
 
-    def earlier(self) -> list[Path]:
-        """Tables of results that are there, of this run."""
-        parts = sorted(self.scratch.glob("part-*.parquet"))
-        finished = self.out / PARQUET_NAME
-        return [path for path in [finished, *parts] if identity_of(path) == self.identity]
+    def begin(self, worklist: Worklist, overwrite: bool) -> Tables:
+        """Tell ``worklist``, in which every result has its name, which of them are there, of this run: rows of the
+        tables returned. An earlier run is removed where ``overwrite`` says so.
+
+        A table that is not as it was written is not trusted: its results are made again.
+        Raises LanitError where something that is not ours is in the way; nothing is then changed.
+        """
+        for path in self._tables():
+            worklist.own(output for output, _ in outputs_of(path))
+            if path.parent == self.out and identity_of(path) is not None:
+                worklist.own(_RESULTS)
+        worklist.own(self.announced.names())
+        foreign = worklist.foreign(self.out, _RESULTS)
+        if foreign is not None:
+            raise LanitError(
+                f"--out {self.out} holds {foreign}, which lanit did not write there, in the way of a result",
+                "Move it away, or give a new or empty folder: --out DIR",
+            )
+        if overwrite and self._is_other_run():
+            self._empty()
+        write_json(self.scratch / _IDENTITY_NAME, sealed(self.identity))
+        intact = [path for path in self._tables() if self._is_intact(path) and identity_of(path) == self.identity]
+        for path in intact:
+            worklist.learn(path, self.out)
+        return Tables(intact)
+
+    def _is_other_run(self) -> bool:
+        """Whether there is anything to replace: a finished run, or another; an interrupted one is continued."""
+        return identity_of(self.out / PARQUET_NAME) is not None or any(held != self.identity for held in self._held())
+
+    def _is_intact(self, path: Path) -> bool:
+        part = _PART.fullmatch(path.name)
+        intact = is_intact(path, self.domains) if part is None else sha256_file(path).startswith(part["digest"])
+        if not intact:
+            self.notes.append(f"{path} was changed since it was written: its images are translated again")
+        return intact
 
     def add(self, part: Sequence[Item], rows: Sequence[Row], earlier: Tables) -> pa.Table:
         """Write down the next part: ``rows``, new, and those that earlier tables hold. Returns all of them."""
@@ -124,36 +192,44 @@ class Destination:
 
     def commit(self) -> None:
         """Write the tables; from then on the run is finished."""
+        self.announced.add(_RESULTS)
         write_results(self.out, self._parts, self.domains, self.identity)
-        self._clear()
+        self._clear_all()
 
     def discard(self) -> None:
         """Leave nothing of a run that made nothing."""
-        self._clear()
+        self._clear_all()
 
     def _empty(self) -> None:
-        """Remove an earlier run: the results that its tables name, then the tables."""
-        root = self.out.resolve()
-        for table in [self.out / PARQUET_NAME, *self.scratch.glob("part-*.parquet")]:
+        """Remove an earlier run: results that its tables name and that have their size still, those that it announced
+        and no table names, then the tables. What was changed since, or lies behind a link, stays."""
+        named = set()
+        for table in self._tables():
             if identity_of(table) is None:
                 continue
-            for output in pq.read_table(table, columns=["output"], partitioning=None)["output"].to_pylist():
-                if output is not None and (root / output).resolve().is_relative_to(root):
-                    (root / output).unlink(missing_ok=True)
+            for output, size in outputs_of(table):
+                named.add(output)
+                status = plain_file(self.out, output)
+                if status is not None and status.st_size == size:
+                    (self.out / output).unlink()
+            if table.parent == self.out:
+                self.announced.add(_RESULTS)
             table.unlink()
-        for name in (TABLE_NAME, LABELS_NAME):
-            (self.out / name).unlink(missing_ok=True)
+        for name in self.announced.names():
+            if name not in named and plain_file(self.out, name) is not None:
+                (self.out / name).unlink()
+        self._clear(_OF_RUN.fullmatch)
 
-    def _tidy(self, existed: bool) -> None:
-        others = [path for path in self.out.iterdir() if path != self.scratch]
-        if not others and not any(self.scratch.glob("part-*.parquet")):
-            self._clear()
-        if self.scratch.is_dir() and {path.name for path in self.scratch.iterdir()} <= {".lock"}:
-            shutil.rmtree(self.scratch, ignore_errors=True)
-        if not existed and not any(self.out.iterdir()):
-            self.out.rmdir()
+    def _clear_all(self) -> None:
+        self._clear(_OF_RUN.fullmatch)
+        self._clear(_is_passing)
 
-    def _clear(self) -> None:
+    def _clear(self, chosen: Callable[[str], object]) -> None:
+        """Remove the files of the scratch folder whose names are ``chosen``."""
         for path in self.scratch.iterdir():
-            if path.name != ".lock":
+            if chosen(path.name):
                 path.unlink()
+
+
+def _is_passing(name: str) -> bool:
+    return is_temporary(name) or _PASSING.fullmatch(name) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
@@ -14,6 +15,8 @@ from PIL import Image
 from simplejpeg import encode_jpeg
 
 from lanit.errors import LanitError
+from pipeline.files import temporary_name
+from pipeline.folders import first_link
 
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 KEPT_SUFFIXES = JPEG_SUFFIXES | {".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -90,7 +93,7 @@ def _mp4(frames: np.ndarray) -> bytes:
 
 
 class PictureWriter:
-    """Puts files below a folder, each whole or not at all. For threads.
+    """Puts files below a folder, each whole or not at all, and never through a link. For threads.
 
     They are not flushed to disk one by one, which would take longer than making them: a resumed run looks whether they
     have the size that its table says.
@@ -107,15 +110,19 @@ class PictureWriter:
 
         Raises LanitError where the disk refuses altogether.
         """
-        path, temporary = self._out / name, self._scratch / f"{self._process}-{writer}.tmp"
+        path, temporary = self._out / name, temporary_name(self._scratch / f"{self._process}-{writer}")
         try:
+            link = first_link(self._out, name)
+            if link is not None:
+                return f"its result cannot be written ({link} is a link)"
             if path.parent not in self._made:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._made.add(path.parent)
             temporary.write_bytes(data)
             temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             if error.errno in _BAD_NAME:
                 return f"its result cannot be written ({error.strerror})"
             raise LanitError(

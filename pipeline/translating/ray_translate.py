@@ -18,13 +18,12 @@ from pipeline.files import sha256_file
 from pipeline.inputs.opening import open_source
 from pipeline.store.schemas import Fingerprint
 from pipeline.training.checkpoints import find_bundle, load_bundle
-from pipeline.translating.destination import SCRATCH_NAME
 from pipeline.translating.engine import Reader, Workshop, local_engine
 from pipeline.translating.pictures import PictureWriter
 from pipeline.translating.recipe import Kitchen, Look, Recipe
 from pipeline.translating.results import Row
 from pipeline.translating.translator import Translator, load_labeller
-from pipeline.translating.worklist import Item, Plan
+from pipeline.translating.worklist import SCRATCH_NAME, Item, Plan
 
 _AGAIN = "Install the same lanit and give the same files on all."
 

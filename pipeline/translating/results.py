@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections import OrderedDict
@@ -14,12 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.column_names import own_columns
 from pipeline.embedding.parts import image_id
-from pipeline.files import atomic_path
+from pipeline.files import atomic_path, sealed, unsealed
+from pipeline.parquet_seals import close_sealed, is_whole
 from pipeline.store.schemas import MARGIN_PREFIX
 from pipeline.translating.worklist import Item
 
 SCHEMA_VERSION = 1
+KIND = "translations"
 TABLE_NAME = "translations.csv"
 PARQUET_NAME = "translations.parquet"
 LABELS_NAME = "labels.csv"
@@ -90,18 +94,55 @@ def to_table(rows: Sequence[Row], domains: Sequence[str], identity: dict[str, An
             values |= {prefix + domain: value for domain, value in zip(domains, numbers, strict=True)}
         for name, value in values.items():
             columns[name].append(value)
-    metadata = {_METADATA_KEY: json.dumps(identity, sort_keys=True).encode()}
-    return pa.table(columns, schema=results_schema(domains).with_metadata(metadata))
+    return pa.table(columns, schema=_schema_of(domains, identity))
+
+
+def _schema_of(domains: Sequence[str], identity: dict[str, Any]) -> pa.Schema:
+    """With metadata that say what run the table is of."""
+    metadata = {_METADATA_KEY: json.dumps(sealed(identity), sort_keys=True).encode()}
+    return results_schema(domains).with_metadata(metadata)
 
 
 def identity_of(path: Path) -> dict[str, Any] | None:
-    """The run that a table is of; none where it is no table of results, or cut short."""
+    """The run that a table is of; none where it is no table of results, or is damaged so that this cannot be told."""
+    found = _metadata_of(path)
+    try:
+        return None if found is None else unsealed(found)
+    except ValueError:
+        return None
+
+
+def _metadata_of(path: Path) -> dict[str, Any] | None:
     try:
         metadata = pq.read_schema(path).metadata or {}
         found = json.loads(metadata.get(_METADATA_KEY, b"null"))
-    except (OSError, ValueError, pa.ArrowException):
+    except (OSError, ValueError, RecursionError, pa.ArrowException):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and found.get("kind") == KIND else None
+
+
+def is_intact(path: Path, domains: Sequence[str]) -> bool:
+    """Whether a finished table, of which :func:`identity_of` is known, is as it was written. Of one without seals, as
+    lanit once wrote them, only the columns can be told."""
+    try:
+        metadata = _metadata_of(path)
+        if metadata is not None and unsealed(metadata) != metadata:
+            return is_whole(path)
+        return pq.read_table(path, partitioning=None).schema.equals(results_schema(domains))
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+
+
+def outputs_of(path: Path) -> Iterator[tuple[str, int]]:
+    """The results that a table names, and their sizes in bytes; of a damaged one, those that can be read."""
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, pa.ArrowException),
+        pq.ParquetFile(path, page_checksum_verification=True) as file,
+    ):
+        for batch in file.iter_batches(columns=["output", "output_bytes"]):
+            for output, size in zip(batch["output"].to_pylist(), batch["output_bytes"].to_pylist(), strict=True):
+                if isinstance(output, str) and isinstance(size, int):
+                    yield output, size
 
 
 class Tables:
@@ -124,7 +165,7 @@ def write_results(out: Path, parts: Sequence[Path], domains: Sequence[str], iden
     """``labels.csv``, ``translations.csv`` and, last, ``translations.parquet`` of the parts, one part in memory at a
     time. Equal parts give equal bytes."""
     source = str(out.resolve())
-    schema = results_schema(domains).with_metadata({_METADATA_KEY: json.dumps(identity, sort_keys=True).encode()})
+    schema = _schema_of(domains, identity)
     names = [name for name in schema.names if name not in (*_ONLY_PARQUET, "targets")]
     with (
         atomic_path(out / PARQUET_NAME) as parquet,
@@ -132,11 +173,13 @@ def write_results(out: Path, parts: Sequence[Path], domains: Sequence[str], iden
         atomic_path(out / LABELS_NAME) as labels,
         table.open("w", encoding="utf-8", newline="") as table_file,
         labels.open("w", encoding="utf-8", newline="") as labels_file,
-        pq.ParquetWriter(parquet, schema) as sink,
+        contextlib.ExitStack() as stack,
     ):
+        sink = pq.ParquetWriter(parquet, schema, write_page_checksum=True)
+        stack.callback(sink.close)
         results, wanted = csv.writer(table_file), csv.writer(labels_file)
         results.writerow(names)
-        wanted.writerow(["image_id", "path", *domains])
+        wanted.writerow(label_columns(domains))
         for part in parts:
             rows = pq.read_table(part, schema=schema, partitioning=None)
             sink.write_table(rows)
@@ -146,6 +189,12 @@ def write_results(out: Path, parts: Sequence[Path], domains: Sequence[str], iden
                     on = set(targets)
                     bits = (int(number in on) for number in range(len(domains)))
                     wanted.writerow([image_id(source, output), output, *bits])
+        close_sealed(sink, parquet)
+
+
+def label_columns(domains: Sequence[str]) -> list[str]:
+    """The header of ``labels.csv``; where a domain is called as a column of ours, ours gives way."""
+    return [*own_columns(("image_id", "path"), domains), *domains]
 
 
 def _texts(column: pa.ChunkedArray) -> Iterator[str]:

@@ -20,16 +20,17 @@ from pipeline.embedding.engine import Tick, usable_processors
 from pipeline.files import sha256_file
 from pipeline.inputs.places import Input
 from pipeline.training.checkpoints import find_bundle, load_bundle
+from pipeline.translating.announcements import Announcements
 from pipeline.translating.destination import Destination
 from pipeline.translating.engine import Engine, Reader, Workshop, local_engine
 from pipeline.translating.origins import given_names, open_origins, prefixes
 from pipeline.translating.pictures import JPEG_SUFFIXES, KEPT_SUFFIXES, PictureWriter, import_av
 from pipeline.translating.recipe import Kitchen, Look, Recipe, Resolver
 from pipeline.translating.requests import TranslateRequest, parse_domains, parse_names, parse_references
-from pipeline.translating.results import LABELS_NAME, SCHEMA_VERSION, TABLE_NAME, Row, Tables
+from pipeline.translating.results import KIND, LABELS_NAME, SCHEMA_VERSION, TABLE_NAME, Row, Tables
 from pipeline.translating.summary import recognised, write_grid
 from pipeline.translating.translator import Translator, load_labeller
-from pipeline.translating.worklist import Item, Naming, Plan, Worklist
+from pipeline.translating.worklist import Item, Naming, Plan, Worklist, tagged
 
 if TYPE_CHECKING:
     from pipeline.embedding.ray_cluster import Workforce
@@ -197,7 +198,7 @@ class _Run:
 
     def _identity(self, resolver: Resolver) -> dict[str, Any]:
         return {
-            "schema_version": SCHEMA_VERSION, "kind": "translations", "request": resolver.identity(self.request),
+            "schema_version": SCHEMA_VERSION, "kind": KIND, "request": resolver.identity(self.request),
             "model": sha256_file(self.bundle / "model.safetensors"), "format": self.options.format,
             "clip": None if self.clip is None else self.clip.fingerprint.to_json(), "look": self.options.look,
             "sources": [name for origin in self.origins for name in given_names(origin)],
@@ -240,16 +241,14 @@ class _Run:
             repeated += worklist.find(origin)[1]
         if repeated:
             self.warnings.append(f"{repeated} names came twice: a file counts once, a tar's or table's image each")
-        worklist.name(naming(self.options.format, self.request, self.recipe, self.origins))
-        tables = Tables(self.destination.earlier())
-        for table in tables.files:
-            worklist.learn(table, self.out)
-        plan = worklist.ready()
-        if not plan.counts()[0]:
+        if not worklist.name(naming(self.options.format, self.request, self.recipe, self.origins)):
             names = " and ".join(origin.source for origin in self.origins[:3])
             raise LanitError(f"there are no images in {names}", "Give a folder with images, or one image.")
+        tables = self.destination.begin(worklist, self.options.overwrite)
+        plan = worklist.ready()
         several = self.request.steps if self.recipe.frames is not None else self.recipe.results
-        return replace(plan, part_rows=max(1, self.options.part_images // several)), tables
+        announce = partial(announce_results, self.destination.announced, result_tags(self.recipe))
+        return replace(plan, part_rows=max(1, self.options.part_images // several), announce=announce), tables
 
     def _engine(self, force: Workforce | None, plan: Plan, tick: Tick) -> Engine:
         options, destination = self.options, self.destination
@@ -354,7 +353,7 @@ class _Run:
             table=str(self.out / TABLE_NAME),
             labels=str(self.out / LABELS_NAME),
             grid=str(grid) if grid else None,
-            warnings=(*own, *self.engine.notes, *self.warnings),
+            warnings=(*own, *self.engine.notes, *self.destination.notes, *self.warnings),
         )
 
 
@@ -367,6 +366,11 @@ def naming(format: Format, request: TranslateRequest, recipe: Recipe, origins: S
         kept = JPEG_SUFFIXES if format == "jpeg" else frozenset({".png"})
         suffix = ".jpg" if format == "jpeg" else ".png"
     return Naming(kept, suffix, result_tags(recipe), prefixes(origins))
+
+
+def announce_results(announced: Announcements, tags: Sequence[str], items: Sequence[Item]) -> None:
+    """Write down the names of the results of ``items`` before they are made."""
+    announced.add([tagged(item.output, tag) for item in items for tag in tags])
 
 
 def result_tags(recipe: Recipe) -> tuple[str, ...]:

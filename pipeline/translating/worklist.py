@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -14,8 +15,13 @@ import pyarrow.parquet as pq
 from lanit.errors import LanitError
 from pipeline.decoding.images import IMAGE_SUFFIXES
 from pipeline.embedding.catalogue import Catalogue, connect_scratch, scratch_errors
+from pipeline.files import storable
+from pipeline.folders import plain_file
 from pipeline.inputs.places import Input
 from pipeline.inputs.storage import is_url
+
+SCRATCH_NAME = ".lanit-translate"
+"""Of the folder, in that of the results, that holds what a run needs until it is finished."""
 
 _CHUNK = 1000  # images that are named between two looks at the list
 _NONE = -1  # stands for a missing number, so that equal means equal
@@ -68,6 +74,8 @@ class Naming:
             address = urlsplit(path)
             path = f"{address.netloc}/{address.path}"
         parts = [part for part in path.split("/") if part not in ("", ".", "..")] or ["image"]
+        if parts[0].casefold() == SCRATCH_NAME:
+            parts[0] = f"_{parts[0]}"
         prefix = (self.prefixes or {}).get(source, "")
         return "/".join([prefix, *parts] if prefix else parts)
 
@@ -120,6 +128,7 @@ class Worklist:
             "CREATE TABLE known (source INTEGER, path TEXT, offset INTEGER, bytes INTEGER, modified INTEGER,"
             " file INTEGER, row INTEGER, rows INTEGER, PRIMARY KEY (source, path)) WITHOUT ROWID;"
             "CREATE TABLE taken (output TEXT PRIMARY KEY) WITHOUT ROWID;"
+            "CREATE TABLE owned (output TEXT PRIMARY KEY) WITHOUT ROWID;"
         )
 
     def close(self) -> None:
@@ -132,10 +141,11 @@ class Worklist:
         return self._catalogue.find(origin)
 
     @scratch_errors()
-    def name(self, naming: Naming) -> None:
+    def name(self, naming: Naming) -> int:
         """Give every image found a number and its result a name. No two are the same; images that keep their names
-        come first, then those before others in order."""
+        come first, then those before others in order. Returns the number of images."""
         self._catalogue.ready()
+        count = 0
         for number, planned in enumerate(self._catalogue.plan([])):
             place = planned.place
             output = None
@@ -148,7 +158,9 @@ class Worklist:
                 "INSERT INTO item VALUES (?,?,?,?,?,?,?,?,NULL,NULL,NULL)",
                 (number, *values, planned.badly_named, output),
             )
+            count = number + 1
         self._name_others(naming)
+        return count
 
     @scratch_errors()
     def _name_others(self, naming: Naming) -> None:
@@ -183,6 +195,32 @@ class Worklist:
             start = row
 
     @scratch_errors()
+    def own(self, outputs: Iterable[str]) -> None:
+        """Make known that files of these names, below the folder of results, are lanit's."""
+        self._db.executemany("INSERT OR IGNORE INTO owned VALUES (?)", ((output,) for output in outputs))
+
+    @scratch_errors()
+    def foreign(self, out: Path, also: Collection[str]) -> str | None:
+        """The first file in ``out`` that has the name of a result, or one of ``also``, and is not owned; or the first
+        link there that such a name is or passes."""
+        for path, is_link in _entries(out):
+            wanted = path in also or self._is_there("taken", path)
+            if is_link and (wanted or self._is_passed(path)):
+                return path
+            if wanted and not self._is_there("owned", path):
+                return path
+        return None
+
+    def _is_there(self, table: str, output: str) -> bool:
+        found = self._db.execute(f"SELECT 1 FROM {table} WHERE output = ?", (storable(output),))
+        return found.fetchone() is not None
+
+    def _is_passed(self, folder: str) -> bool:
+        """Whether the name of a result lies below ``folder``: "0" is what follows "/"."""
+        some = "SELECT 1 FROM taken WHERE output > ?1 || '/' AND output < ?1 || '0' LIMIT 1"
+        return self._db.execute(some, (storable(folder),)).fetchone() is not None
+
+    @scratch_errors()
     def ready(self) -> Plan:
         """Everything is listed, named and learnt."""
         self._db.execute(
@@ -210,12 +248,13 @@ class Plan:
     """The images in their order, a part at a time; as often as wanted, also in other processes of this machine.
 
     path: of the work list. sources: inputs by number. part_rows: images of a part. A part is what becomes of it when
-    the run is killed: all or nothing.
+    the run is killed: all or nothing. announce: called with the images of a task before it is handed out.
     """
 
     path: Path
     sources: tuple[str, ...]
     part_rows: int = 1
+    announce: Callable[[Sequence[Item]], None] | None = None
 
     def __iter__(self) -> Iterator[list[Item]]:
         items = self.items()
@@ -224,7 +263,12 @@ class Plan:
 
     def tasks(self) -> Iterator[list[Item]]:
         """The images of each part that are to be done; parts without any are left out."""
-        return (todo for part in self if (todo := [item for item in part if item.to_do]))
+        for part in self:
+            todo = [item for item in part if item.to_do]
+            if todo and self.announce is not None:
+                self.announce(todo)
+            if todo:
+                yield todo
 
     def items(self) -> Iterator[Item]:
         with scratch_errors(), contextlib.closing(connect_scratch(self.path)) as database:
@@ -246,13 +290,23 @@ class Plan:
         return int(found), int(done)
 
 
+def _entries(folder: Path, below: str = "") -> Iterator[tuple[str, bool]]:
+    """Files and links below ``folder``, POSIX relative, and whether they are links; the scratch folder is left out."""
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        path = f"{below}{entry.name}"
+        if entry.is_symlink() or not entry.is_dir():
+            yield path, entry.is_symlink()
+        elif path != SCRATCH_NAME:
+            yield from _entries(folder / entry.name, f"{path}/")
+
+
 def _is_whole(out: Path, status: str, output: str | None, size: int | None) -> bool:
     if status != "ok" or output is None:
         return True
-    try:
-        return (out / output).stat().st_size == size
-    except (OSError, ValueError):
-        return False
+    found = plain_file(out, output)
+    return found is not None and found.st_size == size
 
 
 def _number(value: int | None) -> int:
