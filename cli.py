@@ -135,6 +135,10 @@ def embed(
     ] = None,
     clip_arch: ArchOption = None,
     mode: Annotated[Literal["resume", "overwrite"], typer.Option(help="Keep what is there, or start anew.")] = "resume",
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="INPUT", help="Drop what the store has of another input; may be repeated."),
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try images again that failed before.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop where more images fail.")] = None,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images.  [default: 178956970]")] = None,
@@ -161,8 +165,9 @@ def embed(
     """Embed every image of the inputs with CLIP, into a store of Parquet files and a FAISS index.
 
     Running it again goes on where it was interrupted and embeds what is new or changed; moved files are recognised.
-    An image that does not decode is kept as a row with its error. Tars may be named by a pattern in quotes, tables hold
-    paths of images or images themselves.
+    What the store has of other inputs stays, even if they are away, until --forget names them. An image that does not
+    decode is kept as a row with its error. Tars may be named by a pattern in quotes, tables hold paths of images or
+    images themselves.
 
     \b
     Example:
@@ -185,8 +190,9 @@ def embed(
     from pipeline.settings import clip_to_embed, engine_maker, workforce_of
 
     options = EmbedOptions(
-        batch_size, workers, mode, retry_failed, max_failures, max_pixels or MAX_PIXELS, storage, image_column, decode
-    )
+        batch_size, workers, mode, retry_failed, max_failures, max_pixels or MAX_PIXELS, storage, image_column, decode,
+        forget=tuple(forget or ()),
+    )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force:
         model = clip_to_embed(store, clip, clip_arch, precision, "cpu" if force else device, anew=mode == "overwrite")
         console.note(f"CLIP {model.spec} in {model.fingerprint.precision} on {force or model.device}; store {store}")

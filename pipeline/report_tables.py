@@ -38,7 +38,10 @@ def show_embed(report: EmbedReport) -> None:
     if report.more_workers:
         console.say(f"the loader is the limit: try --workers {2 * report.workers}")
     if report.dropped or report.kept:
-        console.say(f"{report.dropped:,} rows of images that are gone dropped, {report.kept:,} of other inputs kept")
+        away = f" ({report.away:,} of them of what cannot be found or listed now)" if report.away else ""
+        console.say(
+            f"{report.dropped:,} rows of images that are gone dropped, {report.kept:,} of other inputs kept{away}"
+        )
     console.say(f"the store {report.store} holds {report.stored:,} embeddings; index {report.index}")
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pickle
 import resource
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.embedding.catalogue import Catalogue
+from lanit.errors import LanitError
+from pipeline.embedding.catalogue import Catalogue, connect_scratch
 from pipeline.inputs.places import Place
+from pipeline.translating.worklist import Naming, Worklist
 
 
 class Listed:
@@ -129,6 +133,51 @@ def test_memory_does_not_grow_with_the_rows(catalogue: Catalogue) -> None:
     assert sum(1 for _ in catalogue.plan([])) == 220_000
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < 200_000 * 80, "a Python string and tuple for each row would take more"
+
+
+def test_rows_of_what_cannot_be_listed_are_held_where_they_begin_so(catalogue: Catalogue) -> None:
+    names = ["a/1", "a/2", "a0", "a", "ab/1", "b/1"]
+    catalogue.learn("p0", part([("/f", name, None, 1, 1, name, "ok") for name in names]), committed=True)
+    catalogue.find(Listed("/f", [Place("/f", "a/2", None, 2, 2), Place("/f", "b/1", None, 1, 1)]))
+    assert catalogue.hold("/f", ["a/"]) == 1
+    catalogue.ready()
+    planned = {row.place.path: (row.kept, row.unchanged) for row in catalogue.plan([])}
+    assert planned == {"a/1": (True, True), "a/2": (False, False), "b/1": (False, True)}
+    assert catalogue.dropped([]) == 3
+    assert catalogue.hold("/f", [""]) == 3
+    assert catalogue.dropped([]) == 0
+
+
+def tiny_disk(path: Path, cache_kib: int = 0) -> sqlite3.Connection:
+    database = connect_scratch(path)
+    database.execute("PRAGMA max_page_count = 5")
+    return database
+
+
+def test_a_full_disk_under_the_list_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = Listed("/f", [Place("/f", f"{number:0200d}.jpg") for number in range(500)])
+    for module, make in (("embedding.catalogue", Catalogue), ("translating.worklist", Worklist)):
+        path = tmp_path / module
+        with monkeypatch.context() as patch:
+            patch.setattr(f"pipeline.{module}.connect_scratch", tiny_disk)
+            with pytest.raises(LanitError, match="database or disk is full") as caught:
+                fill(make, path, listed)
+        assert "run the same command again" in caught.value.hint
+        assert not [each for each in tmp_path.rglob("*") if each.is_file()]
+        fill(make, path, listed)
+
+
+def fill(make: Any, path: Path, listed: Listed) -> None:
+    made = make(path)
+    try:
+        made.find(listed)
+        if isinstance(made, Worklist):
+            made.name(Naming(frozenset({".jpg"}), ".png"))
+        made.ready()
+    finally:
+        made.close()
 
 
 def test_a_plan_can_be_sent_to_another_process_and_gone_through_twice(catalogue: Catalogue, tmp_path: Path) -> None:

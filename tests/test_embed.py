@@ -229,7 +229,7 @@ def test_two_folders_in_one_store(make_images: Callable[..., Path], tiny_clip: C
     assert store.images(["source"])["source"].to_pylist() == [str(first)] * 5 + [str(second)] * 3
     first.rename(tmp_path / "third")
     clip, model = counting(tiny_clip)
-    report = embed(tmp_path / "third", root, clip, part_rows=2)
+    report = embed(tmp_path / "third", root, clip, part_rows=2, forget=(str(first),))
     assert (report.skipped, report.failed, report.dropped, report.kept, model.seen) == (4, 1, 5, 3, 0)
     assert sources(Store.open(root)) == [str(second), str(tmp_path / "third")]
     report = embed(second, root, tiny_clip, mode="overwrite")

@@ -77,6 +77,14 @@ def test_temporary_files_of_others_go_and_those_of_the_user_stay(tmp_path: Path)
     }
 
 
+def test_what_living_processes_make_may_be_spared(tmp_path: Path) -> None:
+    dead, alive = _dead_pid(), os.getppid()
+    for pid in (dead, alive):
+        (tmp_path / f".r.parquet.{pid}.tmp").touch()
+    sweep_folder(tmp_path, spare_living=True)
+    assert [path.name for path in tmp_path.iterdir()] == [f".r.parquet.{alive}.tmp"]
+
+
 def test_beside_a_file_only_its_own_leftovers_of_dead_processes_go(tmp_path: Path) -> None:
     dead, alive = _dead_pid(), os.getppid()
     for name in (f".page.html.{dead}.tmp", f".page.html.{alive}.tmp", f".other.html.{dead}.tmp"):

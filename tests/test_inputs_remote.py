@@ -312,3 +312,32 @@ def test_a_web_server_that_is_not_there_is_unreachable_and_not_empty(web: str) -
         open_source(f"{silent}/t.tar", None).exists()
     with pytest.raises(ImageError):
         RemoteStorage().read(f"{silent}/a.jpg")
+
+
+LOCAL = [
+    "{here}/secret.png", "file://{here}/secret.png", "FILE://{here}/secret.png", "local://{here}/secret.png",
+    "zip://secret.png::file://{here}/secret.zip", "simplecache::local:{here}/secret.png", "memory://secret.png",
+    "C:\\secret.png", "c:/secret.png", "\\\\host\\secret.png",
+]  # fmt: skip
+REMOTE = ["a.png", "sub/a.png", "C:a.png", "flaky://elsewhere/a.png"]
+
+
+@pytest.mark.parametrize("kind", ["table", "folder"])
+def test_a_table_behind_a_url_names_no_file_of_this_machine(bucket: Any, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    fsspec.filesystem("memory").pipe("/secret.png", b"secret")
+    local = [name.format(here=tmp_path) for name in LOCAL]
+    for name in ("/b/a.png", "/b/sub/a.png", "/b/C:a.png", "/elsewhere/a.png"):
+        bucket.pipe(name, b"public")
+    bucket.pipe("/b/metadata.csv", "\n".join(["file_name", *local, *REMOTE]).encode())
+    [origin] = open_inputs(["flaky://b/metadata.csv" if kind == "table" else "flaky://b"])
+    places = {place.path: place for place in origin.places()}
+    assert set(places) == {*local, *REMOTE}
+    for name, place in places.items():
+        if name in REMOTE:
+            assert origin.read(name, place.offset, place.bytes) == b"public"
+            continue
+        assert place.bytes is None, "not even its size is looked up"
+        with pytest.raises(ImageError, match="may not name files of this machine"):
+            origin.read(name, place.offset, place.bytes)
+    fsspec.filesystem("memory").store.clear()

@@ -12,7 +12,8 @@ from lanit.errors import LanitError, UsageError
 from pipeline.decoding.images import MAX_PIXELS
 from pipeline.embedding.engine import Engine, LocalEngine, RowReader, Tick, usable_processors
 from pipeline.embedding.parts import PartWriter, Row
-from pipeline.inputs.opening import open_inputs, open_source
+from pipeline.embedding.stored_inputs import StoredInputs
+from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Input
 from pipeline.store.index import build_index, index_state
 from pipeline.store.schemas import SourceEntry, Storage
@@ -44,6 +45,7 @@ class EmbedOptions:
     storage: type of the embeddings on disk; none for the store's own, float32 in a new one.
     decode: ``cpu``, or ``gpu`` for JPEG by nvJPEG on the model's device, whose pixels differ by a few levels.
     image_column: of tables that have several. part_rows: rows of a part; none for what suits the size of the table.
+    forget: inputs of the store whose rows are to go, as typed or as the store has them; patterns too.
     Raises UsageError for values that make no sense.
     """
 
@@ -57,6 +59,7 @@ class EmbedOptions:
     image_column: str | None = None
     decode: Decode = "cpu"
     part_rows: int | None = None
+    forget: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         least = {"batch_size": 1, "workers": 1, "part_rows": 1, "max_pixels": 1, "max_failures": 0}
@@ -66,6 +69,8 @@ class EmbedOptions:
                 raise UsageError(f"--{name.replace('_', '-')} is at least {low}, not {value}", "Leave it out.")
         if self.mode not in get_args(Mode):
             raise UsageError(f"--mode is resume or overwrite, not {self.mode}", "Leave it out.")
+        if self.forget and self.mode == "overwrite":
+            raise UsageError("--mode overwrite forgets every other input anyway", "Leave out --forget.")
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,10 @@ class EmbedReport:
 
     found: images in the inputs. ok: embedded now. failed: rows with an error message, failed_before of them from an
     earlier run and not tried again. skipped: already embedded, unchanged (moved and renamed files included).
-    repeated: names that came twice. dropped: rows of images that are gone. ignored: files that are not images by name.
-    kept: rows of other inputs in the same store. stored: images with an embedding after the run.
+    repeated: names that came twice. dropped: rows of images that are gone or of inputs to forget. ignored: files that
+    are not images by name. kept: rows that stay as they were, of other inputs in the same store and of what could not
+    be listed; away: those of them whose input or folder cannot be found or listed now. stored: images with an
+    embedding after the run.
     waiting, model, writing: shares of ``seconds`` spent waiting for decoded images, in CLIP, and writing parts.
     seconds: of the whole run, loading the model left out. index: what became of it. more_workers: whether decoding was
     the limit and there are processors to spare.
@@ -93,6 +100,7 @@ class EmbedReport:
     dropped: int
     ignored: int
     kept: int
+    away: int
     stored: int
     seconds: float
     images_per_second: float
@@ -148,11 +156,14 @@ def embed(
     """Embed every image of ``inputs`` (:func:`pipeline.inputs.opening.open_inputs`) into the store, and index it.
 
     New images are added, those gone from the inputs dropped, changed ones embedded again; an image that moved is known
-    by its content. Rows of other inputs stay, as long as those are there. The old table stays in force until the new
-    one is complete, and an interrupted run goes on where it stopped, to the same bytes. An image that cannot be decoded
-    becomes a row with status ``failed``. engine: how to compute; none for this machine alone.
-    Raises LanitError for an input that is missing or empty, where no image can be decoded, after ``max_failures``, for
-    a store of another model or type, and for one that another process is writing; the store is then as it was.
+    by its content. What cannot be listed is not gone: rows stay that lie in a folder that cannot be listed now, behind
+    the place where a tar is cut short, or in an input that this run does not read, be it there or not, until
+    ``options.forget`` names it. The old table stays in force until the new one is complete, and an interrupted run goes
+    on where it stopped, to the same bytes. An image that cannot be decoded becomes a row with status ``failed``.
+    engine: how to compute; none for this machine alone.
+    Raises LanitError for an input that is missing, or empty as an unmounted disk is, where no image can be decoded,
+    after ``max_failures``, for a store of another model or type, and for one that another process is writing; the store
+    is then as it was.
     """
     options = options or EmbedOptions()
     origins = open_inputs(inputs, options.image_column)
@@ -196,19 +207,21 @@ class _Run:
     def __post_init__(self) -> None:
         self.started = time.monotonic()
         self.counts = _Counts()
+        self.stored = StoredInputs(self.writer, self.origins, self.options.forget)
         self.settled = self.rows = 0
 
     def fill(self, make: EngineMaker | None) -> None:
         """List the inputs, write every part and commit."""
-        counts, writer = self.counts, self.writer
+        counts, writer, stored = self.counts, self.writer, self.stored
+        stored.settle()
+        kept = [entry.source for entry in stored.kept]
         for origin in self.origins:
-            found, repeated = writer.catalogue.find(origin)
+            found, repeated = stored.find(origin)
             counts.found += found
             counts.repeated += repeated
         if not counts.found:
             writer.discard()
             raise self._nothing_found()
-        kept = self._kept()
         writer.catalogue.ready()
         reader = RowReader(
             {origin.source: origin for origin in self.origins},
@@ -222,8 +235,8 @@ class _Run:
             if make
             else LocalEngine(self.clip, reader, self.options.batch_size, self.workers, self._tick)
         )
-        self.rows = writer.catalogue.count([entry.source for entry in kept])
-        parts = writer.plan([entry.source for entry in kept], self.options.retry_failed, self.options.part_rows)
+        self.rows = writer.catalogue.count(kept)
+        parts = writer.plan(kept, self.options.retry_failed, self.options.part_rows)
         for part in self.engine.rows(parts):
             self._write(part)
         if counts.ok + counts.skipped == 0:
@@ -234,8 +247,8 @@ class _Run:
                 f"none of the {counts.found} images in {names} can be decoded ({first})",
                 "Check the files; the store is as it was.",
             )
-        counts.dropped = writer.catalogue.dropped([entry.source for entry in kept])
-        entries = {entry.source: entry for entry in kept}
+        counts.dropped = writer.catalogue.dropped(kept)
+        entries = {entry.source: entry for entry in stored.kept}
         entries |= {origin.source: SourceEntry(origin.source, origin.image_column) for origin in self.origins}
         writer.commit(self.clip.spec, self.clip.architecture, [entries[source] for source in sorted(entries)])
 
@@ -248,6 +261,7 @@ class _Run:
             counts.warnings.append(
                 f"{counts.repeated} names came twice: a file counts once, a tar's or table's image each"
             )
+        damages = [f"{damage}; its images are embedded again" for damage in self.writer.damages]
         own = [warning for origin in self.origins for warning in origin.warnings]
         return EmbedReport(
             store=str(self.writer.root),
@@ -262,6 +276,7 @@ class _Run:
             dropped=counts.dropped,
             ignored=sum(origin.ignored for origin in self.origins),
             kept=counts.kept,
+            away=self.stored.away,
             stored=Store.open(self.writer.root).ok,
             seconds=seconds,
             images_per_second=counts.ok / seconds,
@@ -271,14 +286,8 @@ class _Run:
             workers=self.engine.workers,
             more_workers=self._loader_is_slow(seconds),
             index=index,
-            warnings=(*self.writer.warnings, *own, *self.engine.notes, *counts.warnings),
+            warnings=(*damages, *own, *self.stored.warnings, *self.engine.notes, *counts.warnings),
         )
-
-    def _kept(self) -> list[SourceEntry]:
-        """Inputs of the store that this run does not read and that are still there."""
-        read = {origin.source for origin in self.origins}
-        others = [entry for entry in self.writer.old_sources() if entry.source not in read]
-        return [entry for entry in others if _is_there(entry)]
 
     def _write(self, part: list[Row]) -> None:
         began = time.monotonic()
@@ -321,14 +330,6 @@ class _Run:
         names = " and ".join(origin.source for origin in self.origins[:3])
         hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
         return LanitError(f"there are no images in {names}{others}", hint)
-
-
-def _is_there(entry: SourceEntry) -> bool:
-    """Whether an input still exists; one that cannot be reached now is not taken for gone."""
-    try:
-        return open_source(entry.source, entry.image_column).exists()
-    except LanitError:
-        return True
 
 
 def _index(store: Store, warnings: list[str]) -> str:

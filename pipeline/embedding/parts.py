@@ -130,7 +130,7 @@ class PartWriter:
     next run finds their rows as it finds those of the old table. Of what lies in ``images/`` only parts are removed
     that the store or its journal named, or that prove by their own bytes that lanit wrote them, and never an input.
 
-    warnings: damaged parts, whose rows are not used. lost: the inputs that these may have had rows of.
+    damages: what is wrong with damaged parts, whose rows are not used. lost: inputs that these may have had rows of.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class PartWriter:
         self.schema = images_schema(fingerprint.embedding_dim, storage)
         self.old = None if overwrite else _old_manifest(root, fingerprint, storage)
         self.parts: list[Part] = []
-        self.warnings: list[str] = []
+        self.damages: list[str] = []
         self.lost: set[str] = set()
         self._spared = {Path(source).resolve() for source in [*inputs, *(each.source for each in self.old_sources())]}
         self._in_force, self._interrupted = parts_in_force(root), parts_of_journal(root)
@@ -167,7 +167,7 @@ class PartWriter:
                 rows = self._whole(part.file, part)
             except LanitError as error:
                 self.lost |= self._sources_of(part.file)
-                self.warnings.append(f"{error.message}; its images are embedded again")
+                self.damages.append(error.message)
                 continue
             self.catalogue.learn(part.file, rows, committed=True)
         self._journalled: dict[str, None] = {}

@@ -56,7 +56,10 @@ class Record:
     @property
     def file(self) -> str | None:
         """The path or URL of the image, where it is a file of its own, not part of a tar or table."""
-        return located(_folder_of(self.source), self.path) if self.offset is None else None
+        try:
+            return located(_folder_of(self.source), self.path) if self.offset is None else None
+        except ImageError:  # a name that a table behind a URL should not have
+            return None
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import IMAGE_SUFFIXES, is_image_name
+from pipeline.decoding.images import IMAGE_SUFFIXES, ImageError, is_image_name
 from pipeline.files import storable
-from pipeline.inputs.places import Place
-from pipeline.inputs.storage import Troubles, file_name, is_url, located, storage_of
+from pipeline.inputs.local import is_empty
+from pipeline.inputs.places import NoImagesError, Place
+from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located, storage_of
 from pipeline.inputs.table_cells import TABLE_SUFFIXES, path_cells, path_column
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -35,20 +36,24 @@ class Folder:
         self.image_column: str | None = None
         self.ignored = 0
         self.warnings: list[str] = []
+        self.unlisted: list[str] = []
 
     def places(self) -> Iterator[Place]:
-        self.ignored, self.warnings = 0, []
+        self.ignored, self.warnings, self.unlisted = 0, [], []
         troubles = Troubles()
         metadata = self._metadata()
         yield from self._listed(metadata, troubles) if metadata else self._all(troubles)
         self.warnings.extend(troubles.sentences())
+        self.unlisted = troubles.unlisted
 
     def read(self, path: str, offset: int | None, size: int | None) -> bytes:
         full = located(self.source, path)
         return storage_of(full).read(full)
 
     def exists(self) -> bool:
-        return storage_of(self.source).kind(self.source) == "folder"
+        if storage_of(self.source).kind(self.source) != "folder":
+            return False
+        return is_url(self.source) or not is_empty(self.source)
 
     def _all(self, troubles: Troubles) -> Iterator[Place]:
         found = False
@@ -64,13 +69,13 @@ class Folder:
         if not found:
             raise self._bare(archives)
 
-    def _bare(self, archives: Counter[str]) -> LanitError:
+    def _bare(self, archives: Counter[str]) -> NoImagesError:
         others = f", only {self.ignored:,} other files" if self.ignored else ""
         hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
         if archives:
             [(pattern, _)] = archives.most_common(1)
             hint = f"Tars and tables are inputs of their own: give '{storable(located(self.source, pattern))}'."
-        return LanitError(f"there are no images in {self.source}{others}", hint)
+        return NoImagesError(f"there are no images in {self.source}{others}", hint)
 
     def _metadata(self) -> str:
         """The full name of the metadata file, empty where there is none with file names."""
@@ -99,15 +104,22 @@ class Folder:
             else:
                 self.ignored += 1
                 unlisted += is_image_name(path)
+        unlistable = tuple(troubles.unlisted)
         for path in self._names(metadata, troubles):
-            if _meet(listed, met, path):
-                full = located(self.source, path)
-                yield Place(self.source, path, None, *storage_of(full).stat(full))
+            if _meet(listed, met, path) and not path.startswith(unlistable):
+                yield Place(self.source, path, None, *self._stat(path))
         if not listed:
             raise LanitError(f"{metadata} lists no images", f"Fill in its column file_name, or remove {metadata}.")
         if unlisted:
             some = "1 image is" if unlisted == 1 else f"{unlisted:,} images are"
             self.warnings.append(f"{some} not listed in {file_name(metadata)} and ignored")
+
+    def _stat(self, path: str) -> Stat:
+        try:
+            full = located(self.source, path)
+        except ImageError:  # reading it will say why
+            return UNKNOWN
+        return storage_of(full).stat(full)
 
     def _names(self, metadata: str, troubles: Troubles) -> Iterator[str]:
         """The listed names as a walk would give them; empty cells left out."""

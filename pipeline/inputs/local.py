@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError, read_image_bytes
+from pipeline.decoding.images import ImageError, is_image_name, read_image_bytes
 from pipeline.files import storable
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk
 
@@ -47,11 +47,13 @@ class LocalStorage:
                     seen.add(identity)
                     for entry in entries:
                         if not _is_folder(entry):
+                            if _may_lead_to_folder(entry):
+                                troubles.unlisted.append(f"{prefix}{entry.name}/")
                             yield prefix + entry.name, functools.partial(_stat_of, entry)
                         elif not entry.name.startswith("."):
                             folders.append(f"{prefix}{entry.name}/")
             except OSError as error:
-                _refuse(here, error, troubles, is_root=not prefix)
+                _refuse(folder, prefix, error, troubles)
             waiting.extend(sorted(folders, reverse=True))
 
     def open(self, path: str) -> BinaryIO:
@@ -82,12 +84,21 @@ class LocalStorage:
         return data
 
 
-def _refuse(folder: str, error: OSError, troubles: Troubles, *, is_root: bool) -> None:
-    if is_root:
+def _refuse(root: str, prefix: str, error: OSError, troubles: Troubles) -> None:
+    folder = storable(f"{root.rstrip('/')}/{prefix}".rstrip("/"))
+    if not prefix:
+        raise LanitError(f"cannot list {folder}: {_reason(error)}", "Check its permissions.") from error
+    troubles.add("folder cannot be listed", "folders cannot be listed", f"{folder} ({_reason(error)})")
+    troubles.unlisted.append(prefix)
+
+
+def is_empty(folder: str) -> bool:
+    """Whether nothing at all lies in a folder. Raises LanitError where that cannot be found out."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError as error:
         raise LanitError(f"cannot list {storable(folder)}: {_reason(error)}", "Check its permissions.") from error
-    troubles.add(
-        "folder cannot be listed", "folders cannot be listed", f"{storable(folder.rstrip('/'))} ({_reason(error)})"
-    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -95,6 +106,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that loops, or leads where we may not look: reading it will say why
         return False
+
+
+def _may_lead_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link whose target is away, and not by its name to an image."""
+    return entry.is_symlink() and not is_image_name(entry.name) and not Path(entry.path).exists()
 
 
 def _stat_of(entry: os.DirEntry[str]) -> Stat:

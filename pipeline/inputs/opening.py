@@ -8,7 +8,7 @@ import os
 import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lanit.errors import LanitError, UsageError
 from pipeline.decoding.images import is_image_name
@@ -66,6 +66,20 @@ def open_source(source: str, image_column: str | None) -> Input:
     if _suffix(source) == ".tar":
         return Tar(source)
     return Table(source, image_column) if table_suffix(source) else Folder(source)
+
+
+def find_sources(text: str, sources: Sequence[str]) -> list[str]:
+    """Which of ``sources``, inputs that a store knows, a text names: a path or URL, there or not, or a pattern."""
+    found: dict[str, None] = {}
+    for name in [text] if text in sources else expand_braces(text):
+        path = name if is_url(name) else os.path.abspath(name)  # noqa: PTH100 - keeps links, as names of files do
+        same = {name, path, path.rstrip("/"), f"{path.rstrip('/')}/"}
+        if not is_url(name):
+            same.add(str(Path(name).resolve()))
+        for source in sources:
+            if source in same or (has_wildcards(name) and PurePosixPath(source).match(path)):
+                found[source] = None
+    return list(found)
 
 
 def _names(text: str) -> list[str]:

@@ -6,6 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from lanit.errors import LanitError
+
+
+class NoImagesError(LanitError):
+    """An input that can be listed has no images."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -29,14 +35,16 @@ class Input(Protocol):
     """A folder, a tar or a table of images, on this machine or behind a URL.
 
     source: an absolute path or a URL, which :func:`pipeline.inputs.opening.open_source` opens again.
-    image_column: of a table, where it was named. ignored: files that are not images by name, and warnings: what could
-    not be listed, both complete once :meth:`places` is exhausted.
+    image_column: of a table, where it was named. Complete once :meth:`places` is exhausted: ignored, files that are not
+    images by name; warnings, what could not be listed; unlisted, how the paths of images begin that may be there all
+    the same: ``sub/`` of a subfolder, empty where it may be any, as in a tar cut short.
     """
 
     source: str
     image_column: str | None
     ignored: int
     warnings: list[str]
+    unlisted: list[str]
 
     def places(self) -> Iterator[Place]:
         """The images, in any order, in bounded memory. A path may come twice. Raises LanitError where nothing can be
@@ -46,4 +54,5 @@ class Input(Protocol):
         """The data of one image. Safe in threads. Raises ImageError."""
 
     def exists(self) -> bool:
-        """Whether the input is still there."""
+        """Whether the input is there; a folder on this machine that is empty may be a disk that is not mounted, and is
+        not. Raises LanitError where that cannot be found out."""

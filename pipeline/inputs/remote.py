@@ -65,6 +65,7 @@ class RemoteStorage:
                 if not prefix:
                     raise LanitError(f"cannot list {folder}: {reason_of(error)}", _REACH_HINT) from error
                 troubles.add("folder cannot be listed", "folders cannot be listed", f"{here} ({reason_of(error)})")
+                troubles.unlisted.append(prefix)
                 continue
             folders: list[tuple[str, str]] = []
             for info in entries:

@@ -8,8 +8,16 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from pipeline.decoding.images import ImageError
+
 Kind = Literal["file", "folder"]
 
+_REMOTE = (
+    "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "sftp", "ssh", "ftp", "smb", "oss",
+    "webdav", "github", "webhdfs",
+)  # fmt: skip
+"""Schemes that never lead to files of this machine."""
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")  # of Windows: read as a name beside the table it would only mislead
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -27,10 +35,14 @@ Walk = Iterator[tuple[str, Callable[[], Stat]]]
 
 
 class Troubles:
-    """What went wrong while listing: one sentence for each kind of trouble, however often it came."""
+    """What went wrong while listing: one sentence for each kind of trouble, however often it came.
+
+    unlisted: how the paths begin below which nothing could be listed; empty for those of anywhere.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], tuple[int, str]] = {}
+        self.unlisted: list[str] = []
 
     def add(self, one: str, many: str, example: str) -> None:
         """``one`` and ``many``: what to say after the number, such as "folder cannot be listed"."""
@@ -98,10 +110,24 @@ def parent_of(path: str) -> str:
 
 
 def located(folder: str, path: str) -> str:
-    """The full name of ``path``: as it is where it is absolute or a URL, else in ``folder``."""
+    """The full name of ``path``: as it is where it is absolute or a URL, else in ``folder``.
+
+    What lies behind a URL may name files of its own server and of others, but none of this machine, nor chains of URLs,
+    which could lead here: raises ImageError.
+    """
+    if is_url(folder) and not _may_be_remote(path, scheme_of(folder)):
+        raise ImageError("a table behind a URL may not name files of this machine", path)
     if path.startswith("/") or is_url(path):
         return path
     return f"{folder.rstrip('/')}/{path}"
+
+
+def _may_be_remote(path: str, scheme: str) -> bool:
+    if "::" in path:
+        return False
+    if is_url(path):
+        return scheme_of(path) in _REMOTE or scheme_of(path) == scheme
+    return not path.startswith(("/", "\\")) and _DRIVE.match(path) is None
 
 
 @functools.cache

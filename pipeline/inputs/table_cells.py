@@ -164,6 +164,7 @@ def _json_cells(file: BinaryIO, column: str, path: str, troubles: Troubles) -> I
     for number, row in _json_rows(file):
         if row is None:
             troubles.add("line is not a JSON object", "lines are not JSON objects", f"{path}, line {number}")
+            troubles.unlisted[:] = [""]  # a line cut short may have named any image
             continue
         cell = row.get(column)
         yield _name(cell) if isinstance(cell, str) else None

@@ -15,7 +15,7 @@ from pipeline.decoding.images import ImageError
 from pipeline.inputs.columns import ImageColumn, choose_column
 from pipeline.inputs.parquet_rows import ParquetRows
 from pipeline.inputs.places import Place
-from pipeline.inputs.storage import Stat, Troubles, is_url, located, parent_of, storage_of
+from pipeline.inputs.storage import UNKNOWN, Troubles, is_url, located, parent_of, storage_of
 from pipeline.inputs.table_cells import open_parquet, parquet_texts, path_cells, table_schema
 
 _FEW_ROWS = 64  # read at a time where only the bytes themselves tell which rows have any
@@ -35,6 +35,7 @@ class Table:
         self.image_column = image_column
         self.ignored = 0
         self.warnings: list[str] = []
+        self.unlisted: list[str] = []
         self._rows: ParquetRows | None = None
         self._lock = threading.Lock()
 
@@ -46,7 +47,7 @@ class Table:
         return choose_column(table_schema(self.source), self.image_column, self.source)
 
     def places(self) -> Iterator[Place]:
-        self.ignored, self.warnings = 0, []
+        self.ignored, self.warnings, self.unlisted = 0, [], []
         troubles = Troubles()
         column = self.column()
         found = False
@@ -59,6 +60,7 @@ class Table:
         if not found:
             self.warnings.append(f"there are no images in {self.source}")
         self.warnings.extend(troubles.sentences())
+        self.unlisted = troubles.unlisted
 
     def read(self, path: str, offset: int | None, size: int | None) -> bytes:
         if offset is None:
@@ -94,9 +96,10 @@ class Table:
                 self.ignored += 1
 
     def _named_place(self, path: str) -> Place:
-        full = located(parent_of(self.source), path)
-        # a request for each row, only to learn a size, would cost as much as the image
-        known = Stat(None, None) if is_url(full) else storage_of(full).stat(full)
+        known = UNKNOWN
+        if not is_url(self.source) and not is_url(path):  # a request for each row would cost as much as the image
+            full = located(parent_of(self.source), path)
+            known = storage_of(full).stat(full)
         return Place(self.source, path, None, *known)
 
     def _held(self, column: ImageColumn) -> Iterator[Place]:

@@ -14,6 +14,7 @@ from pipeline.inputs.storage import storage_of
 
 _BLOCK = 512
 _LONGEST_EXTRA = 1 << 20  # bytes of a long name or of extended attributes; more is damage
+_LONGEST_PADDING = 1 << 20  # bytes behind the last member; more is a part that was never written
 _EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
@@ -27,9 +28,10 @@ class Tar:
         self.image_column: str | None = None
         self.ignored = 0
         self.warnings: list[str] = []
+        self.unlisted: list[str] = []
 
     def places(self) -> Iterator[Place]:
-        self.ignored, self.warnings = 0, []
+        self.ignored, self.warnings, self.unlisted = 0, [], []
         found = False
         modified = storage_of(self.source).stat(self.source).modified_ns
         for member in self._members():
@@ -38,6 +40,8 @@ class Tar:
                 yield Place(self.source, member.name, member.offset, member.size, modified)
             else:
                 self.ignored += not member.is_folder
+        if self.warnings:  # of the members behind the damage nothing is known
+            self.unlisted = [""]
         if not found:
             self.warnings.append(f"there are no images in {self.source}")
 
@@ -81,7 +85,9 @@ def members(file: BinaryIO, source: str, warnings: list[str]) -> Iterator[Member
         file.seek(position)
         block = file.read(_BLOCK)
         if len(block) == _BLOCK and not any(block):
-            return
+            if end - position <= _LONGEST_PADDING:
+                return
+            break
         header = _header(block)
         if header is None:
             if position == 0 and len(block) == _BLOCK:

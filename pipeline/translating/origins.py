@@ -38,10 +38,12 @@ class Without:
 
         self.ignored = 0
         self.warnings: list[str] = []
+        self.unlisted: list[str] = []
 
     def places(self) -> Iterator[Place]:
         yield from (place for place in self._origin.places() if not place.path.startswith(self._below))
         self.ignored, self.warnings = self._origin.ignored, self._origin.warnings
+        self.unlisted = self._origin.unlisted
 
     def read(self, path: str, offset: int | None, size: int | None) -> bytes:
         return self._origin.read(path, offset, size)
