@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
-import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from pipeline.decoding.images import decode_rgb
 from pipeline.demo_page import DemoResults, ModelResult, Sample, render
 from pipeline.devices import pick_device
 from pipeline.embedding.embed import embed
-from pipeline.files import write_bytes, write_json
+from pipeline.files import is_temporary, read_json, sealed, write_bytes, write_json
+from pipeline.folders import check_folder, check_replaceable, locked_folder, remove_ours
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.inspection.statistics import LabelStatistics
 from pipeline.inspection.table import show_statistics
@@ -34,6 +36,7 @@ from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 from pipeline.sample_world.judge import load_judge
 from pipeline.store.image_cache import fit_square
 from pipeline.store.store import Store
+from pipeline.training import run_folder
 from pipeline.training.checkpoints import Bundle, load_bundle
 from pipeline.training.metric_lines import read_lines
 from pipeline.training.train_options import options_from
@@ -50,6 +53,17 @@ SAMPLES = 6
 ADDED = "smiling"  # what the files of the demo are translated to; the page shows every attribute
 CURVES = {"log_every": 20, "sample_every": 100}  # steps between points of the curves
 _MARKER = "demo.json"
+_FACES = r"face-\d{5,}\.png|truth\.csv"
+_STORE = (
+    r"store\.json|\.lock|images/(part-\d{5,}-[0-9a-f]{8}\.parquet|unfinished\.jsonl|catalogue\.sqlite.*)"
+    r"|labels/r\d{4,}\.parquet|index/(embeddings\.faiss|index\.json)|cache/(images|words|evaluation)-[0-9a-f-]+\.\w+"
+)
+_TRANSLATED = r"face-\d{5,}\.png|translations\.(csv|parquet)|labels\.csv|\.lanit-translate/.+"
+_WRITTEN = {
+    "faces": _FACES, "store": _STORE, "run": r"\.lock", "sources": _FACES, "translated": _TRANSLATED,
+    "translated-sample": _TRANSLATED,
+}  # fmt: skip
+"""Of each folder of a demo, what its stages write there."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,13 @@ def run_demo(minutes: float, out: Path, seed: int = 0, *, faces: int = 4000, pre
     An earlier demo in ``out`` is replaced; a folder with anything else in it is refused (LanitError).
     """
     demo = Demo(out, minutes, seed, faces, preset, device)
-    clear(demo)
+    check_folder(out, "--out", "demo", _is_demo)
+    with locked_folder(out, "--out"):
+        clear(demo)
+        return _run_stages(demo)
+
+
+def _run_stages(demo: Demo) -> DemoReport:
     clip = load_clip("sample")
     store, truth = _label(demo, clip)
     demo.announce("inspect")
@@ -123,7 +143,7 @@ def run_demo(minutes: float, out: Path, seed: int = 0, *, faces: int = 4000, pre
     show_statistics(statistics)
     _train(demo, store)
     sources = _translate(demo)
-    own, shipped = load_bundle(out / "run"), load_bundle("sample")
+    own, shipped = load_bundle(demo.out / "run"), load_bundle("sample")
     models = (
         _judge(own, "This run, from scratch", "Random weights at the start; learned while you waited.", sources),
         _judge(shipped, "The shipped generator", "Part of the package; trained beforehand, not here.", sources),
@@ -131,15 +151,33 @@ def run_demo(minutes: float, out: Path, seed: int = 0, *, faces: int = 4000, pre
     return _finish(demo, store, statistics, truth, models)
 
 
+def _is_demo(out: Path) -> bool:
+    try:
+        return "commands" in read_json(out / _MARKER)
+    except (LanitError, TypeError):
+        return False
+
+
+def _is_ours(folder: str, name: str) -> bool:
+    """Whether a demo writes a file of this name, relative to a folder of its own."""
+    if is_temporary(name.rpartition("/")[2]) or (folder == "run" and run_folder.is_ours(name)):
+        return True
+    return re.fullmatch(_WRITTEN[folder], name) is not None
+
+
 def clear(demo: Demo) -> None:
-    """Make ``out`` ready: empty but for its marker. Only what an earlier demo left is removed."""
+    """Make ``out`` ready: empty but for its marker. Only what an earlier demo left is removed.
+
+    Raises LanitError where ``out`` is no demo, or a folder of it holds a file that a demo does not write.
+    """
     out = demo.out
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARKER).is_file())):
-        raise LanitError(f"{out} exists and is not the folder of a demo", "Give another --out.")
-    for name in ("faces", "store", "run", "sources", "translated", "translated-sample"):
-        shutil.rmtree(out / name, ignore_errors=True)
+    check_folder(out, "--out", "demo", _is_demo)
+    for name in _WRITTEN:
+        check_replaceable(out / name, partial(_is_ours, name))
+    for name in _WRITTEN:
+        remove_ours(out / name, partial(_is_ours, name))
     (out / "index.html").unlink(missing_ok=True)
-    write_json(out / _MARKER, {"commands": demo.commands})
+    write_json(out / _MARKER, sealed({"commands": demo.commands}))
 
 
 # ---------------------------------------------------------------- stages
@@ -235,7 +273,7 @@ def _finish(
         str(page), demo.faces, demo.minutes, own.steps, scores.macro_f1 if scores else 0.0,
         own.recognised, own.kept, shipped.recognised, shipped.kept,
     )  # fmt: skip
-    write_json(demo.out / _MARKER, {"commands": demo.commands, "report": report.to_json()})
+    write_json(demo.out / _MARKER, sealed({"commands": demo.commands, "report": report.to_json()}))
     _show(models)
     console.say(f"The page: {page.resolve().as_uri()}")
     return report

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
-from pipeline.files import sealed, write_json
+from pipeline.files import sealed, unsealed, write_json
 
 NETWORKS = "--preset small-32 --batch-size 2 --set channels=8 --set max_channels=16 --set discriminator_channels=8"
 SMALL = [*NETWORKS.split(), "--set", "mapping_width=16", "--device", "cpu"]
@@ -52,7 +52,7 @@ def _truncate(name: str) -> Callable[[Path], None]:
 
 def _edit_json(name: str, *keys: str, value: object) -> Callable[[Path], None]:
     def edit(world: Path) -> None:
-        document = inner = json.loads((world / name).read_text(encoding="utf-8"))
+        document = inner = unsealed(json.loads((world / name).read_text(encoding="utf-8")))
         for key in keys[:-1]:
             inner = inner[key]
         inner[keys[-1]] = value

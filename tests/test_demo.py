@@ -38,7 +38,7 @@ def test_every_command_shown_is_one_that_lanit_understands(tmp_path: Path) -> No
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "mine.png").write_bytes(b"mine")
-    with pytest.raises(LanitError, match="not the folder of a demo"):
+    with pytest.raises(LanitError, match="no demo of lanit"):
         clear(demo(tmp_path))
     assert (tmp_path / "faces" / "mine.png").read_bytes() == b"mine"
 
@@ -50,6 +50,20 @@ def test_an_earlier_demo_is_replaced_and_what_lies_beside_it_stays(tmp_path: Pat
     (tmp_path / "notes.txt").write_text("mine")
     clear(demo(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.json", "notes.txt"]
+
+
+def test_a_file_of_the_user_in_a_folder_of_a_demo_stays(tmp_path: Path) -> None:
+    """And so does all else: it is refused before anything is removed."""
+    clear(demo(tmp_path))
+    for name in ("faces/face-00000.png", "run/model/model.json", "run/model/thesis.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(LanitError, match=r"holds model/thesis\.txt, which lanit did not write"):
+        clear(demo(tmp_path))
+    assert (tmp_path / "faces" / "face-00000.png").exists()
+    (tmp_path / "run" / "model" / "thesis.txt").unlink()
+    clear(demo(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.json"]
 
 
 def test_no_time_to_train_is_a_usage_error(tmp_path: Path) -> None:
@@ -91,6 +105,8 @@ def test_a_short_demo_ends_with_its_page(
     assert 0 <= report.recognised <= 1
     assert json.loads((out / "demo.json").read_text())["report"] == report.to_json()
 
+    own = sorted(path.name for path in out.iterdir())
+
     # The page's grids and judged pictures are what `lanit translate --add` writes.
     sources = np.stack([decode_rgb(path) for path in sorted((out / "sources").glob("*.png"))])
     for model, folder in ((out / "run", "translated"), ("sample", "translated-sample")):
@@ -100,3 +116,17 @@ def test_a_short_demo_ends_with_its_page(
         made = add_domain(translator, load_labeller(translator.bundle, None, translator.device), small, column)
         written = [np.asarray(Image.open(path)) for path in sorted((out / folder).glob("*.png"))]
         assert np.abs(made.astype(int) - np.stack(written)).max() <= 1  # other batches, other last bits
+
+    clear(demo(out))
+    assert own == [
+        ".lock",
+        "demo.json",
+        "faces",
+        "index.html",
+        "run",
+        "sources",
+        "store",
+        "translated",
+        "translated-sample",
+    ]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "demo.json"], "it knows all that it writes"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from hashlib import sha256
@@ -22,7 +24,7 @@ from lanit.errors import LanitError
 from pipeline.evaluation.evaluate import RESULT_NAME, Evaluation
 from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, RunFigures
 from pipeline.evaluation.options import EvaluationOptions
-from pipeline.labelling.learned_prompts import FILE_NAME, read_learned_prompts, save_learned_prompts
+from pipeline.labelling.learned_prompts import FILE_NAME, read_learned_prompts, with_context
 from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
 from pipeline.model_exports import export_model as module
 from pipeline.model_exports.export_model import export_model
@@ -90,12 +92,59 @@ def test_the_prompts_are_a_file_that_lanit_label_takes(run: Path, bundle: Bundle
     )  # fmt: skip
 
 
-def test_learned_prompts_go_along(run: Path, bundle: Bundle, tmp_path: Path) -> None:
-    save_learned_prompts(run / "model" / FILE_NAME, bundle.prompt_set, torch.randn(2, 3, 4), bundle.fingerprint)
+def test_learned_prompts_go_along_and_damaged_ones_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    prompts = with_context(bundle.prompt_set, torch.randn(2, 3, 4))
+    run = write_run(tmp_path / "learned", replace(bundle, prompt_set=prompts))
     export_model(run, tmp_path / "out")
     assert (tmp_path / "out" / FILE_NAME).read_bytes() == (run / "model" / FILE_NAME).read_bytes()
     assert read_learned_prompts(tmp_path / "out" / FILE_NAME).fingerprint == bundle.fingerprint
     export_model(run, tmp_path / "out", force=True)
+    before, data = contents(tmp_path / "out"), (run / "model" / FILE_NAME).read_bytes()
+    for damaged in (data[:-1] + bytes([data[-1] ^ 1]), data.replace(b"fp32", b"bf16"), b""):
+        (run / "model" / FILE_NAME).write_bytes(damaged)
+        with pytest.raises(LanitError, match=r"prompts.*damaged") as caught:
+            export_model(run, tmp_path / "out", force=True)
+        assert "the same lanit train command" in caught.value.hint
+    (run / "model" / FILE_NAME).unlink()
+    with pytest.raises(LanitError, match="is missing"):
+        export_model(run, tmp_path / "out", force=True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_damaged_figures_are_left_out_and_said_so(run: Path, tmp_path: Path) -> None:
+    weights = sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+    assert export_model(run, tmp_path / "none").warnings == ()
+    for text, reason in (
+        (json.dumps(evaluation(run, weights))[:-9], "not valid JSON"),
+        (json.dumps({"runs": []}), "of another lanit"),
+        (json.dumps(evaluation(run, "0" * 64)), "other weights"),
+    ):
+        (run / RESULT_NAME).write_text(text)
+        (warning,) = export_model(run, tmp_path / "out", force=True).warnings
+        assert reason in warning
+        assert RESULT_NAME in warning
+    (run / RESULT_NAME).unlink()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("\n")  # the torn line is no longer the last
+    assert "1 damaged line" in export_model(run, tmp_path / "out", force=True).warnings[0]
+    figures = tmp_path / "out" / "metrics.json"
+    figures.write_text(figures.read_text().replace("0.75", "0.95"))
+    assert "metrics.json is damaged" in export_model(tmp_path / "out", tmp_path / "again").warnings[0]
+    assert not (tmp_path / "again" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("phrase", ["it's; rm -rf $HOME `id`", 'a "b" \\ c'])
+def test_the_commands_of_a_card_can_be_typed_whatever_the_phrase(bundle: Bundle, tmp_path: Path, phrase: str) -> None:
+    domains = (phrase, *DOMAINS[1:])
+    save_bundle(tmp_path / "model", replace(bundle, prompt_set=replace(bundle.prompt_set, domains=domains)))
+    export_model(tmp_path / "model", tmp_path / "out")
+    lines = (tmp_path / "out" / "README.md").read_text(encoding="utf-8").splitlines()
+    (shell,) = (line for line in lines if line.startswith("lanit translate"))
+    words = shlex.split(shell)
+    assert words[words.index("--to") + 1] == phrase
+    (python,) = (line for line in lines if line.startswith("model.translate"))
+    (added,) = (word.value for word in ast.parse(python).body[0].value.func.value.keywords)  # type: ignore[attr-defined]
+    assert ast.literal_eval(added) == [phrase]
 
 
 def test_the_table_of_domains_counts_and_names_what_excludes_each_other(run: Path, tmp_path: Path) -> None:

@@ -34,55 +34,20 @@ from pipeline.training import batches, training
 from pipeline.training.checkpoints import latest_checkpoint, load_bundle, read_tensors
 from pipeline.training.evaluation import Evaluator
 from pipeline.training.loss_log import LossLog
-from pipeline.training.metric_lines import read_lines
 from pipeline.training.train_options import PRESETS, TrainOptions, options_from
-from pipeline.training.training import TrainReport, train
-
-IMAGES = 12
-PROMPTS = PromptSet(
-    ("smiling", "blond hair", "hat"), ("a face with {}.", "the {} face"), ("a face with.", "the face"), "test"
-)
-STEPS = 6
-# Phase 2 begins at half of the steps; labels are refreshed after steps 4 and 6.
-TINY = TrainOptions(
-    size=32, steps=STEPS, batch_size=2, channels=4, max_channels=8, mapping_width=8, precision="float32", r1_every=2,
-    diversity_until=0.8, prompts_from=0.5, prompt_learning_rate=1e-2, learning_rate=1e-3, refresh_every=2, log_every=2,
-    sample_every=0, checkpoint_every=0, keep=10, domain=1.0,
-)  # fmt: skip
+from tests.training_world import IMAGES, PROMPTS, STEPS, TINY, copy_of, draw_store, go, labelled, metrics
 
 
 @pytest.fixture(scope="module")
 def original(tiny_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of twelve drawn images."""
-    folder = tmp_path_factory.mktemp("training")
-    rng = np.random.default_rng(0)
-    for number in range(IMAGES):
-        (folder / "images").mkdir(exist_ok=True)
-        coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((40, 36)).save(folder / "images" / f"{number:02d}.png")
-    embed([folder / "images"], folder / "store", tiny_clip)
-    return folder / "store"
+    return draw_store(tmp_path_factory.mktemp("training"), tiny_clip)
 
 
 @pytest.fixture
 def store(original: Path, tmp_path: Path) -> Store:
     """A store of one's own, labelled at random; three images have no label, and two have all."""
     return labelled(copy_of(original, tmp_path / "store"))
-
-
-def copy_of(store: Path, to: Path) -> Store:
-    shutil.copytree(store, to)
-    return Store.open(to)
-
-
-def labelled(store: Store, prompts: PromptSet = PROMPTS) -> Store:
-    rng = np.random.default_rng(1)
-    active = rng.random((store.ok, len(prompts.domains))) < 0.4
-    active[:3], active[3:5] = False, True
-    margin = np.where(active, 0.1, -0.1).astype(np.float32)
-    rule = {"kind": "adaptive", "value": 0.0}
-    store.add_labels(active, margin, np.zeros(store.ok, np.float32), prompts, rule, "label", None)
-    return store
 
 
 class Crash(Exception):
@@ -103,12 +68,6 @@ def crash_at(step: int) -> Callable[[int, int], None]:
             raise Crash
 
     return progress
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    lines, damaged = read_lines(run / "metrics.jsonl")
-    assert not damaged
-    return lines
 
 
 def checkpoint(run: Path, step: int) -> dict[str, Any]:
@@ -154,10 +113,6 @@ def twins(store: Store, tmp_path: Path) -> Callable[[], tuple[Path, Path]]:
         return tmp_path / "whole" / "run", tmp_path / "parts" / "run"
 
     return make
-
-
-def go(run: Path, clip: Any, options: TrainOptions = TINY, **more: Any) -> TrainReport:
-    return train(Store.open(run.parent / "store"), run, options, clip, device="cpu", **more)
 
 
 VARIANTS = {

@@ -224,11 +224,11 @@ def _complete(run: TrainingRun) -> None:
     if run.processes.first:
         lines, _ = read_lines(run.folder / METRICS)
         known = {line["kind"] for line in lines if line["step"] == run.clock.step}
-        if not _sample_path(run).is_file():
-            known.discard("sample")
+        if "sample" not in known or not _sample_path(run).is_file():
+            line = _draw_sample(run)
+            if "sample" not in known:
+                _write_metrics(run, line)
     known = run.processes.shared(known)
-    if "sample" not in known:
-        _sample(run)
     if "evaluation" not in known:
         figures = _measure(run)
         if _is_best(run, figures):
@@ -306,11 +306,17 @@ def _is_best(run: TrainingRun, figures: dict[str, float]) -> bool:
     return True
 
 
-@torch.no_grad()
 def _sample(run: TrainingRun) -> None:
-    """Translate a few fixed images to every domain with the averaged networks: a grid, and CLIP's own view of it."""
+    """A grid of translations, and its line."""
+    _write_metrics(run, _draw_sample(run))
+
+
+@torch.no_grad()
+def _draw_sample(run: TrainingRun) -> dict[str, Any]:
+    """Translate a few fixed images to every domain with the averaged networks, in the first process: writes the grid,
+    and returns CLIP's own view of it, the metric line."""
     if not run.processes.first:
-        return
+        return {}
     rows = np.linspace(0, len(run.images) - 1, _SHOWN).round().astype(int)
     images = torch.from_numpy(run.images.take(rows)).to(run.device).float() / 127.5 - 1
     active = torch.from_numpy(run.labels.active[rows]).to(run.device)
@@ -334,7 +340,7 @@ def _sample(run: TrainingRun) -> None:
         "recognised": torch.stack(recognised).float().mean().item(),
         "kept": torch.cat(kept).float().mean().item(),
     }
-    _write_metrics(run, {"kind": "sample", "judge": "clip"} | {name: round(value, 4) for name, value in shares.items()})
+    return {"kind": "sample", "judge": "clip"} | {name: round(value, 4) for name, value in shares.items()}
 
 
 def _sample_path(run: TrainingRun) -> Path:
