@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from lanit.errors import LanitError, UsageError
+from pipeline.terminal_text import brief, visible
 
 if TYPE_CHECKING:
     from pipeline.store.store import Store
@@ -32,14 +33,17 @@ def _one_line_errors(ctx: Any) -> Iterator[None]:
     try:
         yield
     except LanitError as error:
-        _fail(str(error), error.exit_code, error)
+        _fail(f"{brief(error.message)}. {error.hint}" if error.hint else brief(error.message), error.exit_code, error)
     except typer.TyperException as error:
         message = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
         command = " ".join(["lanit", *filter(None, [ctx.invoked_subcommand])])
-        _fail(f"{message}. Try: {command} --help", error.exit_code, error)
+        _fail(f"{brief(message)}. Try: {command} --help", error.exit_code, error)
     except KeyboardInterrupt as error:
         goal = " to continue" if ctx.invoked_subcommand in ("embed", "train", "export", "translate", "evaluate") else ""
         _fail(f"interrupted; run the same command again{goal}", 130, error)
+    except EOFError as error:  # of a damaged file; Typer would take it for the end of what is typed, and say "Aborted!"
+        command = " ".join(["lanit", *filter(None, [ctx.invoked_subcommand]), "…"])
+        _fail(f"a file is cut short ({error}). LANIT_DEBUG=1 {command} shows which", 1, error)
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of a pipe went away: Typer ends quietly
             raise
@@ -54,8 +58,15 @@ def _one_line_errors(ctx: Any) -> Iterator[None]:
 def _fail(message: str, code: int, error: BaseException) -> None:
     if os.environ.get("LANIT_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {visible(message)}", err=True)
     raise typer.Exit(code)
+
+
+def _check_encoding(arguments: list[str]) -> None:
+    """Names that are not UTF-8 are refused here, of every option: tables, indexes and pages could not hold them."""
+    for argument in arguments:
+        if not argument.isascii() and argument != argument.encode("utf-8", "replace").decode():
+            raise UsageError(f"{visible(argument)} is not valid UTF-8", "Rename it, or give another name.")
 
 
 class _Group(TyperGroup):
@@ -63,6 +74,7 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _one_line_errors(ctx):
+            _check_encoding(args)
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

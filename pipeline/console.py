@@ -1,6 +1,7 @@
 """What commands show: tables on stdout, progress and remarks on stderr, one JSON object where a program reads.
 
-Every function looks the streams up when called, so that redirection and test runners see the same.
+Every function looks the streams up when called, so that redirection and test runners see the same. Every text is one
+line, without markup, and goes through :func:`visible`: whoever names a file or writes a phrase steers no terminal.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Protocol
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from pipeline.terminal_text import brief, shortened, visible
 
 
 class Advance(Protocol):
@@ -31,6 +33,7 @@ class Advance(Protocol):
 
 _PIPE_WIDTH = 120  # columns where there is no terminal to ask; tables take only what they need
 _PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+_CELL = 1000  # characters of a cell of a table; a path may be long, but not so long
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
@@ -43,12 +46,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], lef
                  box=box.SIMPLE_HEAD if _unicode(console) else box.ASCII)  # fmt: skip
     for position, name in enumerate(columns or ("", "")):
         if position < left:
-            grid.add_column(name, overflow="fold", min_width=min(len(name), 8))
+            grid.add_column(_text(name), overflow="fold", min_width=min(len(name), 8))
         else:
-            grid.add_column(name, justify="right", no_wrap=True)
+            grid.add_column(_text(name), justify="right", no_wrap=True)
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    console.print(title, style="bold", markup=False, highlight=False)
+        grid.add_row(*(_text(shortened(cell, _CELL)) for cell in row))
+    console.print(_text(title), style="bold")
     console.print(grid)
     console.print()
 
@@ -59,23 +62,24 @@ def counts(title: str, entries: Mapping[str, int]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line of a result on stdout, as it is (no markup)."""
-    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print a line of a result on stdout."""
+    _console().print(_text(text), soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print a remark on stderr: a resolved setting, what is being done."""
-    _console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    _console(stderr=True).print(_text(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """Print a warning on stderr."""
-    _console(stderr=True).print(f"[bold yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    """Print a warning on stderr, with what it quotes shortened."""
+    _console(stderr=True).print(Text.assemble(("warning:", "bold yellow"), " ", visible(brief(text))), soft_wrap=True)
 
 
 def print_json(data: Mapping[str, object]) -> None:
     """Print one JSON object on stdout; a non-finite number in it is a programming error."""
-    sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(data, indent=2, allow_nan=False).replace("\x7f", "\\u007f")  # the one that JSON leaves as it is
+    sys.stdout.write(text + "\n")
 
 
 def bar(share: float, width: int = 10) -> str:
@@ -118,17 +122,17 @@ def progress(label: str, unit: str = "images") -> Iterator[Advance]:
     if not console.is_terminal:
         yield _plain_progress(label, unit)
         return
-    fields = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[count]}"),
-              TimeRemainingColumn())  # fmt: skip
+    fields = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
+              TextColumn("{task.fields[count]}", markup=False), TimeRemainingColumn())  # fmt: skip
     with Progress(*fields, console=console, transient=True) as shown:
-        task = shown.add_task(label, total=None, count="")
+        task = shown.add_task(visible(label), total=None, count="")
         started: list[tuple[float, int]] = []
 
         def advance(done: int, total: int, detail: str = "") -> None:
             if not started or done < started[0][1]:  # a second count, such as steps after images, starts anew
                 started[:] = [(time.monotonic(), done)]
             count = f"{done:,}/{total:,} {_rate(*started[0], done, unit)} {detail}".rstrip()
-            shown.update(task, completed=done, total=max(total, 1), count=count)
+            shown.update(task, completed=done, total=max(total, 1), count=visible(count))
 
         yield advance
 
@@ -160,6 +164,10 @@ def _rate(since: float, first: int, done: int, unit: str, before: str = "") -> s
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def _text(text: str) -> Text:
+    return Text(visible(text))
 
 
 def _console(*, stderr: bool = False) -> Console:

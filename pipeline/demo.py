@@ -101,7 +101,8 @@ class Demo:
         return {stage: shlex.join(["lanit", *map(str, command)]) for stage, command in words.items()}
 
     def announce(self, stage: str) -> None:
-        console.note(f"\n$ {self.commands[stage]}")
+        console.note("")
+        console.note(f"$ {self.commands[stage]}")
 
 
 @dataclass(frozen=True)

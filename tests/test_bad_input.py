@@ -123,7 +123,7 @@ CASES = {
     "malformed template": _label("template: a face.\nsmiling\n", "line 1", "exactly once", "a face with {}"),
     "several phrases on a line": _label("smiling, bald\n", "line 1", "line of its own"),
     "duplicate prompts": _label("smiling\nbald\nSmiling \n", "line 3", "repeats line 1", "Remove one"),
-    "phrase over the context length": _label(f"smiling\n{LONG}\n", "long hair", "tokens", "Shorten"),
+    "phrase over the context length": _label(f"smiling\n{LONG}\n", "very very", "…", "tokens", "Shorten"),
     "prompts that are no text": _label("smiling\x00", "not a text file", "one phrase a line"),
     "noun with braces": Case("label --prompts good.txt --noun {{}}", ("--noun", "noun: face")),
     "contradicting options": Case("label --prompts good.txt --k 3", ("--k", "--rule top-k"), code=2),

@@ -140,11 +140,13 @@ def test_a_picture_that_was_given_is_shown_and_redrawn(served: Served, private: 
     weights = [1] * (count - 5)
     assert served.join(number, file_data(path), None, True, 0, 1, *weights)[0] == 200
     stream = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    event: dict[str, Any] = {}
     stream.request("GET", f"/gradio_api/queue/data?session_hash={SESSION}")
     for line in stream.getresponse():
-        event = json.loads(line[6:]) if line.startswith(b"data: ") else {"msg": None}
-        if event["msg"] == "process_completed":
-            break
+        if line.startswith(b"data: "):
+            event = json.loads(line[6:])
+            if event["msg"] == "process_completed":
+                break
     stream.close()
     assert event["success"]
     assert "Redrawn" in str(event["output"]["data"])

@@ -119,8 +119,8 @@ def _show_images(statistics: LabelStatistics) -> None:
 
 def _say_entries(entries: Sequence[tuple[str, str]]) -> None:
     for name, text in entries:
-        lines = textwrap.fill(f"{name:18}{text}", 80, subsequent_indent=" " * 18)
-        console.say(lines.replace(_NO_BREAK, " "))
+        for line in textwrap.wrap(f"{name:18}{text}", 80, subsequent_indent=" " * 18):
+            console.say(line.replace(_NO_BREAK, " "))
     console.say("")
 
 
