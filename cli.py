@@ -65,8 +65,14 @@ def _fail(message: str, code: int, error: BaseException) -> None:
 def _check_encoding(arguments: list[str]) -> None:
     """Names that are not UTF-8 are refused here, of every option: tables, indexes and pages could not hold them."""
     for argument in arguments:
-        if not argument.isascii() and argument != argument.encode("utf-8", "replace").decode():
+        if not _is_utf8(argument):
             raise UsageError(f"{visible(argument)} is not valid UTF-8", "Rename it, or give another name.")
+    if arguments and not {"--help", "--version"} & {*arguments} and not _is_utf8(str(Path.cwd())):
+        raise UsageError(f"the name of {visible(str(Path.cwd()))}, where you are, is not valid UTF-8", "Type: cd ~")
+
+
+def _is_utf8(text: str) -> bool:
+    return text == text.encode("utf-8", "replace").decode()
 
 
 class _Group(TyperGroup):

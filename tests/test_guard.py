@@ -16,6 +16,7 @@ from lanit.errors import LanitError, UsageError
 from pipeline.serving.guard import Application, Route, guarded, host_name
 from pipeline.serving.refusal import Refusal
 from pipeline.serving.uploads import Uploads
+from pipeline.serving.visitors_folder import visitors_folder
 
 OWN = ("192.0.2.5", 7860)
 HEADERS = {"host": "127.0.0.1:7860"}
@@ -279,3 +280,32 @@ def test_names_of_hosts_are_compared_in_one_form() -> None:
     for odd in ("", "http://lab", "lab:80", "a b", "[lab]", "*", "lab/", "läb"):
         with pytest.raises(UsageError):
             host_name(odd)
+
+
+def test_what_a_killed_server_left_goes_with_the_next_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def make(name: str, *files: str) -> Path:
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_bytes(b"x")
+        return tmp_path / name
+
+    killed = make("page-killed", ".lock", "own.png")
+    mixed = make("page-mixed", ".lock", "own.png", "theirs.txt")
+    strange = make("page-strange", "own.png")
+    other = make("other", ".lock", "own.png")
+    (tmp_path / "page-link").symlink_to(other)
+    with visitors_folder("page-", lambda name: name == "own.png") as living:
+        (living / "own.png").write_bytes(b"x")
+        assert not killed.exists()
+        assert sorted(path.name for path in mixed.iterdir()) == ["theirs.txt"]
+        assert (strange / "own.png").exists()
+        assert (other / "own.png").exists()
+        with visitors_folder("page-", lambda name: name == "own.png") as second:
+            assert second != living
+            assert (living / "own.png").exists(), "its server lives"
+        assert not second.exists()
+    assert not living.exists()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,7 +119,7 @@ def test_a_file_that_is_cut_short_is_no_abort(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("command", GROUP.commands)
 def test_names_that_are_not_utf8_are_refused_before_any_work(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def work(**options: Any) -> None:
         raise AssertionError("begun")
@@ -131,6 +132,13 @@ def test_names_that_are_not_utf8_are_refused_before_any_work(
         assert GROUP.main([command, *arguments], "lanit", standalone_mode=False) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert r"caf\xe9/x is not valid UTF-8. Rename it" in line
+    if command == "label":  # a name relative to such a folder is such a name
+        (tmp_path / name).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / name)
+        assert GROUP.main([command, "--prompts", "x"], "lanit", standalone_mode=False) == 2
+        assert r"caf\xe9/x, where you are, is not valid UTF-8. Type: cd ~" in capsys.readouterr().err
+        assert GROUP.main([command, "--help"], "lanit", standalone_mode=False) == 0
+        monkeypatch.chdir(tmp_path)
     for fine in ("café/x", "猫", "\\xe9"):
         GROUP.main([command, "--nonsense", fine], "lanit", standalone_mode=False)
         assert "UTF-8" not in capsys.readouterr().err

@@ -7,9 +7,9 @@ import errno
 import importlib.util
 import ipaddress
 import os
+import re
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,12 @@ from pipeline.play.routes import POLICY, page_routes
 from pipeline.play.workbench import Workbench, drawn_faces, stored_pictures, write_examples
 from pipeline.serving.guard import Application, guarded, host_name
 from pipeline.serving.uploads import Uploads
+from pipeline.serving.visitors_folder import visitors_folder
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+_DROPPED = "dropped"
 _ONE_FILE = 64 << 20
 _MOST_BYTES = 512 << 20
 _MOST_FILES = 1000
@@ -63,8 +65,8 @@ def play(options: PlayOptions, tell: Callable[[str], None]) -> None:
         host_name(name)
     import uvicorn
 
-    with listening(options.host, options.port) as listener, tempfile.TemporaryDirectory(prefix="lanit-play-") as folder:
-        app = build_app(options, Path(folder))
+    with listening(options.host, options.port) as listener, visitors_folder("lanit-play-", _is_ours) as folder:
+        app = build_app(options, folder)
         tell(address(listener))
         # Pages left open are cut off at the end, which uvicorn would report as errors.
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
@@ -79,7 +81,7 @@ def build_app(options: PlayOptions, folder: Path) -> Application:
     known = _known(options, model.image_size)
     bench = Workbench(model, known)
     examples = [] if known is None else write_examples(known, folder)
-    uploads = Uploads(folder / "dropped", one_file=_ONE_FILE, most_bytes=_MOST_BYTES, most_files=_MOST_FILES)
+    uploads = Uploads(folder / _DROPPED, one_file=_ONE_FILE, most_bytes=_MOST_BYTES, most_files=_MOST_FILES)
     page = _page(bench, uploads, options, examples)
     uploads.keep_present()  # Gradio serves copies of the examples
     return guarded(page, _names(options), page_routes(uploads, model.domains), POLICY)
@@ -106,6 +108,11 @@ def _names(options: PlayOptions) -> list[str]:
     the network is let in."""
     names = [*options.allow_hosts, options.host]
     return names if is_local(options.host) else [*names, socket.gethostname()]
+
+
+def _is_ours(name: str) -> bool:
+    """Whether the page writes a file of that name into its folder."""
+    return name.startswith(f"{_DROPPED}/") or re.fullmatch(r"example-\d+\.png", name) is not None
 
 
 def _known(options: PlayOptions, size: int) -> np.ndarray | None:
