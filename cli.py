@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from pipeline.store.store import Store
 
 
+_CONTINUED = ("embed", "train", "export", "translate", "evaluate", "sample-faces")
+"""Commands that go on where they were interrupted."""
+
+
 @contextmanager
 def _one_line_errors(ctx: Any) -> Iterator[None]:
     """The one place that turns an exception into a line on stderr and an exit code. LANIT_DEBUG=1 adds the traceback.
@@ -39,7 +43,7 @@ def _one_line_errors(ctx: Any) -> Iterator[None]:
         command = " ".join(["lanit", *filter(None, [ctx.invoked_subcommand])])
         _fail(f"{brief(message)}. Try: {command} --help", error.exit_code, error)
     except KeyboardInterrupt as error:
-        goal = " to continue" if ctx.invoked_subcommand in ("embed", "train", "export", "translate", "evaluate") else ""
+        goal = " to continue" if ctx.invoked_subcommand in _CONTINUED else ""
         _fail(f"interrupted; run the same command again{goal}", 130, error)
     except EOFError as error:  # of a damaged file; Typer would take it for the end of what is typed, and say "Aborted!"
         command = " ".join(["lanit", *filter(None, [ctx.invoked_subcommand]), "…"])
@@ -1080,7 +1084,8 @@ def sample_faces(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw faces of the sample world into a folder, with their truth in truth.csv.
+    """Draw faces of the sample world into a folder, with their truth in truth.csv. The same command completes what was
+    interrupted.
 
     \b
     Example:
@@ -1092,7 +1097,7 @@ def sample_faces(
     from pipeline import console
     from pipeline.sample_world.dataset import write_faces
 
-    truth = write_faces(out, count, seed, size)
+    truth = write_faces(out, count, seed, size, tell=console.note)
     if as_json:
         console.print_json({"out": str(out), "count": count, "size": size, "seed": seed, "truth": str(truth)})
     else:

@@ -183,15 +183,6 @@ def show_index(report: IndexReport) -> None:
     console.say(f"index of {report.rows:,} embeddings: {report.kind}{lists}, {report.bytes / 1e6:,.1f} MB, {state}")
 
 
-_READ_BY = {
-    "clip-retrieval": "clip-retrieval index --embeddings_folder {shell} --index_folder index",
-    "webdataset": 'webdataset.WebDataset("{out}/images-{{000000..{last:06d}}}.tar")',
-    "huggingface": 'datasets.load_dataset("{out}")',
-    "folders": 'torchvision.datasets.ImageFolder("{out}")',
-    "csv": 'pandas.read_csv("{out}/images.csv")',
-}
-
-
 def show_export(report: ExportReport) -> None:
     """Images of each label or folder; images = exported + missing + left out + failed; what reads the result."""
     if not report.created:
@@ -204,8 +195,7 @@ def show_export(report: ExportReport) -> None:
     if report.missing_list is not None:
         console.say(f"those missing are listed in {report.missing_list}")
     console.say(f"{report.files:,} files in {report.out}; read them with:")
-    reader = "a CycleGAN's --dataroot {shell}" if "trainA" in report.groups else _READ_BY[report.to]
-    console.say(reader.format(out=report.out, shell=shlex.quote(report.out), last=max(report.files - 1, 0)))
+    console.say(report.read_by)
 
 
 def show_export_model(report: ExportModelReport) -> None:

@@ -30,6 +30,7 @@ from pipeline.store.store import Store
 
 LAYOUTS = get_args(Layout)
 WITH_IMAGES = [layout for layout in LAYOUTS if layout not in ("clip-retrieval", "csv")]
+LISTS = {"lanit-export.json", "lanit-export.jsonl"}
 LABELS = {"red": {"a/001.png", "b/000.png"}, "large": {"b/000.png", "b/002.png", "a/003.png"}}
 
 
@@ -154,7 +155,7 @@ def test_an_interrupted_export_of_other_options_is_begun_anew(store: Store, tmp_
     with pytest.raises(Killed):
         export(store, tmp_path / "out", ExportRequest("folders"), progress=killed)
     export(store, tmp_path / "out", ExportRequest("csv"))
-    assert visible(tmp_path / "out") == {"images.csv", "failed.csv", "lanit-export.json"}
+    assert visible(tmp_path / "out") == {"images.csv", "failed.csv", *LISTS}
 
 
 def test_the_same_export_again_writes_nothing_and_another_needs_overwrite(store: Store, tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_the_same_export_again_writes_nothing_and_another_needs_overwrite(store:
         export(store, tmp_path / "out", ExportRequest("webdataset"))
     assert "--overwrite" in caught.value.hint
     export(store, tmp_path / "out", ExportRequest("webdataset"), overwrite=True)
-    assert visible(tmp_path / "out") == {"images-000000.tar", "lanit-export.json"}
+    assert visible(tmp_path / "out") == {"images-000000.tar", *LISTS}
     assert not {name for name in visible(tmp_path) if name.startswith(".out")}
 
 
@@ -286,8 +287,25 @@ def test_names_are_safe_short_and_unique() -> None:
     assert not any(name.startswith(".") for name in made)
     assert made[5] == f"key#17~{5:016x}.png"
     assert names.name("b/2.jpg", "0", None) == "b__2.jpg"
-    folders = folder_names(["a/b", "a:b", "A_B", "..", "smiling"], reserved=["smiling"])
-    assert folders == ("a_b", "a_b-2", "A_B-3", "_", "smiling-2")
+    devices = FileNames(pa.chunked_array([["nul.png", "COM1.jpg"]]))
+    assert [devices.name(name, "7" * 16, None) for name in ("nul.png", "COM1.jpg")] == [
+        f"nul~{'7' * 16}.png",
+        f"COM1~{'7' * 16}.jpg",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phrases", "expected"),
+    [
+        (["a/b", "a:b", "A_B", "..", "smiling"], ["a_b", "a_b-2", "A_B-3", "_", "smiling-2"]),
+        (["con", "Aux.txt", "COM1 .x", "console"], ["_con", "_Aux.txt", "_COM1 .x", "console"]),
+        (["e\u0301t\u00e9", "\u00e9te\u0301", "ﬁne", "FINE"], ["e\u0301t\u00e9", "\u00e9te\u0301-2", "ﬁne", "FINE-2"]),
+        (["x" * 300, "x" * 301, "x" * 179 + ". y"], ["x" * 180, "x" * 180 + "-2", "x" * 179]),
+        (["", " . ", "\x1b[31m", "\ud800"], ["_", "_-2", "_[31m", "_-3"]),
+    ],
+)
+def test_folders_of_phrases_are_valid_and_differ_on_every_system(phrases: list[str], expected: list[str]) -> None:
+    assert folder_names(phrases, reserved=["Smiling"]) == tuple(expected)
 
 
 def test_the_command_prints_counts_or_one_json_object(store: Store, tmp_path: Path) -> None:

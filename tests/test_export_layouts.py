@@ -212,7 +212,7 @@ def test_the_dataset_card_counts_and_says_what_made_the_labels(store: Store, tmp
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "# 7 images" in card
     assert "| smiling | 3 | 42.9% |" in card
-    assert "| a/b: odd&#124;name | 2 | 28.6% |" in card
+    assert "| a/b: odd\\|name | 2 | 28.6% |" in card
     assert "| never seen | 0 | 0.0% |" in card
     assert "unseen by a human eye: made-up" in card
     assert "n<1K" in card

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.exports.destination import flush_to_disk
+from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.store.schemas import STORAGE_TYPES
 
@@ -30,6 +31,9 @@ class ClipRetrieval:
     Embeddings keep the type they have in the store (clip-retrieval itself writes float16 and reads both). image_path
     is where the image lies; caption, its labels, is what clip-retrieval's page shows under a picture.
     """
+
+    READ_BY: ClassVar[str] = "clip-retrieval index --embeddings_folder {shell} --index_folder index"
+    writes = Writes({"img_emb": ["img_emb_*.npy"], "metadata": ["metadata_*.parquet"]})
 
     def __init__(self, selection: Selection, *, advance: Advance, shard_rows: int = _SHARD_ROWS) -> None:
         self._selection, self._advance, self._shard_rows = selection, advance, shard_rows
@@ -63,10 +67,12 @@ class ClipRetrieval:
                     self._advance(done)
             for path in (vectors, metadata):
                 flush_to_disk(path)
-            yield Chunk(first + rows, 2)
+            names = (f"img_emb/{vectors.name}", f"metadata/{metadata.name}")
+            yield Chunk(first + rows, tuple(Written.of(folder, name) for name in names))
 
-    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> None:
+    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> tuple[Written, ...]:
         """Nothing stands beside the two folders."""
+        return ()
 
     def _describe(self, record: Record) -> dict[str, Any]:
         row = {

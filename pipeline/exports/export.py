@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.store.store import Store
 
 Layout = Literal["clip-retrieval", "webdataset", "huggingface", "folders", "csv"]
 DEFAULT_SHARD_MB = 500
-_FORMAT = 1  # of what we write: another number, and an earlier export is another one
+_FORMAT = 2  # of what we write: another number, and an earlier export is another one
 _EXAMPLES = 5
 _TAKES = {"files": ("folders",), "pairs": ("folders",), "margins": ("csv",)} | dict.fromkeys(
     ("embeddings", "shard_mb"), ("webdataset", "huggingface")
@@ -65,7 +66,8 @@ class ExportReport:
 
     missing: could not be read again, or changed since, listed in the file ``missing_list``; left_out: without a label,
     or on neither side of a pair; failed: to embed. groups: exported images of each label or folder. files: of images or
-    tables. created: whether anything was written; warnings: the first few of what was missing.
+    tables. read_by: what reads them, as it is typed. created: whether anything was written; warnings: the first few of
+    what was missing.
     """
 
     to: str
@@ -79,6 +81,7 @@ class ExportReport:
     files: int
     groups: dict[str, int]
     missing_list: str | None
+    read_by: str
     created: bool
     warnings: tuple[str, ...]
 
@@ -110,25 +113,26 @@ def export(
     if request.to == "folders":
         _check_outside(store, out)
     selection = select(store, request)
-    destination = Destination(out, _identity(selection, request))
-    marker = destination.earlier(overwrite)
-    if marker is not None:
-        return _report(selection, request, out, marker["result"], created=False)
     advance = (lambda done: progress(done, len(selection))) if progress else (lambda done: None)
     target = _target(selection, request, advance)
-    with destination.unfinished() as reached:
-        examples = _fill(destination, target, selection, reached)
-        result = {"exported": reached.exported, "missing": reached.missing, "files": reached.files}
-        groups = dict(zip(selection.groups, reached.counts, strict=True))
-        if not reached.exported:
-            reason = examples[0] if examples else "they could not be read"
-            raise LanitError(
-                f"none of the {len(selection):,} images can be exported: {reason}", "Are they still there?"
-            )
-        target.finish(destination.folder, groups, reached.exported)
-        destination.commit({"result": result | {"groups": groups}})
-    report = _report(selection, request, out, result | {"groups": groups}, created=True)
-    return replace(report, warnings=tuple(examples))
+    destination = Destination(out, _identity(selection, request), target.writes)
+    with destination.held():
+        marker = destination.earlier(overwrite)
+        if marker is not None:
+            return _report(selection, request, out, marker["result"], created=False)
+        with destination.unfinished() as reached:
+            examples = _fill(destination, target, selection, reached)
+            groups = dict(zip(selection.groups, reached.counts, strict=True))
+            result: dict[str, Any] = {"exported": reached.exported, "missing": reached.missing}
+            result |= {"files": reached.files, "groups": groups}
+            if not reached.exported:
+                reason = examples[0] if examples else "they could not be read"
+                raise LanitError(
+                    f"none of the {len(selection):,} images can be exported: {reason}", "Are they still there?"
+                )
+            destination.commit(target.finish(destination.folder, groups, reached.exported), result)
+    report = _report(selection, request, out, result, created=True)
+    return replace(report, warnings=(*destination.notes, *examples))
 
 
 def _check_outside(store: Store, out: Path) -> None:
@@ -190,6 +194,20 @@ def _target(selection: Selection, request: ExportRequest, advance: Callable[[int
             return Tables(selection, margins=request.margins, advance=advance)
 
 
+def _kind(to: Layout) -> type[Target]:
+    match to:
+        case "clip-retrieval":
+            return ClipRetrieval
+        case "webdataset":
+            return WebDataset
+        case "huggingface":
+            return HuggingFace
+        case "folders":
+            return Folders
+        case "csv":
+            return Tables
+
+
 def _identity(selection: Selection, request: ExportRequest) -> dict[str, Any]:
     """What decides every byte. Parts of the store are named by their content, so their names stand for the images."""
     labels = selection.labels
@@ -210,11 +228,11 @@ def _fill(destination: Destination, target: Target, selection: Selection, reache
         counts, exported = _count(selection, reached.stop, chunk)
         reached.counts = tuple(int(count) for count in np.add(reached.counts, counts))
         reached.stop = chunk.stop
-        reached.files += chunk.files
+        reached.files += len(chunk.files)
         reached.exported += exported
         reached.missing += len(chunk.missing)
         examples += [_line(one) for one in chunk.missing[: _EXAMPLES - len(examples)]]
-        destination.note(reached, chunk.missing)
+        destination.note(reached, chunk.files, chunk.missing)
     return examples
 
 
@@ -232,6 +250,7 @@ def _report(
     selection: Selection, request: ExportRequest, out: Path, result: dict[str, Any], *, created: bool
 ) -> ExportReport:
     store = selection.store
+    template = Folders.READ_PAIRS_BY if request.pairs else _kind(request.to).READ_BY
     return ExportReport(
         to=request.to,
         out=str(out),
@@ -244,6 +263,7 @@ def _report(
         files=result["files"],
         groups=result["groups"],
         missing_list=str(out / MISSING_NAME) if result["missing"] else None,
+        read_by=template.format(out=out, shell=shlex.quote(str(out)), last=max(result["files"] - 1, 0)),
         created=created,
         warnings=(),
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from lanit.errors import LanitError
+from pipeline.exports.destination import OWN_NAMES
+from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.naming import FileNames, folder_names
 from pipeline.exports.selection import CHANGED, Advance, Chunk, Missing, Record, Selection, read_ahead, read_record
 from pipeline.store.store_images import StoreImages
@@ -28,18 +31,25 @@ class Folders:
     always copied, as they were found.
     """
 
+    READ_BY: ClassVar[str] = 'torchvision.datasets.ImageFolder("{out}")'
+    READ_PAIRS_BY = "a CycleGAN's --dataroot {shell}"
+
     def __init__(self, selection: Selection, *, files: Files, advance: Advance) -> None:
         self._selection, self._files, self._advance = selection, files, advance
-        self._folders = folder_names(selection.groups)
+        self._folders = folder_names(selection.groups, reserved=OWN_NAMES)
         self._names = FileNames(pa.concat_tables(selection.tables(["path"]))["path"])
         self._images = StoreImages(selection.store)
+
+    @property
+    def writes(self) -> Writes:
+        return Writes({name: ["*"] for name in self._folders}, links=self._files == "symlink")
 
     def chunks(self, folder: Path, start: int, files: int) -> Iterator[Chunk]:
         for name in self._folders:
             (folder / name).mkdir(exist_ok=True)
         records = self._selection.records(start)
         placed = self._copies(folder, records) if self._files == "copy" else self._links(folder, records)
-        written, missing = 0, list[Missing]()
+        written, missing = list[Written](), list[Missing]()
         for record, outcome in placed:
             if isinstance(outcome, Missing):
                 missing.append(outcome)
@@ -48,20 +58,21 @@ class Folders:
             stop = record.position + 1
             self._advance(stop)
             if stop % _CHUNK == 0 or stop == len(self._selection):
-                yield Chunk(stop, written, tuple(missing))
-                written, missing = 0, []
+                yield Chunk(stop, tuple(written), tuple(missing))
+                written, missing = [], []
 
-    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> None:
+    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> tuple[Written, ...]:
         """A folder without an image stops ImageFolder, so none is left."""
         for name in self._folders:
             if not any((folder / name).iterdir()):
                 (folder / name).rmdir()
+        return ()
 
-    def _copies(self, folder: Path, records: Iterator[Record]) -> Iterator[tuple[Record, int | Missing]]:
+    def _copies(self, folder: Path, records: Iterator[Record]) -> Iterator[tuple[Record, list[Written] | Missing]]:
         for record, data in read_ahead(self._images, records):
             yield record, data if isinstance(data, Missing) else self._write(folder, record, data)
 
-    def _links(self, folder: Path, records: Iterator[Record]) -> Iterator[tuple[Record, int | Missing]]:
+    def _links(self, folder: Path, records: Iterator[Record]) -> Iterator[tuple[Record, list[Written] | Missing]]:
         for record in records:
             if record.file is not None and Path(record.file).is_file():
                 yield record, self._link(folder, record, Path(record.file))
@@ -69,30 +80,37 @@ class Folders:
                 data = read_record(self._images, record)
                 yield record, data if isinstance(data, Missing) else self._write(folder, record, data)
 
-    def _write(self, folder: Path, record: Record, data: bytes) -> int:
-        return self._place(folder, record, data, lambda path: path.write_bytes(data))
+    def _write(self, folder: Path, record: Record, data: bytes) -> list[Written]:
+        plain = Written("", len(data), record.sha256)
+        return self._place(folder, record, data, plain, lambda path: path.write_bytes(data))
 
-    def _link(self, folder: Path, record: Record, original: Path) -> int | Missing:
+    def _link(self, folder: Path, record: Record, original: Path) -> list[Written] | Missing:
         if original.stat().st_size != record.bytes:
             return Missing(record, CHANGED)
         if self._files == "symlink":
-            return self._place(folder, record, None, lambda path: path.symlink_to(original))
+            link = Written("", symlink=str(original))
+            return self._place(folder, record, None, link, lambda path: path.symlink_to(original))
         try:
-            return self._place(folder, record, None, lambda path: path.hardlink_to(original.resolve()))
+            link = Written("", record.bytes, record.sha256, hardlink=str(original))
+            return self._place(folder, record, None, link, lambda path: path.hardlink_to(original.resolve()))
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
                 raise
             message = f"no hard link to {original} can be made from {folder.parent}: {error.strerror}"
             raise LanitError(message, "Use --files symlink or --files copy.") from error
 
-    def _place(self, folder: Path, record: Record, data: bytes | None, make: Callable[[Path], object]) -> int:
-        """Returns the number of files made."""
-        name = self._names.name(record.path, record.image_id, data)
+    def _place(
+        self, folder: Path, record: Record, data: bytes | None, kind: Written, make: Callable[[Path], object]
+    ) -> list[Written]:
+        """Make a file in the folder of each group. kind: what is made, but for its name."""
+        made = []
         for group in record.groups:
-            path = folder / self._folders[group] / name
+            name = f"{self._folders[group]}/{self._names.name(record.path, record.image_id, data)}"
+            path = folder / name
             path.unlink(missing_ok=True)  # of an interrupted run: to write through a link would change the original
             make(path)
-        return len(record.groups)
+            made.append(replace(kind, name=name))
+        return made
 
 
 def domain_groups(
@@ -103,7 +121,10 @@ def domain_groups(
     if only_labelled:
         return domains, active
     rest = ~active.any(axis=1, keepdims=True)
-    return (*domains, UNLABELLED), np.hstack([active, rest])
+    name = UNLABELLED
+    while name.casefold() in {domain.casefold() for domain in domains}:
+        name = f"_{name}"
+    return (*domains, name), np.hstack([active, rest])
 
 
 def pair_groups(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.shards import write_shards
+from pipeline.files import write_bytes
 from pipeline.inspection.table import describe_rule
+from pipeline.markdown import markdown_text
 
+CARD_NAME = "README.md"
 _GROUP_ROWS = 100  # rows of a row group: what a reader must hold to show one of them
 _GROUP_BYTES = 32_000_000
 
@@ -22,6 +26,9 @@ _GROUP_BYTES = 32_000_000
 class HuggingFace:
     """``data/train-NNNNN.parquet`` with image, image_id, path, width and height; labels as a sequence of class labels
     and margins, where the store has labels; and the embedding, where asked for. ``README.md`` is the dataset's card."""
+
+    READ_BY: ClassVar[str] = 'datasets.load_dataset("{out}")'
+    writes = Writes({"data": ["train-*.parquet"], "": [CARD_NAME]})
 
     def __init__(self, selection: Selection, *, shard_bytes: int, embeddings: bool, advance: Advance) -> None:
         self._selection, self._limit, self._embeddings = selection, shard_bytes, embeddings
@@ -37,6 +44,7 @@ class HuggingFace:
 
         return write_shards(
             self._selection,
+            folder,
             start,
             files,
             open_shard,
@@ -45,9 +53,10 @@ class HuggingFace:
             advance=self._advance,
         )
 
-    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> None:
+    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> tuple[Written, ...]:
         text = dataset_card(self._selection, counts, exported)
-        (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+        write_bytes(folder / CARD_NAME, text.encode())
+        return (Written.of(folder, CARD_NAME),)
 
 
 def dataset_schema(domains: tuple[str, ...], embedding_dim: int | None) -> pa.Schema:
@@ -117,9 +126,9 @@ def dataset_card(selection: Selection, counts: dict[str, int], exported: int) ->
     if selection.domains:
         header += ["task_categories:", "- image-classification", "- zero-shot-image-classification"]
     lines = [*header, "---", "", f"# {exported:,} images", ""]
-    model = selection.store.fingerprint.describe()
+    model = markdown_text(selection.store.fingerprint.describe())
     if selection.labels is not None:
-        rule = describe_rule(selection.labels.rule)
+        rule = markdown_text(describe_rule(selection.labels.rule))
         human = ", and by people where they gave one" if selection.labels.has_human else ", unseen by a human eye"
         lines += [
             f"Labels were given by CLIP from phrases{human}: {model}; rule: {rule}. An image has any",
@@ -130,7 +139,7 @@ def dataset_card(selection: Selection, counts: dict[str, int], exported: int) ->
             "|---|---:|---:|",
         ]
         for name, count in counts.items():
-            lines.append(f"| {name.replace('|', '&#124;')} | {count:,} | {count / exported:.1%} |")
+            lines.append(f"| {markdown_text(name)} | {count:,} | {count / exported:.1%} |")
         lines.append("")
     lines += ["Image files are as they were found, not encoded again. Exported by lanit.", ""]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -26,9 +27,13 @@ _MAGIC = (
     (rb".{4}ftyp(hei[cmsx]|hev[cx]|mif1|msf1)", "heic"),
     (rb".{128}DICM", "dcm"),
 )
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]')
 _LONGEST = 180  # bytes of a name, of the 255 that file systems take: tools add to them
 _SEPARATOR = "__"
+_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
+    f"{port}{digit}" for port in ("COM", "LPT") for digit in "0123456789¹²³"
+}
+"""What Windows takes for a device, whatever follows after a dot."""
 
 
 def suffix_of(data: bytes, path: str) -> str:
@@ -41,17 +46,30 @@ def suffix_of(data: bytes, path: str) -> str:
 
 
 def folder_names(names: Sequence[str], reserved: Sequence[str] = ()) -> tuple[str, ...]:
-    """A name of a folder for each of ``names``, those in ``reserved`` kept for others; equal in no case."""
-    taken = {name.casefold() for name in reserved}
+    """A name of a folder for each of ``names``, those in ``reserved`` kept for others; equal in no case, nor where a
+    system takes two ways to write a letter for one."""
+    taken = {_as_compared(name) for name in reserved}
     made = []
     for name in names:
-        safe = _FORBIDDEN.sub("_", name).strip(". ") or "_"
-        safe, number = _shortened(safe, ""), 1
-        while (made_name := safe if number == 1 else f"{safe}-{number}").casefold() in taken:
+        safe, number = _safe_folder(name), 1
+        while _as_compared(made_name := safe if number == 1 else f"{safe}-{number}") in taken:
             number += 1
-        taken.add(made_name.casefold())
+        taken.add(_as_compared(made_name))
         made.append(made_name)
     return tuple(made)
+
+
+def _safe_folder(name: str) -> str:
+    safe = _shortened(_FORBIDDEN.sub("_", name).strip(". "), "").rstrip(". ") or "_"
+    return f"_{safe}" if _is_device(safe) else safe
+
+
+def _is_device(name: str) -> bool:
+    return name.partition(".")[0].rstrip().upper() in _DEVICES
+
+
+def _as_compared(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 class FileNames:
@@ -74,7 +92,8 @@ class FileNames:
         known = is_image_name(flat)
         stem, suffix = (pure.stem, pure.suffix) if known else (flat, f".{suffix_of(data or b'', '')}")
         safe = _FORBIDDEN.sub("_", stem).strip(" ").lstrip(".")
-        if not known or safe != stem or len(safe.encode()) > _LONGEST or flat.lower() in self._twice:
+        is_odd = not known or safe != stem or len(safe.encode()) > _LONGEST or _is_device(safe)
+        if is_odd or flat.lower() in self._twice:
             return _shortened(safe, f"~{image_id}") + suffix
         return safe + suffix
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.decoding.images import ImageError
+from pipeline.exports.inventory import Writes, Written
 from pipeline.files import sha256_bytes
 from pipeline.inputs.storage import located, parent_of
 from pipeline.inputs.table_cells import table_suffix
@@ -143,21 +144,30 @@ class Missing:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Positions of a selection that are settled, up to ``stop``: in ``files`` more files, but for those missing."""
+    """Positions of a selection that are settled, up to ``stop``: in ``files``, but for those missing."""
 
     stop: int
-    files: int
+    files: tuple[Written, ...]
     missing: tuple[Missing, ...] = ()
 
 
 class Target(Protocol):
-    """Writes a selection in one layout. A run that was interrupted goes on after its last chunk."""
+    """Writes a selection in one layout. A run that was interrupted goes on after its last chunk.
+
+    READ_BY: what reads the result, with ``{out}``, quoted for a shell ``{shell}``, and ``{last}``, the last file's number.
+    """
+
+    READ_BY: ClassVar[str]
+
+    @property
+    def writes(self) -> Writes:
+        """What it may write."""
 
     def chunks(self, folder: Path, start: int, files: int) -> Iterator[Chunk]:
         """Write from position ``start`` on, where ``files`` files are already in ``folder``. Files that an interrupted
         run left beyond these are overwritten. A chunk is yielded once its files are whole."""
 
-    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> None:
+    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> tuple[Written, ...]:
         """Write what stands beside the images, given how many of each group and in all were exported."""
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.exports.destination import flush_to_disk
+from pipeline.exports.inventory import Written
 from pipeline.exports.selection import Advance, Chunk, Missing, Record, Selection, read_ahead
 from pipeline.store.store_images import StoreImages
 
@@ -27,6 +28,7 @@ class Shard(Protocol):
 
 def write_shards(
     selection: Selection,
+    folder: Path,
     start: int,
     files: int,
     open_shard: Callable[[int], Shard],
@@ -49,7 +51,7 @@ def write_shards(
             missing.append(data)
         else:
             if shard is not None and size + len(data) > limit:
-                yield _closed(shard, record.position, missing)
+                yield _closed(shard, folder, record.position, missing)
                 shard, size, missing, files = None, 0, [], files + 1
             if shard is None:
                 shard = open_shard(files)
@@ -57,12 +59,13 @@ def write_shards(
             size += len(data)
         advance(record.position + 1)
     if shard is not None:
-        yield _closed(shard, len(selection), missing)
+        yield _closed(shard, folder, len(selection), missing)
     elif missing:
-        yield Chunk(len(selection), 0, tuple(missing))
+        yield Chunk(len(selection), (), tuple(missing))
 
 
-def _closed(shard: Shard, stop: int, missing: list[Missing]) -> Chunk:
+def _closed(shard: Shard, folder: Path, stop: int, missing: list[Missing]) -> Chunk:
     shard.close()
     flush_to_disk(shard.path)
-    return Chunk(stop, 1, tuple(missing))
+    name = shard.path.relative_to(folder).as_posix()
+    return Chunk(stop, (Written.of(folder, name),), tuple(missing))

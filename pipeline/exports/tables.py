@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.compute as pc
 
+from pipeline.column_names import own_columns
 from pipeline.exports.destination import flush_to_disk
+from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.webdataset import shortest
 from pipeline.store.schemas import MARGIN_PREFIX
@@ -25,6 +27,9 @@ class Tables:
     """``images.csv``, which pandas, spreadsheets and ``lanit inspect-labels --truth`` read, and ``failed.csv`` with
     the images that could not be embedded: they have no label, which a 0 would hide."""
 
+    READ_BY: ClassVar[str] = 'pandas.read_csv("{out}/images.csv")'
+    writes = Writes({"": [IMAGES_NAME, FAILED_NAME]})
+
     def __init__(self, selection: Selection, *, margins: bool, advance: Advance) -> None:
         self._selection, self._margins, self._advance = selection, margins, advance
 
@@ -39,10 +44,12 @@ class Tables:
                     self._advance(record.position + 1)
         flush_to_disk(folder / IMAGES_NAME)
         self._advance(len(self._selection))
-        yield Chunk(len(self._selection), 1 + self._write_failed(folder))
+        names = [IMAGES_NAME, *self._write_failed(folder)]
+        yield Chunk(len(self._selection), tuple(Written.of(folder, name) for name in names))
 
-    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> None:
+    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> tuple[Written, ...]:
         """Nothing stands beside the tables."""
+        return ()
 
     def _row(self, record: Record) -> list[Any]:
         row = [record.image_id, record.path, record.source, record.width, record.height, "ok"]
@@ -52,11 +59,11 @@ class Tables:
             row += [shortest(margin) for margin in record.margins] if self._margins else []
         return row
 
-    def _write_failed(self, folder: Path) -> int:
-        """Returns the number of files: none where nothing failed."""
+    def _write_failed(self, folder: Path) -> list[str]:
+        """Returns the names of the files: none where nothing failed."""
         store = self._selection.store
         if store.ok == store.rows:
-            return 0
+            return []
         table = store.images(_FAILED_COLUMNS)
         with (folder / FAILED_NAME).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -64,12 +71,11 @@ class Tables:
             for batch in table.filter(pc.not_equal(table["status"], "ok")).to_batches(_REPORT_EVERY):
                 writer.writerows(row.values() for row in batch.to_pylist())
         flush_to_disk(folder / FAILED_NAME)
-        return 1
+        return [FAILED_NAME]
 
 
 def column_names(domains: tuple[str, ...], margins: bool) -> list[str]:
-    """The header of ``images.csv``. Readers find a domain by its name, so a column of ours that is called the same, but
-    for case and "_" for a space, gives way."""
-    taken = {" ".join(domain.replace("_", " ").casefold().split()) for domain in domains}
-    ours = [f"lanit_{name}" if name.replace("_", " ") in taken else name for name in _COLUMNS]
-    return [*ours, *domains, *((MARGIN_PREFIX + domain for domain in domains) if margins else ())]
+    """The header of ``images.csv``; columns of ours, those of margins too, give way to a domain of the same name."""
+    more = [MARGIN_PREFIX + domain for domain in domains] if margins else []
+    ours = own_columns([*_COLUMNS, *more], domains)
+    return [*ours[: len(_COLUMNS)], *domains, *ours[len(_COLUMNS) :]]

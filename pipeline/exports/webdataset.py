@@ -7,9 +7,11 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.naming import suffix_of
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.shards import write_shards
@@ -22,6 +24,9 @@ class WebDataset:
     ``.json`` holds image_id, path, width, height, labels (names) and margins (by name); ``.npy`` the embedding.
     """
 
+    READ_BY: ClassVar[str] = 'webdataset.WebDataset("{out}/images-{{000000..{last:06d}}}.tar")'
+    writes = Writes({"": ["images-*.tar"]})
+
     def __init__(self, selection: Selection, *, shard_bytes: int, embeddings: bool, advance: Advance) -> None:
         self._selection, self._limit, self._embeddings = selection, shard_bytes, embeddings
         self._advance = advance
@@ -32,6 +37,7 @@ class WebDataset:
 
         return write_shards(
             self._selection,
+            folder,
             start,
             files,
             open_shard,
@@ -40,8 +46,9 @@ class WebDataset:
             advance=self._advance,
         )
 
-    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> None:
+    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> tuple[Written, ...]:
         """Nothing stands beside the tars."""
+        return ()
 
 
 class _Tar:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from lanit.errors import LanitError
+from pipeline.markdown import markdown_text as _text
 from pipeline.model_exports.bundle_folder import METRICS_NAME
 from pipeline.training.checkpoints import Bundle
 
@@ -202,11 +202,3 @@ def _onnx(differences: Mapping[str, float] | None) -> str:
     lines += ["and how styles are mixed. Largest absolute difference from torch:", ""]
     lines += [f"- `{name}.onnx`: {value:.1e}" for name, value in differences.items()]
     return "\n".join([*lines, ""])
-
-
-def _text(text: str) -> str:
-    """A phrase as Markdown shows it, in a table too."""
-    escaped = html.escape(text, quote=False)
-    for mark in "\\`*_|[]":
-        escaped = escaped.replace(mark, f"\\{mark}")
-    return escaped
