@@ -852,7 +852,7 @@ def evaluate(
     html: Annotated[
         Path | None, typer.Option(metavar="PAGE", help="Also write a page of figures and examples.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once; no figure depends on it.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images read at once; no figure depends on it.")] = 64,
     seed: SeedOption = 0,
     clip: Annotated[str | None, typer.Option(help="Where to find the models' CLIP, if not where it was.")] = None,
     device: DeviceOption = "auto",
@@ -905,7 +905,7 @@ def evaluate(
         with console.progress("translating") as advance:
             result = evaluate_runs(
                 runs or [], opened, options, tools, revision=revision, truth=truth, with_examples=html is not None,
-                progress=advance,
+                progress=advance, tell=console.warn,
             )  # fmt: skip
         page, data, warnings = evaluation_page(result), result.to_json(), result.warnings
     for warning in warnings:

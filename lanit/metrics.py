@@ -17,6 +17,7 @@ from lanit.errors import LanitError
 
 _BLOCK_ENTRIES = 1 << 24  # of a block of pairwise distances: 128 MiB in float64
 _TINY = 1e-10  # of LPIPS: under the root of a norm
+_ROUNDING = 2e-6  # of a feature's norm: by less than that, float32 features of one image differ from batch to batch
 
 
 class Moments(NamedTuple):
@@ -55,39 +56,53 @@ def frechet_distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> floa
     return max(float(difference @ difference + trace), 0.0)
 
 
-def kernel_distance(
-    real: Tensor, fake: Tensor, *, subsets: int = 100, subset_size: int = 1000, generator: torch.Generator | None = None
-) -> tuple[float, float]:
-    """KID: mean and standard deviation over ``subsets`` of the unbiased squared MMD of (x·y / d + 1)³
-    (Bińkowski et al., ICLR 2018).
+def kernel_distance(real: Tensor, fake: Tensor) -> float:
+    """KID: the unbiased squared MMD of the kernel (x·y / d + 1)³, over all pairs (Bińkowski et al., ICLR 2018).
 
-    real (n×d), fake (m×d). subset_size: images drawn from each side for a subset, without replacement, at most as many
-    as the smaller side has. generator: of the draws, on the CPU. It may be negative. Raises LanitError for fewer than
-    two images a side.
+    real (n×d), fake (m×d). The mean over subsets, as which KID is often computed, estimates this very number. It may
+    be negative, as it is about half the time where both sides are alike. Raises LanitError for fewer than two images a
+    side.
     """
-    real, fake = _matrix(real, 2), _matrix(fake, 2)
-    size = min(subset_size, len(real), len(fake))
-    found = []
-    for _ in range(subsets):
-        one, other = (rows[_drawn(len(rows), size, generator).to(rows.device)] for rows in (real, fake))
-        found.append(_squared_mmd(one, other))
-    values = torch.stack(found)
-    return float(values.mean()), float(values.std(correction=0))
+    return float(mean_kernel(real) + mean_kernel(fake) - 2 * mean_kernel(real, fake))
 
 
-def _drawn(rows: int, size: int, generator: torch.Generator | None) -> Tensor:
-    return torch.randperm(rows, generator=generator)[:size]
+def mean_kernel(
+    x: Tensor, y: Tensor | None = None, x_counts: Tensor | None = None, y_counts: Tensor | None = None
+) -> Tensor:
+    """Mean of (x·y / d + 1)³ over all pairs of a row of ``x`` and one of ``y``: the terms of :func:`kernel_distance`.
+
+    x, y: (n×d), or (n×K×d) of K images a row that depend on each other. Without ``y`` the pairs are those of two rows
+    of ``x``: none of a row with itself, nor with a copy that a bootstrap sample holds of it. x_counts, y_counts: whole
+    numbers (B×n), (B×m), how often each row counts in each of B bootstrap samples. Returns float64 (1+B): of the rows
+    as they are, then of the samples; nan where a sample has no pair. Memory stays bounded, whatever n and m.
+
+    Resampled so, the interval of KID is a little too narrow below about 50 images, and too wide (never too narrow)
+    where both sides are alike: the statistic is degenerate there (Arcones & Giné, Annals of Statistics 1992).
+    """
+    own = y is None
+    rows, x_weights = _grouped(x, x_counts, 2 if own else 1)
+    others, y_weights = (rows, x_weights) if y is None else _grouped(y, y_counts, 1)
+    width, total = rows.shape[-1], rows.new_zeros(len(x_weights))
+    flat = others.flatten(0, 1)
+    for start, block in _blocks(rows, rows.shape[1] * len(flat)):
+        kernel = (block.flatten(0, 1) @ flat.T).div_(width).add_(1)
+        kernel = (kernel * kernel).mul_(kernel).reshape(len(block), rows.shape[1], len(others), -1).mean(dim=(1, 3))
+        here = torch.arange(len(block), device=rows.device)
+        if own:
+            kernel[here, here + start] = 0
+        total += ((x_weights[:, start : start + len(block)] @ kernel) * y_weights).sum(dim=1)
+    pairs = x_weights.sum(dim=1) * y_weights.sum(dim=1)
+    return total / (pairs - x_weights.square().sum(dim=1) if own else pairs)
 
 
-def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
-    """x, y: float64 (m×d) each. The pairs of a row with itself are left out, which makes it unbiased."""
-    count, width = x.shape
-    within = sum(_kernel(each, each, width).fill_diagonal_(0).sum() for each in (x, y)) / (count * (count - 1))
-    return within - 2 * _kernel(x, y, width).mean()
-
-
-def _kernel(x: Tensor, y: Tensor, width: int) -> Tensor:
-    return (x @ y.T / width + 1) ** 3
+def _grouped(features: Tensor, counts: Tensor | None, least: int) -> tuple[Tensor, Tensor]:
+    """Features as float64 (n×K×d); weights of the rows, float64 (1+B×n), the first all one."""
+    groups = features[:, None] if features.ndim == 2 else features
+    values = _matrix(groups.flatten(0, 1), least).unflatten(0, groups.shape[:2])
+    if len(values) < least:
+        raise _too_few(features, least)
+    weights = values.new_ones(1, len(values))
+    return values, weights if counts is None else torch.cat([weights, counts.to(weights)])
 
 
 class Neighbours(NamedTuple):
@@ -101,19 +116,28 @@ class Neighbours(NamedTuple):
 def neighbours(real: Tensor, fake: Tensor, k: int = 5) -> Neighbours:
     """The terms of density and coverage, before they are averaged (Naeem et al., ICML 2020).
 
-    The ball of a real image reaches to its k-th nearest real neighbour, itself not counted. real (n×d), fake (m×d).
-    Raises LanitError where n ≤ k or m is 0. Memory stays bounded, whatever n and m.
+    The ball of a real image reaches to its k-th nearest real neighbour, itself not counted, and holds what is strictly
+    nearer, as theirs does: of the real images k, itself counted. Distances that differ by rounding alone are equal.
+    Where several neighbours are equally far, fewer than k are strictly nearer: what is missing is shared among those on
+    the rim, so that a copy of the real images always has a density of 1 and a coverage of 1, even if all of them have
+    twins and no ball has a radius. Where no two distances are equal nothing lies on the rim.
+
+    real (n×d), fake (m×d). Raises LanitError where n ≤ k or m is 0. Memory stays bounded, whatever n and m.
     """
     real, fake = _matrix(real, k + 1), _matrix(fake, 1)
+    slack = _ROUNDING * real.square().sum(dim=1).mean().sqrt()
     inside = torch.zeros(len(fake), dtype=torch.float64, device=real.device)
     covered = []
     for start, block in _blocks(real, max(len(real), len(fake))):
-        among = _squared_distances(block, real)
+        among = _distances(block, real)
         among[torch.arange(len(block)), torch.arange(start, start + len(block))] = 0.0
         radius = among.kthvalue(k + 1, dim=1, keepdim=True).values
-        within = _squared_distances(block, fake) < radius
-        inside += within.sum(dim=0)
-        covered.append(within.any(dim=1))
+        nearer, rim = among < radius - slack, (among - radius).abs() <= slack
+        share = (k - nearer.sum(dim=1, keepdim=True)).double() / rim.sum(dim=1, keepdim=True)
+        to_fake = _distances(block, fake)
+        held = (to_fake < radius - slack).double() + share * ((to_fake - radius).abs() <= slack)
+        inside += held.sum(dim=0)
+        covered.append((held > 0).any(dim=1))
     return Neighbours(inside / k, torch.cat(covered))
 
 
@@ -129,9 +153,38 @@ def _blocks(rows: Tensor, width: int) -> Iterator[tuple[int, Tensor]]:
         yield start, rows[start : start + size]
 
 
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+def _distances(x: Tensor, y: Tensor) -> Tensor:
     squares = (x * x).sum(dim=1, keepdim=True) + (y * y).sum(dim=1) - 2 * (x @ y.T)
-    return squares.clamp_min_(0)
+    return squares.clamp_min_(0).sqrt_()
+
+
+class Twins(NamedTuple):
+    """twin: bool (n), whether another image of the set is almost the same. first: bool (n), whether none before it is:
+    so many different images there are."""
+
+    twin: Tensor
+    first: Tensor
+
+
+def twins(features: Tensor, within: float) -> Twins:
+    """Which images have another one at a distance of at most ``within``; features (n×d), or (n×K×d) of K images a row
+    that are not compared with each other."""
+    groups = features[:, None] if features.ndim == 2 else features
+    flat = _matrix(groups.flatten(0, 1), 1)
+    group = torch.arange(len(flat), device=flat.device) // groups.shape[1]
+    twin, first = [], []
+    for start, block in _blocks(flat, len(flat)):
+        own = group[start : start + len(block), None]
+        alike = (_distances(block, flat) <= within) & (own != group)
+        twin.append(alike.any(dim=1))
+        first.append(~(alike & (group < own)).any(dim=1))
+    return Twins(torch.cat(twin), torch.cat(first))
+
+
+def copied(fake: Tensor, real: Tensor, within: float) -> Tensor:
+    """Which images of ``fake`` (m×d) have one of ``real`` (n×d) at a distance of at most ``within``: bool (m)."""
+    fake, real = _matrix(fake, 1), _matrix(real, 1)
+    return torch.cat([(_distances(block, real) <= within).any(dim=1) for _, block in _blocks(fake, len(real))])
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -177,12 +230,13 @@ def interval(estimate: float, replicates: Sequence[float], level: float = 0.95) 
 
     Moved, because a sample with repeated rows has a larger Fréchet distance and a smaller coverage than one without:
     that shift comes from drawing twice, not from chance. The bias of a small sample itself is therefore not in it.
-    Values that are not finite do not count; without any, both ends are the estimate.
+    Of B values, a share q lies below the q (B + 1)-th. Values that are not finite do not count; without any, both ends
+    are the estimate.
     """
     kept = torch.tensor([value for value in replicates if math.isfinite(value)], dtype=torch.float64)
     if not len(kept):
         return estimate, estimate
-    tail = (1 - level) / 2
+    tail = max((1 - level) / 2 * (len(kept) + 1) - 1, 0.0) / max(len(kept) - 1, 1)
     low, high = torch.quantile(kept - kept.mean(), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return estimate + low, estimate + high
 
@@ -190,9 +244,13 @@ def interval(estimate: float, replicates: Sequence[float], level: float = 0.95) 
 def _matrix(features: Tensor, least: int) -> Tensor:
     """Features as float64 (n×d). Raises LanitError where there are fewer rows than ``least``, or one is not finite."""
     if features.ndim != 2 or len(features) < least:
-        shape = "×".join(map(str, features.shape))
-        raise LanitError(f"features of shape {shape} are too few: at least {least} images are needed", "Add images.")
+        raise _too_few(features, least)
     values = features.double()
     if not bool(values.isfinite().all()):
-        raise LanitError("a feature is not finite", "Embed the images anew, in float32.")
+        raise LanitError("a feature is not finite", "Embed the images anew, in float32: lanit embed --precision fp32.")
     return values
+
+
+def _too_few(features: Tensor, least: int) -> LanitError:
+    shape = "×".join(map(str, features.shape))
+    return LanitError(f"features of shape {shape} are too few: at least {least} images are needed", "Add images.")

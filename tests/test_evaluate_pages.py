@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cli import app
 from pipeline.evaluation.evaluate import Evaluation, Published
 from pipeline.evaluation.examples import Cell, Examples
-from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, RunFigures
+from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, Repeats, RunFigures
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.page import evaluation_page
 from pipeline.evaluation.table import short, show_evaluation, spread
@@ -32,10 +32,13 @@ def figures_of(domain: str, seed: int) -> DomainFigures:
     def figure(value: float, highest: float = np.inf) -> Figure:
         return Figure(value, tuple(value + rng.normal(0, 0.02, 50)), highest)
 
-    return DomainFigures(
-        domain, 96, 80, 800, figure(0.2 + seed / 20), 0.9, 0.001, 0.0002, figure(0.9), figure(0.6, 1.0),
-        figure(0.99, 1.0), 0.01, figure(0.95, 1.0), figure(0.3), figure(0.0002), None, figure(0.8, 1.0), None,
-    )  # fmt: skip
+    values = {
+        "frechet": figure(0.2 + seed / 20), "frechet_before": Figure(0.9), "density": figure(0.9),
+        "kid": Figure(0.001, tuple(0.001 + rng.normal(0, 0.001, 50)), lowest=-np.inf), "coverage": figure(0.6, 1.0),
+        "accuracy": figure(0.99, 1.0), "accuracy_before": Figure(0.01), "kept": figure(0.95, 1.0),
+        "identity": figure(0.3), "diversity": figure(0.0002), "judge_accuracy": figure(0.8, 1.0),
+    }  # fmt: skip
+    return DomainFigures(domain, 96, 80, 800, values, Repeats(0.0, 0.0, 0.0, 96, 800))
 
 
 def evaluation(runs: tuple[str, ...] = ("runs/first",), pictures: int = 3) -> Evaluation:
@@ -208,7 +211,7 @@ def test_the_page_stands_without_intervals_examples_or_figures() -> None:
     bare = evaluation()
     run = bare.runs[0]
     empty = replace(run, guides=tuple(GuideFigures(guide.guide, (), {"smiling": "nobody"}) for guide in run.guides))
-    still = replace(figures_of("smiling", 1), frechet=Figure(0.3), accuracy=Figure(1.0), kept=None, diversity=None)
+    still = replace(figures_of("smiling", 1), values={"frechet": Figure(0.3), "accuracy": Figure(1.0)})
     alone = replace(run, guides=(GuideFigures("latent", (still,), {}), GuideFigures("reference", (still,), {})))
     for runs in ((empty,), (alone,), (empty, alone)):
         result = replace(bare, runs=runs, labels=("r",) * len(runs), examples=(), warnings=(), published=())

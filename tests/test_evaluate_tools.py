@@ -19,7 +19,7 @@ from lanit.metrics import density_coverage, frechet_distance, moments
 from pipeline.clip_models import load_clip
 from pipeline.evaluation.evaluate import Tools, extractor_of_folders
 from pipeline.evaluation.features import ClipFeatures, InceptionFeatures, inception_weights
-from pipeline.evaluation.figures import FEW_IMAGES, DomainFigures, Figure, GuideFigures, RunFigures
+from pipeline.evaluation.figures import FEW_IMAGES, DomainFigures, Figure, GuideFigures, Repeats, RunFigures
 from pipeline.evaluation.folders import evaluate_folders
 from pipeline.evaluation.judges import SAMPLE_JUDGE, judge_of
 from pipeline.evaluation.options import EvaluationOptions
@@ -30,7 +30,7 @@ from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 
 ASSETS = Path(__file__).parent.parent / "pipeline" / "assets"
 CPU = torch.device("cpu")
-OPTIONS = EvaluationOptions(bootstrap=20, subsets=5, subset_size=20)
+OPTIONS = EvaluationOptions(bootstrap=20)
 
 
 @pytest.fixture
@@ -217,13 +217,15 @@ def test_two_folders_are_compared_by_the_features_of_their_images(tmp_path: Path
     (fake / "x" / "broken.png").write_bytes(b"no image")
     result = evaluate_folders(str(real), str(fake), ClipFeatures(tiny_clip), OPTIONS)
     one, other = (ClipFeatures(tiny_clip)(images) for images in (first, second))
-    assert result.whole.frechet.value == pytest.approx(frechet_distance(moments(one), moments(other)), rel=1e-3)
-    assert (result.whole.density.value, result.whole.coverage.value) == pytest.approx(density_coverage(one, other))
+    assert result.whole["frechet"].value == pytest.approx(frechet_distance(moments(one), moments(other)), rel=1e-3)
+    assert (result.whole["density"].value, result.whole["coverage"].value) == pytest.approx(
+        density_coverage(one, other)
+    )
     assert (result.whole.real, result.whole.fake, result.failed) == (30, 25, 1)
     assert any("1 of 56 images" in warning for warning in result.warnings)
     assert result.domains == ()  # only one side has subfolders
     again = evaluate_folders(str(real), str(fake), ClipFeatures(tiny_clip), replace(OPTIONS, batch_size=7))
-    assert again.whole.frechet.value == pytest.approx(result.whole.frechet.value, rel=1e-4)
+    assert again.whole["frechet"].value == pytest.approx(result.whole["frechet"].value, rel=1e-4)
 
 
 def test_a_folder_is_at_no_distance_from_itself_under_other_names(tmp_path: Path, tiny_clip: Any) -> None:
@@ -231,8 +233,8 @@ def test_a_folder_is_at_no_distance_from_itself_under_other_names(tmp_path: Path
     real = write_pictures(tmp_path / "real", images, [f"{n:02d}.png" for n in range(20)])
     fake = write_pictures(tmp_path / "fake", images[::-1], [f"{n:02d}.png" for n in range(20)])
     whole = evaluate_folders(str(real), str(fake), ClipFeatures(tiny_clip), OPTIONS).whole
-    assert whole.frechet.value == pytest.approx(0, abs=1e-6)
-    assert whole.coverage.value == 1.0
+    assert whole["frechet"].value == pytest.approx(0, abs=1e-6)
+    assert whole["coverage"].value == 1.0
 
 
 def test_subfolders_of_the_same_names_are_compared_in_pairs(tmp_path: Path, tiny_clip: Any) -> None:
@@ -241,9 +243,9 @@ def test_subfolders_of_the_same_names_are_compared_in_pairs(tmp_path: Path, tiny
     fake = write_pictures(tmp_path / "fake", pictures(20, seed=2), names)
     result = evaluate_folders(str(real), str(fake), ClipFeatures(tiny_clip), OPTIONS)
     assert [each.name for each in result.domains] == ["cat", "dog"]
-    assert result.mean_frechet == pytest.approx(np.mean([each.frechet.value for each in result.domains]))
+    assert result.mean_frechet == pytest.approx(np.mean([each["frechet"].value for each in result.domains]))
     alone = evaluate_folders(str(real / "cat"), str(fake / "cat"), ClipFeatures(tiny_clip), OPTIONS)
-    assert alone.whole.frechet.value == pytest.approx(result.domains[0].frechet.value, rel=1e-4)
+    assert alone.whole["frechet"].value == pytest.approx(result.domains[0]["frechet"].value, rel=1e-4)
 
 
 def test_too_small_a_folder_is_named(tmp_path: Path, tiny_clip: Any) -> None:
@@ -279,21 +281,23 @@ def test_few_images_are_warned_of_below_2048_on_either_side() -> None:
 
 
 def a_run(name: str, size: int = 32, domains: tuple[str, ...] = ("d",)) -> RunFigures:
-    still = Figure(0.5)
-    figures = DomainFigures("d", 3000, 300, 3000, still, 1.0, 0.0, 0.0, still, still, still, 0.0, still, still)
+    figures = DomainFigures("d", 3000, 300, 3000, {"frechet": Figure(0.5)}, Repeats(0, 0, 0, 3000, 3000))
     return RunFigures(name, "", size, None, domains, 0.5, (GuideFigures("latent", (figures,), {}),))
 
 
 def test_models_that_were_not_measured_alike_are_warned_of() -> None:
-    alike = warnings_of_runs([a_run("a"), a_run("b")], ["r", "r"], judged=True)
+    alike = warnings_of_runs([a_run("a"), a_run("b")], ["r", "r"], judged=True, neighbours=5)
     assert alike == []
-    assert any("--judge" in warning for warning in warnings_of_runs([a_run("a")], ["r"], judged=False))
-    assert any("64" in warning for warning in warnings_of_runs([a_run("a"), a_run("b", 64)], ["r", "r"], judged=True))
-    others = warnings_of_runs([a_run("a"), a_run("b", domains=("d", "e"))], ["r", "other"], judged=True)
+    assert any("--judge" in warning for warning in warnings_of_runs([a_run("a")], ["r"], judged=False, neighbours=5))
+    assert any(
+        "64" in warning
+        for warning in warnings_of_runs([a_run("a"), a_run("b", 64)], ["r", "r"], judged=True, neighbours=5)
+    )
+    others = warnings_of_runs([a_run("a"), a_run("b", domains=("d", "e"))], ["r", "other"], judged=True, neighbours=5)
     assert len(others) == 2
-    (blur,) = warnings_of_runs([a_run("a", 32), a_run("b", 32)], ["r", "r"], judged=True, whole_at=64)
+    (blur,) = warnings_of_runs([a_run("a", 32), a_run("b", 32)], ["r", "r"], judged=True, neighbours=5, whole_at=64)
     assert "--match-size" in blur
-    assert warnings_of_runs([a_run("a", 64)], ["r"], judged=True, whole_at=64) == []
+    assert warnings_of_runs([a_run("a", 64)], ["r"], judged=True, neighbours=5, whole_at=64) == []
 
 
 def test_published_figures_are_of_built_in_prompt_sets_and_never_without_a_caveat() -> None:

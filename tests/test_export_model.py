@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from cli import app
 from lanit.errors import LanitError
 from pipeline.evaluation.evaluate import RESULT_NAME, Evaluation
-from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, RunFigures
+from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, Repeats, RunFigures
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.labelling.learned_prompts import FILE_NAME, read_learned_prompts, with_context
 from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
@@ -186,7 +186,8 @@ def test_the_metrics_are_the_runs_last_up_to_the_step_of_the_model(run: Path, tm
 def evaluation(run: Path, weights: str) -> dict[str, Any]:
     """What lanit evaluate leaves in a run, of one domain."""
     some = Figure(0.25, (0.125,) * 20)
-    domain = DomainFigures("black hair", 40, 30, 60, Figure(0.5), 0.75, 0.1, 0.01, some, some, some, 0.2, None, some)
+    values = {"frechet": Figure(0.5), "frechet_before": Figure(0.75), "kid": Figure(0.1), "density": some}
+    domain = DomainFigures("black hair", 40, 30, 60, values, Repeats(0.0, 0.0, 0.0, 40, 60))
     figures = RunFigures(str(run), weights, 32, 70, DOMAINS, 0.5, (GuideFigures("latent", (domain,), {}),))
     extractor = ExtractorFacts("CLIP tiny", "cd" * 32, "shortest side to 32 px", 5)
     judge = f"{run / 'judge.pt'}: the judge"
@@ -201,7 +202,7 @@ def test_what_lanit_evaluate_found_is_told_if_it_was_of_these_weights(run: Path,
     (run / RESULT_NAME).write_text(json.dumps(evaluation(run, weights)))
     export_model(run, tmp_path / "out", half=True)
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())["evaluation"]
-    assert found["guides"]["latent"]["domains"][0]["kid"] == 0.1
+    assert found["guides"]["latent"]["domains"][0]["kid"]["value"] == 0.1
     assert found["judge"] == "the judge"
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     for part in (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lanit.errors import UsageError
+from lanit.errors import LanitError, UsageError
 from pipeline.clip_models import ClipModel
 from pipeline.evaluation.examples import Examples, examples_of
 from pipeline.evaluation.features import ClipFeatures, Extractor, InceptionFeatures, inception_weights
@@ -21,7 +21,8 @@ from pipeline.evaluation.perceptual import lpips_of
 from pipeline.evaluation.run_evaluation import Instruments, RunEvaluation, run_folder
 from pipeline.evaluation.sample import real_labels
 from pipeline.evaluation.warnings import published_figures, warnings_of_runs
-from pipeline.files import write_json
+from pipeline.files import sealed, write_json
+from pipeline.folders import locked_folder
 from pipeline.inspection.inspect_labels import truth_of
 from pipeline.inspection.scores import Scores, score
 from pipeline.settings import clip_to_embed
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from pipeline.console import Advance
 
 RESULT_NAME = "evaluation.json"
-"""In the folder of a run: its own figures, as ``--json`` prints them."""
+"""In the folder of a run: its own figures, as ``--json`` prints them, sealed."""
+
+_WAIT_SECONDS = 5.0  # for another evaluation to write its figures; a training holds the folder for longer
 
 Features = Literal["clip", "inception"]
 
@@ -115,19 +118,21 @@ def evaluate_runs(
     truth: str | None = None,
     with_examples: bool = False,
     progress: Advance | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Measure models on the same sources and real images of ``store``; each run's figures also go into its folder.
 
     truth: CSV, Parquet or ``folders``, by which to score the label revision too. with_examples: for a page. What was
-    measured before, or in an interrupted evaluation of the same options, is read from the store's cache. Raises
-    LanitError where a model is missing, the store holds another CLIP's embeddings, or weights that were named cannot
-    be read; before anything is measured.
+    measured before, or in an interrupted evaluation of the same options, is read from the store's cache. tell: takes a
+    remark where a store or run lets nothing be written; the figures are the same. Raises LanitError where a model is
+    missing, the store holds another CLIP's embeddings, or weights that were named cannot be read; before anything is
+    measured.
     """
     if len(set(runs)) < len(runs):
-        raise UsageError("a run is named twice", "Name each once.")
+        raise UsageError("a run is named twice", f"Name each once: {_command(dict.fromkeys(runs))}")
     scores = None if truth is None else _label_scores(store, revision, truth)
     clips: dict[str, ClipModel] = {}
-    evaluations = [_prepared(run, store, options, tools, revision, clips) for run in runs]
+    evaluations = [_prepared(run, store, options, tools, revision, clips, tell) for run in runs]
     measured = tuple(evaluation.figures(progress) for evaluation in evaluations)
     shown = [(each, guide) for each in evaluations for guide in options.guides] if with_examples else []
     instruments, origins = evaluations[0].with_, tuple(each.labels.origin for each in evaluations)
@@ -149,17 +154,32 @@ def evaluate_runs(
         examples=tuple(examples_of(*each) for each in shown),
     )
     for evaluation, run in zip(evaluations, measured, strict=True):
-        keep_in_run(result, evaluation, run)
+        _keep_in_run(result, evaluation, run, tell)
     return result
 
 
-def keep_in_run(result: Evaluation, evaluation: RunEvaluation, run: RunFigures) -> None:
-    """Write the figures of one model into the folder of its run, where it has one."""
+def _keep_in_run(result: Evaluation, evaluation: RunEvaluation, run: RunFigures, tell: Callable[[str], None]) -> None:
+    """Write the figures of one model into the folder of its run, where it has one, and where that can be written to."""
     folder = run_folder(run.run)
-    if folder is not None:
-        labels, warnings = (evaluation.labels.origin,), _warnings([evaluation], [run])
-        alone = replace(result, runs=(run,), labels=labels, warnings=warnings)
-        write_json(folder / RESULT_NAME, alone.to_json())
+    if folder is None:
+        return
+    labels, warnings = (evaluation.labels.origin,), _warnings([evaluation], [run])
+    alone = replace(result, runs=(run,), labels=labels, warnings=warnings)
+    try:
+        with locked_folder(folder, "run", wait_seconds=_WAIT_SECONDS):
+            write_json(folder / RESULT_NAME, sealed(alone.to_json()))
+    except LanitError as error:
+        tell(f"these figures are not in {folder / RESULT_NAME}: {error.message}")
+
+
+def _embed_for(bundle: Bundle, store: Store) -> str:
+    inputs, other = [entry.source for entry in store.manifest.sources], f"{store.root}-2"
+    words = shlex.join(["lanit", "embed", *inputs, "--clip", bundle.clip_spec, "--store", other])
+    return f"Embed the images with the model's CLIP too, then evaluate with --store {shlex.quote(other)}: {words}"
+
+
+def _command(runs: Iterable[str]) -> str:
+    return shlex.join(["lanit", "evaluate", *runs])
 
 
 def _warnings(evaluations: Sequence[RunEvaluation], runs: Sequence[RunFigures]) -> tuple[str, ...]:
@@ -168,6 +188,7 @@ def _warnings(evaluations: Sequence[RunEvaluation], runs: Sequence[RunFigures]) 
         runs,
         [each.labels.origin for each in evaluations],
         judged=instruments.judge is not None,
+        neighbours=evaluations[0].options.neighbours,
         whole_at=instruments.clip.preprocessing.size if instruments.real_by_store else None,
     )
     return tuple(found)
@@ -180,6 +201,7 @@ def _prepared(
     tools: Tools,
     revision: int | None,
     clips: dict[str, ClipModel],
+    tell: Callable[[str], None],
 ) -> RunEvaluation:
     """Everything that measuring ``run`` needs, loaded and checked. clips: those of other runs, by their weights."""
     bundle = load_bundle(run)
@@ -189,17 +211,14 @@ def _prepared(
     judge = judge_of(tools.judge, bundle.prompt_set, tools.device, bundle.fingerprint.weights_sha256)
     by_store = tools.features == "clip" and not options.match_size
     instruments = Instruments(_extractor(tools, clip), clip, perceptual, no_lpips, judge, by_store)
-    return RunEvaluation(run, Translator(bundle, tools.device), store, labels, instruments, options)
+    return RunEvaluation(run, Translator(bundle, tools.device), store, labels, instruments, options, tell)
 
 
 def _clip_of(bundle: Bundle, store: Store, tools: Tools, known: dict[str, ClipModel]) -> ClipModel:
     key = bundle.fingerprint.weights_sha256
     if key not in known or known[key].fingerprint != bundle.fingerprint:
         known[key] = load_labeller(bundle, tools.clip, tools.device)
-        store.check_fingerprint(
-            known[key].fingerprint,
-            f"Embed the images with the model's CLIP: lanit embed DIR --clip {shlex.quote(bundle.clip_spec)}",
-        )
+        store.check_fingerprint(known[key].fingerprint, _embed_for(bundle, store))
     return known[key]
 
 

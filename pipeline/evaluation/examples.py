@@ -47,7 +47,7 @@ def examples_of(evaluation: RunEvaluation, guide: Guide, count: int = SHOWN) -> 
     for domain in domains:
         styles = evaluation.styles(guide, domain)
         first = Styles(styles.codes, styles.chosen[:, :1])
-        made = translate_sources(translator, sources, rows, domain, first, evaluation.options.batch_size)
+        made = translate_sources(translator, sources, rows, domain, first)
         columns[domain] = np.concatenate(list(made))[:, 0]
     own = sources.own.numpy()
     names = np.array(translator.domains)

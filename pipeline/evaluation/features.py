@@ -23,6 +23,8 @@ from pipeline.store.schemas import Fingerprint
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """The name under which torch-fidelity keeps the weights it publishes; the Inception of the FID paper."""
 
+_NO_INCEPTION = f"Put torch-fidelity's {INCEPTION_FILE} there, or take the features that need no file: --features clip"
+
 
 class Extractor(Protocol):
     """Features of images; ``facts`` say which."""
@@ -31,7 +33,7 @@ class Extractor(Protocol):
     def facts(self) -> ExtractorFacts: ...
 
     def __call__(self, images: np.ndarray) -> Tensor:
-        """Float32 (n×d), on the CPU, of images, uint8 (n×H×W×3), as many as fit the device at once."""
+        """Float32 (n×d), on the CPU, of images, uint8 (n×H×W×3): a block, all of it at once."""
 
 
 class ClipFeatures:
@@ -68,9 +70,7 @@ class InceptionFeatures:
     def __init__(self, weights: Path, device: torch.device) -> None:
         if not weights.is_file():
             raise LanitError(
-                f"there are no Inception weights at {weights}",
-                f"Put torch-fidelity's {INCEPTION_FILE} there, or name it with --inception-weights; "
-                "CLIP features need none.",
+                f"there are no Inception weights at {weights}; --inception-weights names others", _NO_INCEPTION
             )
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -83,7 +83,7 @@ class InceptionFeatures:
             )
         except Exception as error:  # torch.load and load_state_dict raise anything
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise LanitError(f"{weights} is not torch-fidelity's Inception: {reason}", "Fetch it again.") from error
+            raise LanitError(f"{weights} is not torch-fidelity's Inception: {reason}", _NO_INCEPTION) from error
         self.network = network.to(device).eval()
         self.device = device
         self.facts = ExtractorFacts(

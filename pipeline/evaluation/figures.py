@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lanit.metrics import interval
+from pipeline.evaluation.measures import BY_NAME, COMPARED, MEASURES, OF_SETS, Measure
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever the same models and images would get other figures: results of two protocols are not comparable."""
 
 FEW_IMAGES = 2048
@@ -17,7 +18,8 @@ FEW_IMAGES = 2048
 
 Guide = Literal["latent", "reference"]
 
-DIGITS = 9  # significant, in JSON: beyond them lies the noise of float32 features
+DIGITS = 4
+"""Significant, in JSON: what holds on another machine or with another number of threads. See also Measure.decimals."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,13 @@ class Figure:
     """A value, where a bootstrap puts it, and the bootstrap's own values, as many as were asked for (0: none).
 
     A replicate is nan where its sample had no image of the kind. Equal numbers of two figures are of the same sample.
-    highest: what it can be at most; at least it is 0.
+    lowest, highest: what it can be.
     """
 
     value: float
     replicates: tuple[float, ...] = ()
     highest: float = math.inf
+    lowest: float = 0.0
 
     @property
     def ends(self) -> tuple[float, float] | None:
@@ -38,47 +41,57 @@ class Figure:
         if not self.replicates:
             return None
         low, high = interval(self.value, self.replicates)
-        return max(low, 0.0), min(high, self.highest)
+        return max(low, self.lowest), min(high, self.highest)
 
-    def to_json(self) -> dict[str, float | None]:
+    def to_json(self, decimals: int) -> dict[str, float | None]:
         low, high = self.ends or (None, None)
-        return {"value": rounded(self.value), "low": rounded(low), "high": rounded(high)}
+        values = {"value": self.value, "low": low, "high": high}
+        return {name: rounded(value, decimals) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """How far two sets of images repeat themselves or each other, by features that are almost the same.
+
+    real, made: shares of each side's images that have a twin there; translations of one source are not compared with
+    each other. across: share of the images made that have a twin among the real ones. different_real, different_made:
+    images of each side, twins counted once.
+    """
+
+    real: float
+    made: float
+    across: float
+    different_real: int
+    different_made: int
+
+    def to_json(self) -> dict[str, float | int | None]:
+        return {name: rounded(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class DomainFigures:
     """Translations to one domain under one guide, against the real images that carry it.
 
-    real, sources, translations: images; translations = sources × styles. frechet: between real and translated.
-    frechet_before: between real and the sources as they are, what doing nothing scores; none for one source. kid,
-    kid_spread: mean and standard deviation over subsets. accuracy: share of translations in which the domain is
-    recognised; accuracy_before: of sources. kept: share of the other domains whose recognition is what it was in the
-    source; none where translation may change them all. identity: mean cosine distance between a translation and its
-    source. diversity: the same between translations of one source; lpips: LPIPS between them; none with one style.
-    judge_accuracy, judge_kept: accuracy and kept in the eyes of --judge.
+    real, sources, translations: images; translations = sources × styles. values: figures by their name in
+    :data:`~pipeline.evaluation.measures.MEASURES`; what cannot be measured is not among them.
     """
 
     domain: str
     real: int
     sources: int
     translations: int
-    frechet: Figure
-    frechet_before: float | None
-    kid: float
-    kid_spread: float
-    density: Figure
-    coverage: Figure
-    accuracy: Figure
-    accuracy_before: float
-    kept: Figure | None
-    identity: Figure
-    diversity: Figure | None = None
-    lpips: Figure | None = None
-    judge_accuracy: Figure | None = None
-    judge_kept: Figure | None = None
+    values: Mapping[str, Figure]
+    repeats: Repeats
+
+    def __getitem__(self, name: str) -> Figure:
+        return self.values[name]
+
+    def get(self, name: str) -> Figure | None:
+        return self.values.get(name)
 
     def to_json(self) -> dict[str, Any]:
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        counts = {"domain": self.domain, "real": self.real, "sources": self.sources, "translations": self.translations}
+        return counts | _values(self.values, MEASURES) | {"repeats": self.repeats.to_json()}
 
     def to_stored(self) -> dict[str, Any]:
         """With the replicates, to go on from."""
@@ -86,24 +99,11 @@ class DomainFigures:
 
     @classmethod
     def from_stored(cls, stored: dict[str, Any]) -> DomainFigures:
-        values: dict[str, Any] = {
-            name: Figure(value["value"], tuple(value["replicates"]), value["highest"])
-            if isinstance(value, dict)
-            else value
-            for name, value in stored.items()
+        values = {
+            name: Figure(**value | {"replicates": tuple(value["replicates"])})
+            for name, value in stored["values"].items()
         }
-        return cls(**values)
-
-
-MEANS = (
-    "frechet", "frechet_before", "kid", "density", "coverage", "accuracy", "accuracy_before", "kept", "identity",
-    "diversity", "lpips", "judge_accuracy", "judge_kept",
-)  # fmt: skip
-"""Figures of a domain whose mean over domains is reported; that of ``frechet`` is mFID."""
-
-
-COMPARED = ("frechet", "accuracy", "kept", "judge_accuracy", "judge_kept", "coverage")
-"""Means of which models are compared, with an interval of their own."""
+        return cls(**stored | {"values": values, "repeats": Repeats(**stored["repeats"])})
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,16 @@ class GuideFigures:
     skipped: dict[str, str]
 
     def mean(self, name: str) -> Figure | None:
-        """The mean of a figure over the domains that have it, replicate by replicate; none where none has."""
-        found = [getattr(domain, name) for domain in self.domains]
-        there = [value for value in found if value is not None]
-        return mean_figure([value if isinstance(value, Figure) else Figure(value) for value in there])
+        """The mean of a figure over the domains that have it, replicate by replicate; none where none has.
+
+        That of ``frechet`` is mFID.
+        """
+        found = (domain.get(name) for domain in self.domains)
+        return mean_figure([figure for figure in found if figure is not None])
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "mean": {name: _plain(self.mean(name)) for name in MEANS},
+            "mean": {measure.name: _json(self.mean(measure.name), measure) for measure in MEASURES},
             "domains": [domain.to_json() for domain in self.domains],
             "skipped": self.skipped,
         }
@@ -149,7 +151,7 @@ class RunFigures:
             "size": self.size,
             "steps": self.steps,
             "domains": list(self.domains),
-            "unrelated": rounded(self.unrelated),
+            "unrelated": rounded(self.unrelated, BY_NAME["identity"].decimals),
             "guides": {each.guide: each.to_json() for each in self.guides},
         }
 
@@ -167,7 +169,9 @@ class Difference:
     high: float | None
 
     def to_json(self) -> dict[str, Any]:
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        decimals = BY_NAME[self.name].decimals
+        ends = {end: rounded(getattr(self, end), decimals) for end in ("value", "low", "high")}
+        return {"run": self.run, "guide": self.guide, "name": self.name} | ends
 
 
 def differences(runs: Sequence[RunFigures], names: Sequence[str] = COMPARED) -> tuple[Difference, ...]:
@@ -190,19 +194,24 @@ def differences(runs: Sequence[RunFigures], names: Sequence[str] = COMPARED) -> 
 
 @dataclass(frozen=True)
 class SetFigures:
-    """Two sets of images, or of two subfolders of the same name. name: of the subfolder, empty for all."""
+    """Two sets of images, or of two subfolders of the same name. name: of the subfolder, empty for all. values: figures
+    by their name in :data:`~pipeline.evaluation.measures.OF_SETS`."""
 
     name: str
     real: int
     fake: int
-    frechet: Figure
-    kid: float
-    kid_spread: float
-    density: Figure
-    coverage: Figure
+    values: Mapping[str, Figure]
+    repeats: Repeats
+
+    def __getitem__(self, name: str) -> Figure:
+        return self.values[name]
+
+    def get(self, name: str) -> Figure | None:
+        return self.values.get(name)
 
     def to_json(self) -> dict[str, Any]:
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        counts = {"name": self.name, "real": self.real, "fake": self.fake}
+        return counts | _values(self.values, OF_SETS) | {"repeats": self.repeats.to_json()}
 
 
 @dataclass(frozen=True)
@@ -225,15 +234,22 @@ def mean_figure(figures: Sequence[Figure]) -> Figure | None:
         there = [value for value in values if math.isfinite(value)]
         replicates.append(sum(there) / len(there) if there else math.nan)
     value = sum(figure.value for figure in figures) / len(figures)
-    return Figure(value, tuple(replicates), max(figure.highest for figure in figures))
+    lowest, highest = min(figure.lowest for figure in figures), max(figure.highest for figure in figures)
+    return Figure(value, tuple(replicates), highest, lowest)
 
 
-def rounded(value: float | None) -> float | None:
-    """To :data:`DIGITS` significant digits."""
-    return None if value is None else float(f"{value:.{DIGITS}g}")
+def rounded(value: float | None, decimals: int) -> float | None:
+    """To :data:`DIGITS` significant digits, and no more than ``decimals`` of them after the point."""
+    return None if value is None else round(float(f"{value:.{DIGITS}g}"), decimals) + 0.0  # no -0.0
 
 
-def _plain(value: object) -> Any:
-    if isinstance(value, Figure):
-        return value.to_json()
-    return rounded(value) if isinstance(value, float) else value
+def _values(values: Mapping[str, Figure], measures: Sequence[Measure]) -> dict[str, Any]:
+    found = ((measure, values.get(measure.name)) for measure in measures)
+    return {
+        measure.name: rounded(figure.value, measure.decimals) if figure and measure.before else _json(figure, measure)
+        for measure, figure in found
+    }
+
+
+def _json(figure: Figure | None, measure: Measure) -> dict[str, float | None] | None:
+    return None if figure is None else figure.to_json(measure.decimals)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,27 +11,43 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError
-from lanit.metrics import kernel_distance, neighbours, resampled_counts
+from lanit.metrics import neighbours, resampled_counts
 from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.decoding.images import ImageError, decode_rgb
 from pipeline.evaluation.features import ClipFeatures, Extractor
 from pipeline.evaluation.figures import PROTOCOL, ExtractorFacts, SetFigures, rounded
-from pipeline.evaluation.measuring import RealSide, averaged, bootstrapped_frechet
+from pipeline.evaluation.measures import BY_NAME
+from pipeline.evaluation.measuring import (
+    RealSide,
+    averaged,
+    bootstrapped_frechet,
+    bootstrapped_kernel_distance,
+    repeats_of,
+)
 from pipeline.evaluation.options import EvaluationOptions
-from pipeline.evaluation.sample import batches, draw, torch_generator_of
-from pipeline.evaluation.warnings import warnings_of_sets
+from pipeline.evaluation.sample import BLOCK, blocks, draw, read_ahead, torch_generator_of
+from pipeline.evaluation.warnings import warnings_of_matching, warnings_of_sets
 from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Place
 
 if TYPE_CHECKING:
     from pipeline.console import Advance
 
-_DECODERS = 4
+
+@dataclass(frozen=True)
+class Matching:
+    """Names of subfolders. both: on both sides, each of which is compared by itself; real, fake: on that side alone.
+    skipped: those of both that cannot be compared, and why."""
+
+    both: tuple[str, ...]
+    real: tuple[str, ...]
+    fake: tuple[str, ...]
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True)
 class FolderEvaluation:
-    """Two sets of images; domains: of subfolders, where both have the same. failed: images that could not be read."""
+    """Two sets of images; domains: of subfolders that both have. failed: images that could not be read."""
 
     real: str
     fake: str
@@ -41,12 +56,13 @@ class FolderEvaluation:
     extractor: ExtractorFacts
     whole: SetFigures
     domains: tuple[SetFigures, ...]
+    matching: Matching
     warnings: tuple[str, ...]
 
     @property
     def mean_frechet(self) -> float | None:
         """mFID, of the subfolders."""
-        return sum(each.frechet.value for each in self.domains) / len(self.domains) if self.domains else None
+        return sum(each["frechet"].value for each in self.domains) / len(self.domains) if self.domains else None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -57,8 +73,9 @@ class FolderEvaluation:
             "options": self.options.to_json(),
             "extractor": asdict(self.extractor),
             "all": self.whole.to_json(),
-            "mean_frechet": rounded(self.mean_frechet),
+            "mean_frechet": rounded(self.mean_frechet, BY_NAME["frechet"].decimals),
             "domains": [each.to_json() for each in self.domains],
+            "subfolders": asdict(self.matching),
             "warnings": list(self.warnings),
         }
 
@@ -77,8 +94,8 @@ def evaluate_folders(
 ) -> FolderEvaluation:
     """Compare two folders, tars or tables of images.
 
-    Where every image lies in a subfolder and both sides have the same ones, each pair of them is compared too. Raises
-    LanitError where a side has too few images.
+    Subfolders of the same name are compared too, pair by pair, where there are several. Raises LanitError where a side
+    has too few images.
     """
     places = [_places(each) for each in (real, fake)]
     total = sum(len(each) for each in places)
@@ -87,18 +104,35 @@ def evaluate_folders(
         done = len(places[0]) * side
         sides.append(_features((real, fake)[side], places[side], extractor, options, done, total, progress))
     first, second = sides
-    names = sorted(set(first.folders))
-    paired = len(names) > 1 and "" not in names and names == sorted(set(second.folders))
     whole = _compare("", first.features, second.features, options)
+    matching = _matching(first.folders, second.folders, options.neighbours + 1)
     domains = tuple(
         _compare(name, first.features[first.folders == name], second.features[second.folders == name], options)
-        for name in (names if paired else ())
+        for name in matching.both
+        if name not in matching.skipped
     )
     failed = first.failed + second.failed
-    warnings = warnings_of_sets(domains or (whole,))
+    warnings = warnings_of_sets(domains or (whole,), options.neighbours) + warnings_of_matching(
+        matching.both, matching.real, matching.fake, matching.skipped
+    )
     if failed:
         warnings.append(f"{failed} of {total} images cannot be read and were left out")
-    return FolderEvaluation(real, fake, failed, options, extractor.facts, whole, domains, tuple(warnings))
+    return FolderEvaluation(real, fake, failed, options, extractor.facts, whole, domains, matching, tuple(warnings))
+
+
+def _matching(real: np.ndarray, fake: np.ndarray, least: int) -> Matching:
+    """real, fake: of every image the name of its subfolder, empty where it lies in none. least: images to compare."""
+    names = [set(side.tolist()) - {""} for side in (real, fake)]
+    both = sorted(names[0] & names[1])
+    if len(names[0] | names[1]) == 1 and both and "" not in (*real, *fake):
+        both = []  # that one subfolder is the whole
+    skipped = {}
+    for name in both:
+        fewest = min(int((side == name).sum()) for side in (real, fake))
+        if fewest < least:
+            skipped[name] = f"{fewest} images on one side, and {least} are needed"
+    alone = [tuple(sorted(one - other)) for one, other in (names, names[::-1])]
+    return Matching(tuple(both), alone[0], alone[1], skipped)
 
 
 def _places(folder: str) -> list[Place]:
@@ -127,20 +161,18 @@ def _features(
             return None
 
     found, folders, failed = [], [], 0
-    with ThreadPoolExecutor(_DECODERS) as pool:
-        for part in batches(len(places), options.batch_size):
-            chunk = places[part]
-            images = list(pool.map(decode, chunk))
-            good = [image for image in images if image is not None]
-            failed += len(images) - len(good)
-            found += list(_encode(extractor, good))
-            folders += [_top(place.path) for place, image in zip(chunk, images, strict=True) if image is not None]
-            done += len(chunk)
-            if progress is not None:
-                progress(done, total, folder)
+    for chunk in blocks(zip(places, read_ahead(decode, places, options.batch_size), strict=True), BLOCK):
+        good = [(place, image) for place, image in chunk if image is not None]
+        failed += len(chunk) - len(good)
+        found += list(_encode(extractor, [image for _, image in good]))
+        folders += [_top(place.path) for place, _ in good]
+        done += len(chunk)
+        if progress is not None:
+            progress(done, total, folder)
     if len(folders) <= options.neighbours:
         raise LanitError(
-            f"{folder} has {len(folders)} images that can be read; {options.neighbours + 1} are needed", "Add images."
+            f"{folder} has {len(folders)} images that can be read, and {options.neighbours + 1} are needed",
+            "Name folders of more images: lanit evaluate --real DIR --fake DIR",
         )
     return _Set(torch.cat(found), np.array(folders), failed)
 
@@ -163,24 +195,15 @@ def _top(path: str) -> str:
 
 
 def _compare(name: str, real: Tensor, fake: Tensor, options: EvaluationOptions) -> SetFigures:
-    if min(len(real), len(fake)) <= options.neighbours:
-        raise LanitError(f"the subfolders {name} have too few images", f"{options.neighbours + 1} are needed.")
     rows = draw(np.arange(len(real)), options.real, options.seed, f"real {name}")
     side = RealSide(real[torch.from_numpy(rows)], name, options)
     features = fake.double()
-    generator = torch_generator_of(options.seed, f"fake {name}")
-    counts = resampled_counts(len(fake), options.bootstrap, generator)
-    kid, kid_spread = kernel_distance(
-        side.features, features, subsets=options.subsets, subset_size=options.subset_size, generator=generator
-    )
+    counts = resampled_counts(len(fake), options.bootstrap, torch_generator_of(options.seed, f"fake {name}"))
     near = neighbours(side.features, features, options.neighbours)
-    return SetFigures(
-        name=name,
-        real=len(side.features),
-        fake=len(fake),
-        frechet=bootstrapped_frechet(side, features, counts),
-        kid=kid,
-        kid_spread=kid_spread,
-        density=averaged(near.density, counts),
-        coverage=averaged(near.covered, side.counts, 1.0),
-    )
+    values = {
+        "frechet": bootstrapped_frechet(side, features, counts),
+        "kid": bootstrapped_kernel_distance(side, features, counts),
+        "density": averaged(near.density, counts),
+        "coverage": averaged(near.covered, side.counts, 1.0),
+    }
+    return SetFigures(name, len(side.features), len(fake), values, repeats_of(side, features))

@@ -16,6 +16,7 @@ from pipeline.labelling.label import text_embeddings
 from pipeline.labelling.prompt_sets import PromptSet
 
 SAMPLE_JUDGE = "sample-world"
+_OTHER_JUDGE = "Judge by another CLIP: --judge ViT-B-16/laion2b_s34b_b88k"
 
 
 class Judge(Protocol):
@@ -54,7 +55,7 @@ class SampleJudge:
         self.name = "the classifier of the sample world"
         self.known = torch.tensor([domain in ATTRIBUTES for domain in domains])
         if not self.known.any():
-            raise LanitError("no domain of this model is of the sample world", "Judge it by another CLIP.")
+            raise LanitError("no domain of this model is of the sample world", _OTHER_JUDGE)
         self._judge = load_judge()
         self._columns = [ATTRIBUTES.index(domain) if domain in ATTRIBUTES else 0 for domain in domains]
 
@@ -72,6 +73,6 @@ def judge_of(spec: str | None, prompts: PromptSet, device: torch.device, guide_s
     if judge.fingerprint.weights_sha256 == guide_sha256:
         raise LanitError(
             f"--judge {spec} is the CLIP that the model learned from",
-            f"Give another, such as ViT-B-16/laion2b_s34b_b88k, or {SAMPLE_JUDGE} for drawn faces.",
+            f"{_OTHER_JUDGE}, or by {SAMPLE_JUDGE} where the model draws faces of the sample world",
         )
     return judge

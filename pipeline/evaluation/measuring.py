@@ -9,17 +9,23 @@ from torch import Tensor
 
 from lanit.metrics import (
     Moments,
+    copied,
     cosine_distance,
     frechet_distance,
-    kernel_distance,
+    mean_kernel,
     moments,
     neighbours,
     resampled_counts,
     spread,
+    twins,
 )
-from pipeline.evaluation.figures import DomainFigures, Figure
+from pipeline.evaluation.figures import DomainFigures, Figure, Repeats
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.sample import torch_generator_of
+
+_TWINS, _LEAST = 0.01, 1e-5
+"""Two images are almost the same that are nearer than this share of the root mean square distance between two real
+images; where those are all alike, than this share of their norm."""
 
 _KEPT_ENTRIES = 1 << 26  # of covariances of bootstrap samples: 512 MiB
 
@@ -62,6 +68,10 @@ class RealSide:
         self.moments = moments(features)
         generator = torch_generator_of(options.seed, f"real {domain}")
         self.counts = resampled_counts(len(features), options.bootstrap, generator).to(features.device)
+        self.mean_kernel = mean_kernel(self.features, x_counts=self.counts)
+        apart, norm = 2 * self.moments.covariance.trace(), self.features.square().sum(dim=1).mean()
+        self.alike = max(_TWINS * math.sqrt(float(apart)), _LEAST * math.sqrt(float(norm)))
+        self.twins = twins(self.features, self.alike)
         self._kept: dict[int, Moments] = {}
         self._most_kept = _KEPT_ENTRIES // features.shape[1] ** 2
 
@@ -82,38 +92,52 @@ def measure(real: RealSide, made: Made, counts: Tensor, domain: int, options: Ev
     since those of one source are alike; coverage resamples real images. Density and coverage hold the other side fixed.
     """
     images, styles = made.features.shape[:2]
-    flat = made.features.flatten(0, 1).to(real.features)
-    generator = torch_generator_of(options.seed, f"kid {real.domain}")
-    kid, kid_spread = kernel_distance(
-        real.features, flat, subsets=options.subsets, subset_size=options.subset_size, generator=generator
-    )
+    features = made.features.to(real.features)
+    flat = features.flatten(0, 1)
     near = neighbours(real.features, flat, options.neighbours)
-    accuracy, kept = _recognition(made.seen, made.unchanged, domain, counts)
-    judge_accuracy: Figure | None = None
-    judge_kept: Figure | None = None
-    if made.judged is not None and bool(made.judged.known[domain]):
-        judge_accuracy, judge_kept = _recognition(made.judged, made.unchanged, domain, counts)
     identity = cosine_distance(made.clip, made.clip_before[:, None]).mean(dim=1)
-    return DomainFigures(
-        domain=real.domain,
-        real=len(real.features),
-        sources=images,
-        translations=images * styles,
-        frechet=bootstrapped_frechet(real, flat, counts.repeat_interleave(styles, dim=1)),
-        frechet_before=frechet_distance(real.moments, moments(made.before.to(real.features))) if images > 1 else None,
-        kid=kid,
-        kid_spread=kid_spread,
-        density=averaged(near.density.reshape(images, styles).mean(dim=1), counts),
-        coverage=averaged(near.covered, real.counts, 1.0),
-        accuracy=accuracy,
-        accuracy_before=float(made.seen.before[:, domain].double().mean()),
-        kept=kept,
-        identity=averaged(identity, counts),
-        diversity=averaged(spread(made.clip), counts) if styles > 1 else None,
-        lpips=None if made.lpips is None else averaged(made.lpips, counts),
-        judge_accuracy=judge_accuracy,
-        judge_kept=judge_kept,
+    values = {
+        "frechet": bootstrapped_frechet(real, flat, counts.repeat_interleave(styles, dim=1)),
+        "density": averaged(near.density.reshape(images, styles).mean(dim=1), counts),
+        "coverage": averaged(near.covered, real.counts, 1.0),
+        "accuracy_before": Figure(float(made.seen.before[:, domain].double().mean())),
+        "identity": averaged(identity, counts),
+    }
+    values |= _recognition(made.seen, made.unchanged, domain, counts)
+    if images > 1:
+        values["kid"] = bootstrapped_kernel_distance(real, features, counts)
+        before = moments(made.before.to(real.features))
+        values["frechet_before"] = Figure(frechet_distance(real.moments, before))
+    if made.judged is not None and bool(made.judged.known[domain]):
+        judged = _recognition(made.judged, made.unchanged, domain, counts)
+        values |= {f"judge_{name}": figure for name, figure in judged.items()}
+    if styles > 1:
+        values["diversity"] = averaged(spread(made.clip), counts)
+    if made.lpips is not None:
+        values["lpips"] = averaged(made.lpips, counts)
+    repeats = repeats_of(real, features)
+    return DomainFigures(real.domain, len(real.features), images, images * styles, values, repeats)
+
+
+def repeats_of(real: RealSide, made: Tensor) -> Repeats:
+    """made: float64 (n×d), or (n×K×d) of translations of n sources."""
+    own = twins(made, real.alike)
+    across = copied(made.reshape(-1, made.shape[-1]), real.features, real.alike)
+    return Repeats(
+        real=float(real.twins.twin.double().mean()),
+        made=float(own.twin.double().mean()),
+        across=float(across.double().mean()),
+        different_real=int(real.twins.first.sum()),
+        different_made=int(own.first.sum()),
     )
+
+
+def bootstrapped_kernel_distance(real: RealSide, made: Tensor, counts: Tensor) -> Figure:
+    """KID. made: float64 (n×d), or (n×K×d) of translations of n sources. counts: int64 (bootstrap×n)."""
+    within = mean_kernel(made, x_counts=counts)
+    between = mean_kernel(real.features, made, real.counts, counts)
+    value, *replicates = (real.mean_kernel + within - 2 * between).tolist()
+    return Figure(value, tuple(replicates), lowest=-math.inf)
 
 
 def bootstrapped_frechet(real: RealSide, features: Tensor, counts: Tensor) -> Figure:
@@ -133,14 +157,16 @@ def averaged(values: Tensor, counts: Tensor, highest: float = math.inf) -> Figur
     return Figure(float(values.mean()), tuple((weights @ values / weights.sum(dim=1)).tolist()), highest)
 
 
-def _recognition(seen: Seen, unchanged: Tensor, domain: int, counts: Tensor) -> tuple[Figure, Figure | None]:
-    """Accuracy, and attribute preservation where any other domain can be preserved."""
+def _recognition(seen: Seen, unchanged: Tensor, domain: int, counts: Tensor) -> dict[str, Figure]:
+    """``accuracy``: the share of translations in which the domain is seen. ``kept``, where there are other domains that
+    translation leaves as they are: the share of those that are seen where they were in the source, and only there."""
     accuracy = averaged(seen.after[:, :, domain].double().mean(dim=1), counts, 1.0)
     compared = (unchanged & seen.known).double()  # n×N
     same = (seen.after == seen.before[:, None]).double().mean(dim=1)
     entries, right = compared.sum(dim=1), (same * compared).sum(dim=1)
     if not bool(entries.any()):
-        return accuracy, None
+        return {"accuracy": accuracy}
     weights = counts.double()
     replicates = weights @ right / (weights @ entries)
-    return accuracy, Figure(float(right.sum() / entries.sum()), tuple(replicates.tolist()), 1.0)
+    kept = Figure(float(right.sum() / entries.sum()), tuple(replicates.tolist()), 1.0)
+    return {"accuracy": accuracy, "kept": kept}

@@ -17,9 +17,10 @@ class EvaluationOptions:
 
     styles: translations of each source to each domain; StarGAN v2's protocol makes 10. sources: images to translate,
     drawn from the store, 0 for all. guide: where styles come from. real: images that carry a domain to compare with, at
-    most, drawn, 0 for all; the work of density and coverage grows with its square. neighbours: k of those two. subsets,
-    subset_size: of KID. bootstrap: samples for the intervals, 0 for none. match_size: embed the real images anew at the
-    size of the model, rather than take the store's embeddings of whole images. seed: of everything drawn.
+    most, drawn, 0 for all; the work of KID, density and coverage grows with its square. neighbours: k of the last two.
+    bootstrap: samples for the intervals, 0 for none. match_size: embed the real images anew at the
+    size of the model, rather than take the store's embeddings of whole images. seed: of everything drawn. batch_size:
+    images that are read at once.
     """
 
     styles: int = 10
@@ -27,8 +28,6 @@ class EvaluationOptions:
     guide: Guides = "both"
     real: int = 10_000
     neighbours: int = 5
-    subsets: int = 100
-    subset_size: int = 1000
     bootstrap: int = 100
     match_size: bool = False
     seed: int = 0

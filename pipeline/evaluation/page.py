@@ -9,44 +9,13 @@ from importlib.resources import files
 from markupsafe import Markup
 
 from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.figures import DomainFigures, Figure, GuideFigures, RunFigures
+from pipeline.evaluation.figures import Figure, GuideFigures, RunFigures
 from pipeline.evaluation.folders import FolderEvaluation
-from pipeline.evaluation.table import TITLES, short, spread
+from pipeline.evaluation.measures import BEFORE, BY_NAME, MEASURES, OF_SETS, Measure
+from pipeline.evaluation.table import short, spread
 from pipeline.pages import render_page
 
 _HUES = 4  # colours of the style sheet; further models repeat them, told apart by their order
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A figure as the page shows it. better: which way is better, in words; most: the end of its scale, chosen by the
-    values where it is none."""
-
-    name: str
-    title: str
-    better: str
-    about: str
-    most: float | None = None
-
-
-MEASURES = (
-    Measure("frechet", "Fréchet distance", "lower", "between translations and the real images that carry the domain"),
-    Measure("accuracy", "Accuracy", "higher", "translations in which the domain is recognised", 1.0),
-    Measure("kept", "Kept", "higher", "other domains that look as they did in the source", 1.0),
-    Measure("judge_accuracy", "Accuracy, judged", "higher", "in the eyes of a judge of its own", 1.0),
-    Measure("judge_kept", "Kept, judged", "higher", "in the eyes of a judge of its own", 1.0),
-    Measure("density", "Density", "higher", "real balls that a translation lies in; 1 is what real images would get"),
-    Measure("coverage", "Coverage", "higher", "real images that a translation comes near", 1.0),
-    Measure("identity", "Distance to the source", "lower", "cosine of CLIP, between a translation and its source"),
-    Measure("diversity", "Diversity", "higher", "cosine distance between translations of one source"),
-    Measure("lpips", "LPIPS diversity", "higher", "LPIPS between translations of one source"),
-)
-_TABLE = (
-    ("frechet", "Fréchet"), ("frechet_before", "Fréchet before"), ("kid", "KID"), ("density", "Density"),
-    ("coverage", "Coverage"), ("accuracy", "Accuracy"), ("accuracy_before", "Accuracy before"), ("kept", "Kept"),
-    ("judge_accuracy", "Judged"), ("judge_kept", "Judged kept"), ("identity", "Identity"), ("diversity", "Diversity"),
-    ("lpips", "LPIPS"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,7 +56,7 @@ def evaluation_page(result: Evaluation) -> str:
         "r": result,
         "hues": {run.run: index % _HUES for index, run in enumerate(result.runs)},
         "guides": guides,
-        "differences": [(each, TITLES[each.name]) for each in result.differences],
+        "differences": [(each, BY_NAME[each.name].title) for each in result.differences],
         "tiles": [_tiles(run) for run in result.runs],
         "css": Markup(_asset("evaluation.css")),
         "short": short,
@@ -100,7 +69,8 @@ def folders_page(result: FolderEvaluation) -> str:
     sets = (*result.domains, result.whole)
     values = {
         "r": result,
-        "rows": [(each, short(each.frechet.value), spread(each.frechet)) for each in sets],
+        "columns": [_head(measure) for measure in OF_SETS],
+        "rows": [(each, [_cell(each[measure.name], measure) for measure in OF_SETS]) for each in sets],
         "css": Markup(_asset("evaluation.css")),
         "short": short,
     }
@@ -120,7 +90,7 @@ def _tiles(run: RunFigures) -> list[tuple[str, str, str]]:
 def _plots(figures: Sequence[GuideFigures], hues: Sequence[int]) -> list[Plot]:
     plots = []
     for measure in MEASURES:
-        if any(each.mean(measure.name) is not None for each in figures):
+        if not measure.before and any(each.mean(measure.name) is not None for each in figures):
             plots.append(_plot(measure, figures, hues))
     return plots
 
@@ -128,33 +98,27 @@ def _plots(figures: Sequence[GuideFigures], hues: Sequence[int]) -> list[Plot]:
 def _plot(measure: Measure, figures: Sequence[GuideFigures], hues: Sequence[int]) -> Plot:
     names = list(dict.fromkeys(domain.domain for each in figures for domain in each.domains))
     table = [{domain.domain: domain for domain in each.domains} for each in figures]
-    before = f"{measure.name}_before" if measure.name in ("frechet", "accuracy") else ""
+    before = BEFORE.get(measure.name, "")
     values = [
-        [(_value(domains.get(name), measure.name), _value(domains.get(name), before)) for domains in table]
+        [(domain.get(measure.name), domain.get(before)) if domain else (None, None)
+         for domain in (domains.get(name) for domains in table)]
         for name in names
-    ]
-    values.append([(each.mean(measure.name), each.mean(before) if before else None) for each in figures])
+    ]  # fmt: skip
+    values.append([(each.mean(measure.name), each.mean(before)) for each in figures])
     ends = [end for row in values for pair in row for figure in pair if figure for end in _ends(figure)]
     most = measure.most or max(ends, default=0.0) or 1.0
     rows = []
     for name, row in zip([*names, "mean"], values, strict=True):
-        marks = [_mark(hue, *pair, most) for hue, pair in zip(hues, row, strict=True)]
+        marks = [_mark(hue, *pair, most, measure) for hue, pair in zip(hues, row, strict=True)]
         rows.append((name, tuple(mark for mark in marks if mark is not None)))
-    return Plot(measure.title, measure.better, measure.about, short(most), tuple(rows), bool(before))
-
-
-def _value(domain: DomainFigures | None, name: str) -> Figure | None:
-    if domain is None or not name:
-        return None
-    found = getattr(domain, name)
-    return found if isinstance(found, Figure) or found is None else Figure(found)
+    return Plot(measure.title, measure.better, measure.about, short(most, measure.decimals), tuple(rows), bool(before))
 
 
 def _ends(figure: Figure) -> tuple[float, ...]:
     return (figure.value, *(figure.ends or ()))
 
 
-def _mark(hue: int, figure: Figure | None, before: Figure | None, most: float) -> Mark | None:
+def _mark(hue: int, figure: Figure | None, before: Figure | None, most: float, measure: Measure) -> Mark | None:
     if figure is None:
         return None
 
@@ -168,7 +132,7 @@ def _mark(hue: int, figure: Figure | None, before: Figure | None, most: float) -
         left=None if left is None else percent(left),
         right=None if right is None else percent(right),
         before=None if before is None else percent(before.value),
-        text=short(figure.value),
+        text=short(figure.value, measure.decimals),
     )
 
 
@@ -183,20 +147,26 @@ class Table:
 
 
 def _table(run: RunFigures, figures: GuideFigures) -> Table:
-    columns = [(name, title) for name, title in _TABLE if figures.mean(name) is not None]
+    columns = [measure for measure in MEASURES if figures.mean(measure.name) is not None]
     rows = [
         (domain.domain, f"{domain.real:,} / {domain.translations:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
-         tuple(_cell(_value(domain, name)) for name, _ in columns))
+         tuple(_cell(domain.get(measure.name), measure) for measure in columns))
         for domain in figures.domains
     ]  # fmt: skip
-    rows.append(("mean", "", tuple(_cell(figures.mean(name)) for name, _ in columns)))
-    return Table(run.run, tuple(title for _, title in columns), tuple(rows), figures.skipped)
+    rows.append(("mean", "", tuple(_cell(figures.mean(measure.name), measure) for measure in columns)))
+    return Table(run.run, tuple(_head(measure) for measure in columns), tuple(rows), figures.skipped)
 
 
-def _cell(figure: Figure | None) -> tuple[str, str]:
+def _head(measure: Measure) -> str:
+    """The head of its column, where the columns beside it do not tell which figure it is of."""
+    name = f"{BY_NAME[measure.before].column} before" if measure.before else measure.column
+    return name[0].upper() + name[1:]
+
+
+def _cell(figure: Figure | None, measure: Measure) -> tuple[str, str]:
     if figure is None:
         return "-", ""
-    return short(figure.value), spread(figure) if figure.ends else ""
+    return short(figure.value, measure.decimals), spread(figure, measure.decimals) if figure.ends else ""
 
 
 def _asset(name: str) -> str:

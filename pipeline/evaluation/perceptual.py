@@ -18,6 +18,8 @@ from pipeline.files import sha256_file
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 """The name under which torchvision keeps the AlexNet that LPIPS was trained on."""
 
+_NO_ALEXNET = f"Put torchvision's {ALEXNET_FILE} there, or leave --lpips-weights out."
+
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of LPIPS, for images in [-1, 1]
 _ENDS = (2, 5, 8, 10, 12)  # after each ReLU
 _AT_ONCE = 64  # images in AlexNet: at 256 px, 2.5 MB of activations each
@@ -29,8 +31,7 @@ class Perceptual:
 
     def __init__(self, weights: Path, device: torch.device) -> None:
         if not weights.is_file():
-            hint = f"Put torchvision's {ALEXNET_FILE} there, or leave --lpips-weights out."
-            raise LanitError(f"there are no AlexNet weights at {weights}", hint)
+            raise LanitError(f"there are no AlexNet weights at {weights}", _NO_ALEXNET)
         self.sha256 = sha256_file(weights)
         self.device = device
         self.heads = [head.to(device) for head in _heads()]
@@ -104,5 +105,5 @@ def _alexnet(weights: Path) -> Any:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
     except Exception as error:  # torch.load and load_state_dict raise anything
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise LanitError(f"{weights} is not torchvision's AlexNet: {reason}", "Fetch it again.") from error
+        raise LanitError(f"{weights} is not torchvision's AlexNet: {reason}", _NO_ALEXNET) from error
     return network.eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from pipeline.evaluation.sample import (
     batches,
     draw,
     mean_distance_between,
-    read_batches,
+    read_blocks,
     read_rows,
     torch_generator_of,
 )
@@ -76,6 +77,7 @@ class RunEvaluation:
         labels: RealLabels,
         instruments: Instruments,
         options: EvaluationOptions,
+        tell: Callable[[str], None],
     ) -> None:
         self.run = run
         self.translator = translator
@@ -88,7 +90,7 @@ class RunEvaluation:
         self.model_sha256 = sha256_file(self.folder / "model.safetensors")
         self.rows = draw(np.arange(store.ok), options.sources, options.seed, "sources")
         self.own = torch.from_numpy(labels.active[self.rows])
-        self.finished = Finished(store, self._depends_on())
+        self.finished = Finished(store, self._depends_on(), tell)
         self._before: tuple[Sources, Tensor, Tensor, Tensor | None] | None = None
 
     def _depends_on(self) -> dict[str, object]:
@@ -151,7 +153,7 @@ class RunEvaluation:
         """Sources; their features (n×d), CLIP embeddings (n×k), and domains in the eyes of the judge, bool (n×N)."""
         if self._before is None:
             images = read_rows(self.store, self.rows, self.size)
-            parts = list(batches(len(images), self.options.batch_size))
+            parts = list(batches(len(images)))
             encode, judge = ClipFeatures(self.with_.clip), self.with_.judge
             clip = torch.cat([encode(images[part]) for part in parts])
             same = isinstance(self.with_.extractor, ClipFeatures)
@@ -182,8 +184,8 @@ class RunEvaluation:
         if self.with_.real_by_store:
             features = torch.from_numpy(self.store.embeddings_of(rows))
         else:
-            images = read_batches(self.store, rows, self.size, options.batch_size)
-            features = torch.cat([self.with_.extractor(batch) for batch in images])
+            images = read_blocks(self.store, rows, self.size, options.batch_size)
+            features = torch.cat([self.with_.extractor(block) for block in images])
         return features.to(self.translator.device)
 
     def styles(self, guide: Guide, domain: int) -> Styles:
@@ -193,9 +195,7 @@ class RunEvaluation:
             return latent_styles(self.translator, len(self.rows), options.styles, options.seed)
         rows = draw(self._carriers(domain), REFERENCES, options.seed, f"references {name}")
         pictures = read_rows(self.store, rows, self.size)
-        return reference_styles(
-            self.translator, pictures, len(self.rows), options.styles, options.seed, name, options.batch_size
-        )
+        return reference_styles(self.translator, pictures, len(self.rows), options.styles, options.seed, name)
 
     def _translate(self, domain: int, rows: np.ndarray, styles: Styles, ticker: _Ticker, detail: str) -> Made:
         """Translate the sources ``rows`` and keep what instruments say of each translation, not its pixels."""
@@ -203,10 +203,9 @@ class RunEvaluation:
         found: list[list[Tensor]] = [[], [], [], []]
         encode = ClipFeatures(self.with_.clip)
         same = isinstance(self.with_.extractor, ClipFeatures)
-        step = self.options.batch_size
-        for made in translate_sources(self.translator, sources, rows, domain, styles, step):
+        for made in translate_sources(self.translator, sources, rows, domain, styles):
             flat = made.reshape(-1, *made.shape[2:])
-            parts, shape = [flat[part] for part in batches(len(flat), step)], made.shape[:2]
+            parts, shape = [flat[part] for part in batches(len(flat))], made.shape[:2]
             found[0].append(torch.cat([encode(part) for part in parts]).unflatten(0, shape))
             if not same:
                 found[1].append(torch.cat([self.with_.extractor(part) for part in parts]).unflatten(0, shape))

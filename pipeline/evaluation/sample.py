@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +23,14 @@ from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 from pipeline.training.checkpoints import Bundle
 
+BLOCK = 16
+"""Images in a network at once. The rounding of a network depends on that number, so it is the same whatever
+``--batch-size`` is; at 16 a network of this kind is about as fast as it gets on a CPU, and fits any GPU."""
+
 _DECODERS = 4
+
+_Item = TypeVar("_Item")
+_Loaded = TypeVar("_Loaded")
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -53,7 +62,7 @@ def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabel
     if found.domains != domains:
         raise LanitError(
             f"label revision {number} is of other domains ({', '.join(found.domains)})",
-            f"The model knows {', '.join(domains)}: name a revision of those, or none.",
+            f"The model knows {', '.join(domains)}: name a revision of those, or leave --revision out.",
         )
     store.check_current(found)
     blocks = [block.active for block in found.blocks(active=True)]
@@ -96,11 +105,11 @@ def draw(rows: Ints, most: int, seed: int, what: str) -> Ints:
 
 def read_rows(store: Store, rows: Ints, size: int) -> np.ndarray:
     """The middle squares of images of the store, uint8 (len(rows)×size×size×3). Raises LanitError where one is gone."""
-    return np.concatenate([np.empty((0, size, size, 3), np.uint8), *read_batches(store, rows, size, len(rows) or 1)])
+    return np.concatenate([np.empty((0, size, size, 3), np.uint8), *read_blocks(store, rows, size, BLOCK)])
 
 
-def read_batches(store: Store, rows: Ints, size: int, batch_size: int) -> Iterator[np.ndarray]:
-    """The same, in batches: all of them need not fit in memory."""
+def read_blocks(store: Store, rows: Ints, size: int, at_once: int) -> Iterator[np.ndarray]:
+    """The same, :data:`BLOCK` images a time: all of them need not fit in memory. at_once: images that are read."""
     images = StoreImages(store, rows)
 
     def load(row: int) -> np.ndarray:
@@ -110,12 +119,25 @@ def read_batches(store: Store, rows: Ints, size: int, batch_size: int) -> Iterat
             name = images.name(row)
             raise LanitError(f"cannot read {name}, which the store names: {error}", "Run lanit embed again.") from error
 
+    for block in blocks(read_ahead(load, range(len(rows)), at_once), BLOCK):
+        yield np.stack(block)
+
+
+def read_ahead(load: Callable[[_Item], _Loaded], items: Sequence[_Item], at_once: int) -> Iterator[_Loaded]:
+    """What ``load`` gives for each of ``items``, in their order; ``at_once`` of them are loaded by threads."""
     with ThreadPoolExecutor(_DECODERS) as pool:
-        for start in range(0, len(rows), batch_size):
-            yield np.stack(list(pool.map(load, range(start, min(start + batch_size, len(rows))))))
+        for part in batches(len(items), at_once):
+            yield from pool.map(load, items[part])
 
 
-def batches(count: int, size: int) -> Iterator[slice]:
+def blocks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """``items``, ``size`` of them a list; the last may be shorter."""
+    rest = iter(items)
+    while block := list(islice(rest, size)):
+        yield block
+
+
+def batches(count: int, size: int = BLOCK) -> Iterator[slice]:
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 

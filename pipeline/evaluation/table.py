@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline import console
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.figures import DomainFigures, Figure, GuideFigures, RunFigures, SetFigures
 from pipeline.evaluation.folders import FolderEvaluation
+from pipeline.evaluation.measures import BY_NAME, MEASURES, OF_SETS, Measure
 
-_Columns = tuple[tuple[str, str], ...]
-_DISTANCES: _Columns = (
-    ("Fréchet", "frechet"), ("before", "frechet_before"), ("KID", "kid"), ("density", "density"),
-    ("coverage", "coverage"),
-)  # fmt: skip
-_TRANSLATIONS: _Columns = (
-    ("accuracy", "accuracy"), ("before", "accuracy_before"), ("kept", "kept"), ("judged", "judge_accuracy"),
-    ("judged kept", "judge_kept"), ("identity", "identity"), ("diversity", "diversity"), ("LPIPS", "lpips"),
-)  # fmt: skip
-TITLES = {name: title for title, name in (*_DISTANCES, *_TRANSLATIONS) if title != "before"}
-"""Names of figures for people."""
+_INTERVALS = ("frechet", "kid")  # a table of distances has room for those of two
 
 
 def show_evaluation(result: Evaluation) -> None:
@@ -32,7 +23,7 @@ def show_evaluation(result: Evaluation) -> None:
             _show_models(guide, found)
     if result.differences:
         rows = [
-            [each.run, each.guide, TITLES[each.name], f"{each.value:+.3g}",
+            [each.run, each.guide, BY_NAME[each.name].column, f"{each.value:+.3g}",
              "-" if each.low is None or each.high is None else f"{each.low:+.3g} to {each.high:+.3g}"]
             for each in result.differences
         ]  # fmt: skip
@@ -54,7 +45,8 @@ def show_folders(result: FolderEvaluation) -> None:
     """All images, then each pair of subfolders."""
     sets = (*result.domains, result.whole)
     rows = [_set_row(each) for each in sets]
-    columns = ("images", "real", "compared", "Fréchet", "95 %", "KID", "density", "coverage")
+    intervals = tuple(f"{BY_NAME[name].column}, 95 %" for name in _INTERVALS)
+    columns = ("images", "real", "compared", *(measure.column for measure in OF_SETS), *intervals)
     console.table(f"{result.fake} against {result.real}", columns, rows)
     if result.mean_frechet is not None:
         console.say(f"mean Fréchet distance of {len(result.domains)} subfolders (mFID): {short(result.mean_frechet)}")
@@ -62,62 +54,63 @@ def show_folders(result: FolderEvaluation) -> None:
 
 
 def _set_row(each: SetFigures) -> list[str]:
-    return [
-        each.name or "all",
-        f"{each.real:,}",
-        f"{each.fake:,}",
-        short(each.frechet.value),
-        spread(each.frechet),
-        short(each.kid),
-        short(each.density.value),
-        short(each.coverage.value),
-    ]
+    values = [short(each[measure.name].value, measure.decimals) for measure in OF_SETS]
+    return [each.name or "all", f"{each.real:,}", f"{each.fake:,}", *values, *_intervals(each.get, _INTERVALS)]
 
 
 def _show_domains(run: RunFigures, figures: GuideFigures) -> None:
-    distances, translations = (_measured(columns, [figures]) for columns in (_DISTANCES, _TRANSLATIONS))
+    distances, translations = (_measured(table, [figures]) for table in ("distances", "translations"))
+    shown = [name for name in _INTERVALS if figures.mean(name) is not None]
     title = f"{run.run}, {figures.guide} styles"
     rows = [
-        [d.domain, f"{d.real:,}", f"{d.translations:,}", *_cells(d, distances), spread(d.frechet)]
+        [d.domain, f"{d.real:,}", f"{d.translations:,}", *_cells(d, distances), *_intervals(d.get, shown)]
         for d in figures.domains
     ]
     mean = figures.mean("frechet")
     if mean is not None:
-        rows.append(["mean (mFID)", "", "", *_cells(figures, distances), spread(mean)])
-    columns = ("domain", "real", "made", *(name for name, _ in distances), "Fréchet, 95 %")
+        rows.append(["mean (mFID)", "", "", *_cells(figures, distances), *_intervals(figures.mean, shown)])
+    intervals = [f"{BY_NAME[name].column}, 95 %" for name in shown]
+    columns = ("domain", "real", "made", *(measure.column for measure in distances), *intervals)
     console.table(f"{title}: real images against translations", columns, rows)
     rows = [[d.domain, *_cells(d, translations)] for d in figures.domains]
     rows.append(["mean", *_cells(figures, translations)])
-    console.table(f"{title}: translations", ("domain", *(name for name, _ in translations)), rows)
+    console.table(f"{title}: translations", ("domain", *(measure.column for measure in translations)), rows)
 
 
 def _show_models(guide: str, found: Sequence[tuple[RunFigures, GuideFigures]]) -> None:
     title = f"{guide.capitalize()} styles"
-    for columns, about in ((_DISTANCES, "real images against translations"), (_TRANSLATIONS, "translations")):
-        shown = _measured(columns, [figures for _, figures in found])
+    for table, about in (("distances", "real images against translations"), ("translations", "translations")):
+        shown = _measured(table, [figures for _, figures in found])
         rows = [
             [run.run, str(run.size), "-" if run.steps is None else f"{run.steps:,}", *_cells(figures, shown)]
             for run, figures in found
         ]
-        names = ("model", "px", "steps", *(name for name, _ in shown))
+        names = ("model", "px", "steps", *(measure.column for measure in shown))
         console.table(f"{title}: {about}, means over domains", names, rows)
     domains = dict.fromkeys(domain.domain for _, figures in found for domain in figures.domains)
     by_name = [{domain.domain: domain for domain in figures.domains} for _, figures in found]
     rows = []
     for name in domains:
         each = [figures.get(name) for figures in by_name]
-        rows.append([name, *("-" if d is None else f"{short(d.frechet.value)} ({spread(d.frechet)})" for d in each)])
+        distances = [None if domain is None else domain["frechet"] for domain in each]
+        rows.append([name, *("-" if d is None else f"{short(d.value)} ({spread(d)})" for d in distances)])
     console.table(f"{title}: Fréchet distance, and its 95 % interval", ("domain", *(run.run for run, _ in found)), rows)
 
 
-def _measured(columns: _Columns, guides: Sequence[GuideFigures]) -> _Columns:
-    """Those columns in which any of the models has a figure."""
-    return tuple(column for column in columns if any(figures.mean(column[1]) is not None for figures in guides))
+def _measured(table: str, guides: Sequence[GuideFigures]) -> list[Measure]:
+    """The columns of a table in which any of the models has a figure."""
+    columns = (measure for measure in MEASURES if measure.table == table)
+    return [measure for measure in columns if any(figures.mean(measure.name) is not None for figures in guides)]
 
 
-def _cells(of: DomainFigures | GuideFigures, columns: _Columns) -> list[str]:
-    values = [of.mean(name) if isinstance(of, GuideFigures) else getattr(of, name) for _, name in columns]
-    return [short(value.value if isinstance(value, Figure) else value) for value in values]
+def _cells(of: DomainFigures | GuideFigures, columns: Sequence[Measure]) -> list[str]:
+    get = of.mean if isinstance(of, GuideFigures) else of.get
+    found = ((get(measure.name), measure.decimals) for measure in columns)
+    return [short(None if figure is None else figure.value, decimals) for figure, decimals in found]
+
+
+def _intervals(get: Callable[[str], Figure | None], names: Sequence[str]) -> list[str]:
+    return [spread(get(name), BY_NAME[name].decimals) for name in names]
 
 
 def _show_basis(result: Evaluation) -> None:
@@ -142,14 +135,15 @@ def _show_basis(result: Evaluation) -> None:
         console.say(f"judge     {result.judge}")
 
 
-def short(value: float | None) -> str:
-    """Three significant digits, or a dash."""
+def short(value: float | None, decimals: int = BY_NAME["frechet"].decimals) -> str:
+    """Three significant digits, none of them beyond those decimals that hold, or a dash."""
     if value is None:
         return "-"
+    value = round(value, decimals)
     return f"{value:,.0f}" if value == 0 or abs(value) >= 100 else f"{value:#.3g}"
 
 
-def spread(figure: Figure) -> str:
+def spread(figure: Figure | None, decimals: int = BY_NAME["frechet"].decimals) -> str:
     """The ends of the interval, or a dash."""
-    ends = figure.ends
-    return "-" if ends is None else f"{short(ends[0])} to {short(ends[1])}"
+    ends = None if figure is None else figure.ends
+    return "-" if ends is None else f"{short(ends[0], decimals)} to {short(ends[1], decimals)}"

@@ -56,11 +56,11 @@ def latent_styles(translator: Translator, sources: int, styles: int, seed: int) 
 
 @torch.no_grad()
 def reference_styles(
-    translator: Translator, references: np.ndarray, sources: int, styles: int, seed: int, domain: str, batch_size: int
+    translator: Translator, references: np.ndarray, sources: int, styles: int, seed: int, domain: str
 ) -> Styles:
     """K references for each source, drawn from images of the domain, uint8 (P×S×S×3)."""
     encode = translator.networks.style_encoder
-    codes = [encode(to_float(references[part]).to(translator.device)) for part in batches(len(references), batch_size)]
+    codes = [encode(to_float(references[part]).to(translator.device)) for part in batches(len(references))]
     chosen = generator_of(seed, f"references {domain}").integers(0, len(references), (sources, styles))
     return Styles(torch.cat(codes).cpu(), torch.from_numpy(chosen))
 
@@ -74,18 +74,18 @@ def targets(translator: Translator, own: Tensor, domain: int) -> tuple[Tensor, T
 
 @torch.no_grad()
 def translate_sources(
-    translator: Translator, sources: Sources, rows: np.ndarray, domain: int, styles: Styles, batch_size: int
+    translator: Translator, sources: Sources, rows: np.ndarray, domain: int, styles: Styles
 ) -> Iterator[np.ndarray]:
-    """Batches of translations, uint8 (b×K×S×S×3), of the sources ``rows`` (n) in their order.
+    """Blocks of translations, uint8 (b×K×S×S×3), of the sources ``rows`` (n) in their order.
 
     As the PNG files of ``lanit translate`` hold them: figures do not change where translations are saved and read
-    again. A source is encoded once for all its styles, and ``batch_size`` images are decoded at once.
+    again. A source is encoded once for all its styles.
     """
     nets, device = translator.networks, translator.device
     chosen = torch.from_numpy(rows)
     target, stays = (each.to(device) for each in targets(translator, sources.own[chosen], domain))
     stays = torch.cat([stays, torch.zeros_like(stays[:, :1])], dim=1)[:, :, None]
-    for part in batches(len(rows), batch_size):
+    for part in batches(len(rows)):
         images = to_float(sources.images[rows[part]]).to(device)
         own, content = nets.style_encoder(images), nets.generator.encode(images)
         made = []

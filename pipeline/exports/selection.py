@@ -154,7 +154,7 @@ class Chunk:
 class Target(Protocol):
     """Writes a selection in one layout. A run that was interrupted goes on after its last chunk.
 
-    READ_BY: what reads the result, with ``{out}``, quoted for a shell ``{shell}``, and ``{last}``, the last file's number.
+    READ_BY: what reads the result, with ``{out}`` and ``{shell}``, and ``{last}``, the number of the last file.
     """
 
     READ_BY: ClassVar[str]
