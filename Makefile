@@ -5,11 +5,12 @@ OUT ?= demo
 PHOTOS ?= ../shared/data/photos.tar
 DATA ?= ../shared/data
 WORK ?= experiments
+BREAK ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench experiments gpu clean
+.PHONY: help demo test lint format bench break experiments gpu clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -33,6 +34,9 @@ bench: $(READY)  ## benchmarks, as ratios within one run; PHOTOS=a tar of photog
 	$(BIN)/python -m benchmarks.train_step
 	@if test -f $(PHOTOS); then $(BIN)/python benchmarks/embed.py --photos $(PHOTOS); \
 	else echo 'no $(PHOTOS) here: embedding was not measured'; fi
+
+break: $(READY)  ## about 25 minutes: damaged files, kills, full disks, two writers, hints; BREAK=--quick for two
+	$(BIN)/python -m benchmarks.breaking $(BREAK)
 
 experiments: $(READY)  ## hours: supervision, label rules, ablations; into WORK=experiments; DATA=a folder of animals
 	$(BIN)/python -m benchmarks.experiments run --work $(WORK) --data $(DATA)
