@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from lanit.errors import LanitError
 from pipeline.files import (
     exclusive_lock,
+    is_unwritable,
     read_json,
     sealed,
     sweep_beside,
@@ -207,6 +209,19 @@ def test_the_holder_of_a_lock_may_remove_its_file(tmp_path: Path) -> None:
         path.unlink()
     with exclusive_lock(path, busy), pytest.raises(LanitError, match="busy"), exclusive_lock(path, busy):
         pytest.fail("both hold the lock")
+
+
+@pytest.mark.parametrize(("code", "expected"), [(errno.EROFS, True), (errno.EACCES, True), (errno.ENOSPC, False)])
+def test_a_place_that_takes_no_files_is_told_from_a_full_disk(
+    code: int, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(LanitError, match="cannot write") as caught:
+        write_bytes(tmp_path / "a", b"")
+    assert is_unwritable(caught.value) == expected
 
 
 @pytest.mark.parametrize("change", ["value", "seal", "key", "key of the seal", "entry"])
