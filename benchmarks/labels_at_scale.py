@@ -235,7 +235,9 @@ def write_labels(root: Path, rows: int) -> None:
             margin = rng.normal(-0.01, 0.02, (PHRASES, count)).astype(np.float32).T
             ids = pa.array([f"{start + n:016x}" for n in range(count)])
             paths = pa.array([f"{(start + n) // 1000:06d}/image-{start + n:08d}.jpg" for n in range(count)])
-            yield LabelBlock(start, count, margin > 0, margin, margin[:, 0], np.empty((count, 0), bool), ids, paths)
+            yield LabelBlock(
+                start, count, active=margin > 0, margin=margin, similarity_base=margin[:, 0], image_ids=ids, paths=paths
+            )
 
     write_revision(root / "labels" / "r0002.parquet", header, blocks())
 

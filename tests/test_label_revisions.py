@@ -23,7 +23,7 @@ from pipeline.store.label_revisions import (
     with_overrides,
     write_revision,
 )
-from pipeline.store.schemas import Fingerprint
+from pipeline.store.schemas import Fingerprint, with_metadata
 
 DOMAINS = ("hat", "hat.red", "größe: 3", "a|b")  # a dot is a path in Parquet
 FINGERPRINT = Fingerprint("made-up", "0" * 64, {"size": 32}, "gelu", "fp32", 4)
@@ -40,10 +40,13 @@ def blocks_of(count: int, size: int, human: bool, seed: int = 0) -> Iterator[Lab
     for start in range(0, count, size):
         rows = min(size, count - start)
         margin = rng.normal(size=(rows, len(DOMAINS))).astype(np.float32)
-        marks = rng.random((rows, len(DOMAINS))) < 0.3 if human else np.empty((rows, 0), bool)
+        marks = (rng.random((rows, len(DOMAINS))) < 0.3) & human
         ids = pa.array([f"{start + i:016x}" for i in range(rows)])
         paths = pa.array([f"a b/é{start + i}.png" for i in range(rows)])
-        yield LabelBlock(start, rows, margin > 0, margin, margin[:, 1] / 2, marks, ids, paths)
+        yield LabelBlock(
+            start, rows, active=margin > 0, margin=margin, similarity_base=margin[:, 1] / 2, human=marks,
+            image_ids=ids, paths=paths,
+        )  # fmt: skip
 
 
 def whole(blocks: list[LabelBlock]) -> dict[str, np.ndarray]:
@@ -71,8 +74,6 @@ def test_what_is_written_in_blocks_is_read_in_blocks_and_whole(
     found = list(file.blocks(active=True, margin=True, base=True, human=True, keys=True))
     assert max(block.rows for block in found) <= 10
     assert [block.start for block in found] == list(np.cumsum([0, *(block.rows for block in found[:-1])]))
-    if not human:
-        expected["human"] = np.zeros((count, len(DOMAINS)), bool)
     for name, values in whole(found).items():
         np.testing.assert_array_equal(values, expected[name])
         assert values.dtype == expected[name].dtype
@@ -95,8 +96,9 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
     file = RevisionFile.open(path, 1, FINGERPRINT)
     for block in file.blocks(margin=True):
         assert block.margin.shape == (block.rows, len(DOMAINS))
-        assert block.active.shape == (block.rows, 0)
-        assert len(block.similarity_base) == len(block.image_ids) == len(block.paths) == 0
+        for name in ("active", "similarity_base", "human", "image_ids", "paths"):
+            with pytest.raises(LookupError, match=name):
+                getattr(block, name)
     assert sum(block.rows for block in file.blocks()) == 25
 
 
@@ -157,6 +159,55 @@ def test_a_damaged_file_is_one_line(cut: int, tmp_path: Path) -> None:
     with pytest.raises(LanitError, match="revision 2 cannot be read") as caught:
         RevisionFile.open(path, 2, FINGERPRINT)
     assert "lanit label" in caught.value.hint
+
+
+def _replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert len(old) == len(new)
+    assert data.count(old) > 0
+    return data.replace(old, new)
+
+
+def test_a_changed_byte_in_any_page_is_noticed(tmp_path: Path) -> None:
+    path, pages = tmp_path / "r.parquet", 0
+    write_revision(path, header(True), blocks_of(400, 400, True))
+    whole, group = path.read_bytes(), pq.read_metadata(path).row_group(0)
+    for column in (group.column(number) for number in range(group.num_columns)):
+        data = bytearray(whole)
+        data[column.data_page_offset + column.total_compressed_size - 3] ^= 0x10
+        path.write_bytes(data)
+        with pytest.raises(LanitError, match="revision 2 cannot be read") as caught:
+            RevisionFile.open(path, 2, FINGERPRINT).read()
+        assert "lanit label" in caught.value.hint
+        assert not header(True).is_of(path), "the same command writes it anew"
+        pages += 1
+    assert pages == 3 + 3 * len(DOMAINS)
+
+
+def test_what_a_revision_says_of_itself_is_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    write_revision(path, header(), blocks_of(5, 5, False))
+    whole = pq.read_table(path)
+    said = whole.schema.metadata[b"lanit"]
+    for old, new in ((b"adaptive", b"argmax12"), (b'"parent": null', b'"parent": 1234'), (b"0.01", b"0.02")):
+        pq.write_table(whole.replace_schema_metadata({b"lanit": _replaced(said, old, new)}), path)
+        with pytest.raises(LanitError, match="revision 3 cannot be read"):
+            RevisionFile.open(path, 3, FINGERPRINT)
+    for damaged in (said[:40], b"\xff" + said, b'{"kind": "labels", "schema_version": 2}'):
+        pq.write_table(whole.replace_schema_metadata({b"lanit": damaged}), path)
+        with pytest.raises(LanitError, match=r"revision 3 cannot be read|is not a label revision"):
+            RevisionFile.open(path, 3, FINGERPRINT)
+    pq.write_table(whole.drop_columns(["margin:hat"]), path)
+    with pytest.raises(LanitError, match="columns are not those of its prompts"):
+        RevisionFile.open(path, 3, FINGERPRINT)
+
+
+def test_a_revision_without_seal_and_checksums_is_still_read_and_known(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    write_revision(path, header(), blocks_of(5, 5, False))
+    before, whole = RevisionFile.open(path, 1, FINGERPRINT).read(), pq.read_table(path)
+    pq.write_table(whole.cast(with_metadata(whole.schema.remove_metadata(), header().metadata)), path)
+    np.testing.assert_array_equal(RevisionFile.open(path, 1, FINGERPRINT).read().margin, before.margin)
+    assert header().is_of(path)
 
 
 def test_damage_within_a_file_is_one_line(tmp_path: Path) -> None:

@@ -27,14 +27,14 @@ def write(path: Path, margin: np.ndarray, active: np.ndarray, base: np.ndarray, 
     count, domains = margin.shape
     prompts = PromptSet(tuple("abcdefg"[:domains]), ("a {}.",), ("a.",), "made up", OFFSETS[:domains], (1.0,) * domains)
     header = RevisionHeader(FINGERPRINT, prompts, {"kind": "adaptive", "value": 0.0}, "label", None, "")
-    none = np.zeros((0, 0), bool)
 
     def blocks() -> list[LabelBlock]:
         cut = [slice(start, min(start + block, count)) for start in range(0, count, block)]
         return [
-            LabelBlock(rows.start, rows.stop - rows.start, active[rows], margin[rows], base[rows], none,
-                       pa.array([f"{row:016x}" for row in range(rows.start, rows.stop)]),
-                       pa.array([f"{row}.jpg" for row in range(rows.start, rows.stop)]))
+            LabelBlock(rows.start, rows.stop - rows.start, active=active[rows], margin=margin[rows],
+                       similarity_base=base[rows],
+                       image_ids=pa.array([f"{row:016x}" for row in range(rows.start, rows.stop)]),
+                       paths=pa.array([f"{row}.jpg" for row in range(rows.start, rows.stop)]))
             for rows in cut
         ]  # fmt: skip
 

@@ -172,6 +172,8 @@ def summarise(revision: Labels, epsilon: float | None = None) -> LabelStatistics
     for block in revision.blocks(active=True, margin=True, human=revision.has_human):
         margins.add(block.margin)
         counts.add(block)
+        if revision.has_human:
+            counts.human += block.human.sum(axis=0)
     if epsilon is None:
         epsilon = DEFAULT_EPSILON_SHARE * margins.spread()
     second = SecondPass(margins, revision.prompt_set.offsets, epsilon)
@@ -221,8 +223,6 @@ class _Counts:
         self.together += (numbers.T @ numbers).astype(np.int64)
         self.only += active[per_image == 1].sum(axis=0)
         self.labelled_margin += (block.margin * numbers).sum(axis=0, dtype=np.float64)
-        if block.human.size:
-            self.human += block.human.sum(axis=0)
 
     @property
     def active(self) -> Ints:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +169,10 @@ def relabel(
     again = Rule("given") if rule.kind == "clusters" else rule
     blocks = label_blocks(store, texts, prompts, again, known.overrides if known else None)
     if rule.kind == "clusters":
-        blocks = (replace(block, active=before.active[block.start : block.start + block.rows]) for block in blocks)
+        blocks = (
+            block.relabelled(before.active[block.start : block.start + block.rows], block.human if known else None)
+            for block in blocks
+        )
     return store.write_labels(header, blocks)
 
 
@@ -244,8 +247,9 @@ def label_blocks(
         for active, margin, similarity_base in decided:
             rows = len(active)
             ids, paths = (keys[name].slice(first, rows).combine_chunks() for name in ("image_id", "path"))
-            none = np.empty((rows, 0), bool)
-            block = LabelBlock(start, rows, active, margin, similarity_base, none, ids, paths)
+            block = LabelBlock(
+                start, rows, active=active, margin=margin, similarity_base=similarity_base, image_ids=ids, paths=paths
+            )
             yield block if overrides is None else with_overrides(block, overrides(block))
             first, start = first + rows, start + rows
             if progress is not None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
+from lanit.labels import Rule
+from pipeline.files import sealed, unsealed
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.schemas import (
     ACTIVE_PREFIX,
@@ -32,22 +36,70 @@ _ANEW = "Run: lanit label --prompts FILE"
 _NO_KEYS = pa.array([], pa.string())
 
 
-@dataclass(frozen=True)
+_T = TypeVar("_T")
+
+
 class LabelBlock:
-    """b successive rows of a revision. What was not asked for is empty: (b×0), (0) or no keys.
+    """b successive rows of a revision. What was not asked for is not there: to use it raises LookupError.
 
     start: number of the first row. rows: b. active: bool (b×N). margin: float32 (b×N), f_n − f_base, of CLIP alone.
-    similarity_base: float32 (b). human: bool (b×N), labels that people set. image_ids, paths: Arrow strings.
+    similarity_base: float32 (b). human: bool (b×N), labels that people set. image_ids, paths: Arrow strings (b).
     """
 
-    start: int
-    rows: int
-    active: np.ndarray
-    margin: np.ndarray
-    similarity_base: np.ndarray
-    human: np.ndarray
-    image_ids: pa.Array = field(default_factory=lambda: _NO_KEYS)
-    paths: pa.Array = field(default_factory=lambda: _NO_KEYS)
+    __slots__ = ("_active", "_human", "_image_ids", "_margin", "_paths", "_similarity_base", "rows", "start")
+
+    def __init__(
+        self,
+        start: int,
+        rows: int,
+        *,
+        active: np.ndarray | None = None,
+        margin: np.ndarray | None = None,
+        similarity_base: np.ndarray | None = None,
+        human: np.ndarray | None = None,
+        image_ids: pa.Array | None = None,
+        paths: pa.Array | None = None,
+    ) -> None:
+        self.start, self.rows = start, rows
+        self._active, self._margin, self._similarity_base, self._human = active, margin, similarity_base, human
+        self._image_ids, self._paths = image_ids, paths
+
+    @property
+    def active(self) -> np.ndarray:
+        return _asked_for(self._active, "active")
+
+    @property
+    def margin(self) -> np.ndarray:
+        return _asked_for(self._margin, "margin")
+
+    @property
+    def similarity_base(self) -> np.ndarray:
+        return _asked_for(self._similarity_base, "similarity_base")
+
+    @property
+    def human(self) -> np.ndarray:
+        return _asked_for(self._human, "human")
+
+    @property
+    def image_ids(self) -> pa.Array:
+        return _asked_for(self._image_ids, "image_ids")
+
+    @property
+    def paths(self) -> pa.Array:
+        return _asked_for(self._paths, "paths")
+
+    def relabelled(self, active: np.ndarray, human: np.ndarray | None = None) -> LabelBlock:
+        """The same rows with other labels, bool (b×N), of which people set ``human``, or none."""
+        return LabelBlock(
+            self.start, self.rows, active=active, margin=self._margin, similarity_base=self._similarity_base,
+            human=human, image_ids=self._image_ids, paths=self._paths,
+        )  # fmt: skip
+
+
+def _asked_for(values: _T | None, name: str) -> _T:
+    if values is None:
+        raise LookupError(f"{name} of these rows was not asked for")
+    return values
 
 
 Overrides = Callable[[LabelBlock], np.ndarray]
@@ -99,12 +151,12 @@ class LabelRevision:
             yield LabelBlock(
                 start,
                 count,
-                self.active[rows] if active else np.empty((count, 0), bool),
-                self.margin[rows] if margin else np.empty((count, 0), np.float32),
-                self.similarity_base[rows] if base else np.empty(0, np.float32),
-                marks if human else np.empty((count, 0), bool),
-                pa.array(self.image_ids[rows], pa.string()) if keys else _NO_KEYS,
-                pa.array(self.paths[rows], pa.string()) if keys else _NO_KEYS,
+                active=self.active[rows] if active else None,
+                margin=self.margin[rows] if margin else None,
+                similarity_base=self.similarity_base[rows] if base else None,
+                human=marks if human else None,
+                image_ids=pa.array(self.image_ids[rows], pa.string()) if keys else None,
+                paths=pa.array(self.paths[rows], pa.string()) if keys else None,
             )
 
 
@@ -127,23 +179,30 @@ class RevisionFile:
     @classmethod
     def open(cls, path: Path, number: int, fingerprint: Fingerprint) -> RevisionFile:
         """Raises LanitError where the file is damaged, no revision, or of other embeddings than ``fingerprint``'s."""
-        try:
+        with _noticing_damage(number):
             with pq.ParquetFile(path) as file:
-                metadata, rows, names = metadata_of(file.schema_arrow), file.metadata.num_rows, file.schema_arrow.names
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise LanitError(f"label revision {number} cannot be read ({error})", _ANEW) from error
+                schema, footer = file.schema_arrow, file.metadata
+            metadata = unsealed(metadata_of(schema))
         if metadata.get("kind") != "labels" or metadata.get("schema_version") != SCHEMA_VERSION:
             raise LanitError(f"{path} is not a label revision of schema version {SCHEMA_VERSION}", _ANEW)
-        made_by = Fingerprint.from_json(metadata["fingerprint"])
+        with _noticing_damage(number):
+            made_by = Fingerprint.from_json(metadata["fingerprint"])
+            prompt_set = PromptSet.from_json(metadata["prompt_set"])
+            has_human = HUMAN_PREFIX + prompt_set.domains[0] in schema.names
+            if not schema.remove_metadata().equals(labels_schema(prompt_set.domains, human=has_human)):
+                raise ValueError("its columns are not those of its prompts")
+            rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+            if sum(rows) != footer.num_rows:
+                raise ValueError(f"it counts {footer.num_rows} rows and has {sum(rows)}")
+            Rule(**metadata["rule"])
+            header = metadata["parent"], metadata["origin"], metadata["rule"]
         if made_by != fingerprint:  # of other embeddings, so the precision counts
             raise LanitError(
                 f"label revision {number} was made with {made_by.describe()}; "
                 f"the store now holds {fingerprint.describe()}",
                 _ANEW,
             )
-        prompt_set = PromptSet.from_json(metadata["prompt_set"])
-        has_human = HUMAN_PREFIX + prompt_set.domains[0] in names
-        return cls(path, number, metadata["parent"], metadata["origin"], metadata["rule"], prompt_set, rows, has_human)
+        return cls(path, number, *header, prompt_set, footer.num_rows, has_human)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -162,7 +221,7 @@ class RevisionFile:
         names = [prefix + domain for prefix in wanted for domain in self.domains]
         names += (["similarity_base"] if base else []) + (["image_id", "path"] if keys else [])
         start = 0
-        with self._reading() as file:
+        with _opened(self.path, self.number) as file:
             for group in range(file.num_row_groups):
                 block = self._block(_row_group(file, group, names, self.number), start, human)
                 start += block.rows
@@ -176,7 +235,7 @@ class RevisionFile:
         order = np.asarray(rows, np.int64)
         pieces, places, start = [], [], 0
         names = [column.name for column in labels_schema(self.domains, human=self.has_human)]
-        with self._reading() as file:
+        with _opened(self.path, self.number) as file:
             for group in range(file.num_row_groups):
                 end = start + file.metadata.row_group(group).num_rows
                 positions = np.flatnonzero((order >= start) & (order < end))
@@ -207,43 +266,57 @@ class RevisionFile:
         return LabelRevision(self.number, self.parent, self.origin, self.rule, self.prompt_set, active, margin, base,
                              ids, paths, human)  # fmt: skip
 
-    def _reading(self) -> pq.ParquetFile:
-        try:
-            return pq.ParquetFile(self.path)
-        except (OSError, pa.ArrowException) as error:
-            raise LanitError(f"label revision {self.number} cannot be read ({error})", _ANEW) from error
-
     def _block(self, table: pa.Table, start: int, human: bool) -> LabelBlock:
         names, rows = set(table.column_names), table.num_rows
-        keys = [table[name].combine_chunks() if name in names else _NO_KEYS for name in ("image_id", "path")]
-        base = table["similarity_base"].to_numpy() if "similarity_base" in names else np.empty(0, np.float32)
+        ids, paths = (table[name].combine_chunks() if name in names else None for name in ("image_id", "path"))
         marks = _matrix(table, HUMAN_PREFIX, self.domains, bool)
         if human and not self.has_human:
             marks = np.zeros((rows, len(self.domains)), bool)
-        active, margin = (
-            _matrix(table, prefix, self.domains, dtype)
-            for prefix, dtype in ((ACTIVE_PREFIX, bool), (MARGIN_PREFIX, np.float32))
+        return LabelBlock(
+            start,
+            rows,
+            active=_matrix(table, ACTIVE_PREFIX, self.domains, bool),
+            margin=_matrix(table, MARGIN_PREFIX, self.domains, np.float32),
+            similarity_base=table["similarity_base"].to_numpy() if "similarity_base" in names else None,
+            human=marks,
+            image_ids=ids,
+            paths=paths,
         )
-        return LabelBlock(start, rows, active, margin, base, marks, *keys)
 
 
 Labels = RevisionFile | LabelRevision
 """A revision, on disk or in memory: both have ``blocks``."""
 
 
-def _row_group(file: pq.ParquetFile, group: int, names: list[str], number: int) -> pa.Table:
+@contextlib.contextmanager
+def _noticing_damage(number: int) -> Iterator[None]:
     try:
-        if names:
-            return file.read_row_group(group, columns=names).select(names)
-    except (OSError, pa.ArrowException) as error:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, LanitError, pa.ArrowException) as error:
         raise LanitError(f"label revision {number} cannot be read ({error})", _ANEW) from error
-    return pa.table({"": pa.nulls(file.metadata.row_group(group).num_rows)})
 
 
-def _matrix(table: pa.Table, prefix: str, domains: Sequence[str], dtype: type) -> np.ndarray:
-    """The columns of ``prefix``, (b×N) with contiguous columns; (b×0) where the table lacks them."""
+def _opened(path: Path, number: int) -> pq.ParquetFile:
+    """The file of a revision, whose pages are compared with their checksums as they are read."""
+    with _noticing_damage(number):
+        return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+def _row_group(file: pq.ParquetFile, group: int, names: list[str], number: int) -> pa.Table:
+    rows = file.metadata.row_group(group).num_rows
+    if not names:
+        return pa.table({"": pa.nulls(rows)})
+    with _noticing_damage(number):
+        table = file.read_row_group(group, columns=names).select(names)
+        if table.num_rows != rows:
+            raise ValueError(f"a row group has {table.num_rows} rows, not {rows}")
+        return table
+
+
+def _matrix(table: pa.Table, prefix: str, domains: Sequence[str], dtype: type) -> np.ndarray | None:
+    """The columns of ``prefix``, (b×N) with contiguous columns; none where the table lacks them."""
     if prefix + domains[0] not in table.column_names:
-        return np.empty((table.num_rows, 0), dtype)
+        return None
     out = np.empty((len(domains), table.num_rows), dtype)
     for position, domain in enumerate(domains):
         out[position] = table[prefix + domain].to_numpy()
@@ -280,20 +353,31 @@ class RevisionHeader:
 
     @property
     def schema(self) -> pa.Schema:
-        return with_metadata(labels_schema(self.prompt_set.domains, human=self.human), self.metadata)
+        return with_metadata(labels_schema(self.prompt_set.domains, human=self.human), sealed(self.metadata))
 
     def is_of(self, path: Path) -> bool:
-        """Whether the revision in ``path`` says exactly this; false where it cannot be read."""
+        """Whether the revision in ``path`` says exactly this, and is whole; false where it cannot be read.
+
+        Of a revision that says so every page is read, since another is written only where that one will not do.
+        """
         try:
-            return bool(pq.read_schema(path).equals(self.schema, check_metadata=True))
-        except (OSError, ValueError, pa.ArrowException):
+            with _noticing_damage(0):
+                schema = pq.read_schema(path)
+                stated = unsealed(metadata_of(schema))
+            if stated != json.loads(json.dumps(self.metadata)) or schema.names != self.schema.names:
+                return False
+            whole = RevisionFile.open(path, 0, self.fingerprint)
+            for _ in whole.blocks(active=True, margin=True, base=True, human=True, keys=True):
+                pass
+        except LanitError:
             return False
+        return True
 
 
 def write_revision(path: Path, header: RevisionHeader, blocks: Iterable[LabelBlock]) -> None:
     """Write the rows of ``blocks``, of at most ``BLOCK_ROWS`` rows each, to the file ``path``."""
     settings = {"compression": "zstd", "compression_level": 1, "use_dictionary": False, "write_statistics": False}
-    with pq.ParquetWriter(path, header.schema, **settings) as file:
+    with pq.ParquetWriter(path, header.schema, write_page_checksum=True, **settings) as file:
         waiting: list[LabelBlock] = []
         for block in blocks:
             if waiting and sum(each.rows for each in waiting) + block.rows > BLOCK_ROWS:
@@ -324,8 +408,7 @@ def _table(blocks: Sequence[LabelBlock], header: RevisionHeader) -> pa.Table:
 def with_overrides(block: LabelBlock, given: np.ndarray) -> LabelBlock:
     """``block`` with the labels that people gave in the place of CLIP's. given: see :data:`Overrides`."""
     known = given >= 0
-    return LabelBlock(block.start, block.rows, np.where(known, given == 1, block.active), block.margin,
-                      block.similarity_base, known, block.image_ids, block.paths)  # fmt: skip
+    return block.relabelled(np.where(known, given == 1, block.active), known)
 
 
 def digest_of(*arrays: np.ndarray) -> str:

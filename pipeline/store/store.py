@@ -304,5 +304,7 @@ def _blocks_of(
         rows = slice(start, start + BLOCK_ROWS)
         keys = images.slice(start, BLOCK_ROWS)
         ids, paths = (keys[name].combine_chunks() for name in ("image_id", "path"))
-        none = np.empty((len(keys), 0), bool)
-        yield LabelBlock(start, len(keys), active[rows], margin[rows], similarity_base[rows], none, ids, paths)
+        yield LabelBlock(
+            start, len(keys), active=active[rows], margin=margin[rows], similarity_base=similarity_base[rows],
+            image_ids=ids, paths=paths,
+        )  # fmt: skip
