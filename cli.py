@@ -498,13 +498,10 @@ def search(
     from pipeline.searching.search import check_query
     from pipeline.searching.search import search as search_store
     from pipeline.settings import clip_to_embed
-    from pipeline.store.index import index_state
 
     check_query(text, image)
     model = clip_to_embed(store, clip, clip_arch, None, "cpu", anew=False)
-    if index_state(opened) != "current":
-        console.note("building the index: once, for this and later searches")
-    report = search_store(opened, model, text=text, image=image, top=top, labels=labels or ())
+    report = search_store(opened, model, text=text, image=image, top=top, labels=labels or (), tell=console.note)
     warn_of_words(report.unknown_words)
     if html is not None:
         write_page(html, search_page(report, opened))
@@ -669,7 +666,7 @@ def train(
         show_coverage(inspect_labels(labels_to_train(opened, revision)))
         if not rank:
             with console.progress("decoding at training size") as advance:
-                open_sized_images(opened, options.size, options.cache_gb, advance)
+                open_sized_images(opened, options.size, options.cache_gb, advance, console.warn)
         with console.progress("training", "steps") as advance:
             report = train_run(opened, out, options, model, revision=revision, device=device, progress=advance)
         if as_json:

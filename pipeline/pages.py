@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
@@ -16,19 +17,34 @@ from markupsafe import Markup
 from PIL import Image
 
 from lanit.errors import UsageError
+from pipeline.decoding.images import ChangedImage, ImageError
 from pipeline.files import write_bytes
 
+if TYPE_CHECKING:
+    from pipeline.store.store_images import StoreImages
+
 _SUFFIXES = (".html", ".htm")
+_GONE = ("not there", "not there any more")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail on a page. image: JPEG data, none where the image is gone; name: what it shows, for those who do not
-    see it; link: address of the whole image, where a browser can open it."""
+    """A thumbnail on a page. image: JPEG data, none where there is none to show; name: what it shows, for those who do
+    not see it; link: address of the whole image, where a browser can open it. has_changed: whether there is none
+    because the image is another by now."""
 
     image: bytes | None
     name: str
     link: str | None = None
+    has_changed: bool = False
+
+
+def stored_picture(images: StoreImages, row: int, side: int, source: str, path: str) -> Picture:
+    """The thumbnail of a stored image, of at most ``side`` pixels, or what became of it."""
+    try:
+        return Picture(images.thumbnail(row, side), path, file_link(source, path))
+    except ImageError as error:
+        return Picture(None, path, file_link(source, path), isinstance(error, ChangedImage))
 
 
 def render_page(template: str, values: Mapping[str, object]) -> str:
@@ -93,8 +109,8 @@ def plural(count: float, noun: str) -> str:
 
 def _picture(picture: Picture) -> Markup:
     if picture.image is None:
-        shown = Markup('<span class="gone" role="img" aria-label="{0}: not there any more">not there</span>')
-        shown = shown.format(picture.name)
+        short, long = ("changed", "changed since it was embedded") if picture.has_changed else _GONE
+        shown = Markup('<span class="gone" role="img" aria-label="{}: {}">{}</span>').format(picture.name, long, short)
     else:
         shown = Markup('<img src="{}" alt="{}" loading="lazy">').format(jpeg_uri(picture.image), picture.name)
     return shown if picture.link is None else Markup('<a href="{}">{}</a>').format(picture.link, shown)

@@ -452,6 +452,10 @@ def test_what_cannot_be_evaluated_says_what_to_do(store: Store, tmp_path: Path, 
 def test_a_source_that_is_gone_is_named(world: Path, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 30, 7, 32)
     embed([tmp_path / "faces"], tmp_path / "gone", load_clip("sample"))
-    (tmp_path / "faces" / "face-00003.png").unlink()
+    image = tmp_path / "faces" / "face-00003.png"
+    image.unlink()
     with pytest.raises(LanitError, match=r"face-00003\.png"):
+        evaluate_runs(["sample"], Store.open(tmp_path / "gone"), replace(OPTIONS, sources=0), Tools())
+    shutil.copy(image.with_name("face-00004.png"), image)
+    with pytest.raises(LanitError, match=r"face-00003\.png: it has changed"):
         evaluate_runs(["sample"], Store.open(tmp_path / "gone"), replace(OPTIONS, sources=0), Tools())

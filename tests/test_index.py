@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import re
@@ -198,12 +199,50 @@ def test_damage_that_the_digest_of_pieces_misses_is_found_on_opening(make_store:
     build_index(store)
     path = store.root / "index" / "embeddings.faiss"
     before = path.read_bytes()
-    monkeypatch.setattr("pipeline.store.index._pieces_sha256", lambda path: "the same")
+    monkeypatch.setattr("pipeline.store.index._checksums_sha256", lambda path: "the same")
     build_index(store)
     path.write_bytes(b"oops" + before[4:])
     assert index_state(store) == "current"
     assert open_index(store).ntotal == 20
     assert path.read_bytes() == before
+
+
+def test_every_byte_of_the_index_counts(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.store.index._BLOCK_BYTES", 3_000)
+    store = make_store(unit(500, 16))
+    build_index(store)
+    path = store.root / "index" / "embeddings.faiss"
+    before = path.read_bytes()
+    for place in (0, 2_999, 3_000, len(before) // 2, len(before) - 1):
+        path.write_bytes(before[:place] + bytes([before[place] ^ 4]) + before[place + 1 :])
+        assert index_state(store) == "stale"
+    path.write_bytes(before)
+    assert index_state(store) == "current"
+
+
+def test_a_store_that_cannot_be_written_is_searched_all_the_same(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(unit(300, 6))
+    expected = nearest(open_index(store), store.embeddings()[:5], 4)
+    mkdir, remarks = Path.mkdir, list[str]()
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
+        if store.root in path.parents:
+            raise OSError(errno.EROFS, "Read-only file system")
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    np.testing.assert_array_equal(nearest(open_index(store, remarks.append), store.embeddings()[:5], 4), expected)
+    assert remarks == []
+    (store.root / "index" / "embeddings.faiss").unlink()
+    held = sorted(store.root.rglob("*"))
+    np.testing.assert_array_equal(nearest(open_index(store, remarks.append), store.embeddings()[:5], 4), expected)
+    assert len(remarks) == 1
+    assert "cannot be written" in remarks[0]
+    assert sorted(store.root.rglob("*")) == held
+    with pytest.raises(LanitError, match="Read-only"):
+        build_index(store)
 
 
 def test_embeddings_that_do_not_add_up_are_an_error(tmp_path: Path) -> None:

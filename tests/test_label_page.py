@@ -199,6 +199,20 @@ def test_images_that_are_gone_stand_as_names(store: Store, tmp_path: Path) -> No
     HtmlReader(html)
 
 
+def test_images_that_changed_stand_as_names_and_are_marked(store: Store, tmp_path: Path) -> None:
+    report = inspect(store)
+    for path in (tmp_path / "photos" / "a").iterdir():
+        Image.new("RGB", (60, 40), "red").save(path)
+    data = gather(store, report.revision)
+    html = render(report, data, "store")
+    assert data.gone == 0
+    assert data.changed == sum(image.path.startswith("a/") for image in data.images) > 0
+    assert all((image.thumbnail is None) == image.path.startswith("a/") for image in data.images)
+    assert f"{data.changed} images changed since the embedding" in html
+    assert '<span class="missing">05.png (changed)</span>' in html
+    HtmlReader(html)
+
+
 def test_thumbnails_beyond_the_budget_are_left_out_and_every_group_keeps_its_first(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,8 +184,12 @@ def test_the_page_holds_the_images_found(noise: Path, tiny_clip: Any, tmp_path: 
     for (data, _), hit in zip(shown, kept, strict=True):
         assert Image.open(io.BytesIO(base64.b64decode(data))).size == (hit.width, hit.height)
     assert page.count('class="gone"') == 1
+    Image.new("RGB", (30, 30), "red").save(noise / report.hits[0].path)
+    changed = search_page(report, store)
+    assert changed.count("<img ") == 2
+    assert f'aria-label="{report.hits[0].path}: changed since it was embedded">changed<' in changed
     assert page.count(f'href="{noise.as_uri()}/') == 4
-    example = search_page(search(store, tiny_clip, image=noise / report.hits[0].path, top=1), store)
+    example = search_page(search(store, tiny_clip, image=noise / report.hits[1].path, top=1), store)
     assert example.count("<img ") == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import re
 import shutil
@@ -428,6 +429,33 @@ def test_words_are_read_once_and_again_only_when_they_change(
     monkeypatch.undo()
     assert len(cached_directions(store, clip, prompts, words[:2])) == 2
     assert len(list((store.root / "cache").glob("words-*.npy"))) == 1
+
+
+def test_damaged_words_are_read_again_and_files_of_the_user_stay(
+    store: Store, clip: ClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, words = without("bald"), ["bald", "red hat"]
+    folder = store.root / "cache"
+    made = cached_directions(store, clip, prompts, words)
+    [path] = folder.glob("words-*.npy")
+    built = path.read_bytes()
+    users = ["words-mine.npy", "words-0123456789abcdef.npy", ".notes.1.tmp"]
+    for name in users:
+        (folder / name).write_bytes(b"a user's own")
+    np.save(folder / "words-00000000000000aa.npy", made)  # of an older version
+    (folder / ".words-00000000000000bb.npy.4194304.tmp").touch()  # of a killed process: no such number exists
+    changed = built[:-50] + bytes([built[-50] ^ 1]) + built[-49:]
+    for damaged in (built[:300], changed, b""):
+        path.write_bytes(damaged)
+        np.testing.assert_array_equal(cached_directions(store, clip, prompts, words), made)
+        assert path.read_bytes() == built
+    assert {each.name for each in folder.iterdir()} == {path.name, *users}
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert len(cached_directions(store, clip, prompts, words[:1])) == 1
 
 
 # the command

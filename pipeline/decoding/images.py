@@ -61,6 +61,10 @@ class ImageError(LanitError):
         super().__init__(f"cannot read {name}: {self.reason}" if name else self.reason)
 
 
+class ChangedImage(ImageError):
+    """An image whose data is not what a store knows of it."""
+
+
 @dataclass(frozen=True)
 class ImageListing:
     """What a folder holds. paths: images, relative POSIX paths in sorted order; ignored: the number of other files;

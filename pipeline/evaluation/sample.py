@@ -18,7 +18,7 @@ from lanit.errors import LanitError
 from lanit.labels import adaptive, margin
 from lanit.metrics import cosine_distance
 from pipeline.files import sha256_bytes
-from pipeline.store.image_cache import fit_square
+from pipeline.store.image_cache import DrawnImages
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 from pipeline.training.checkpoints import Bundle
@@ -104,23 +104,18 @@ def draw(rows: Ints, most: int, seed: int, what: str) -> Ints:
 
 
 def read_rows(store: Store, rows: Ints, size: int) -> np.ndarray:
-    """The middle squares of images of the store, uint8 (len(rows)×size×size×3). Raises LanitError where one is gone."""
+    """The middle squares of images of the store, uint8 (len(rows)×size×size×3). Raises LanitError where one is
+    gone, or another since it was embedded."""
     return np.concatenate([np.empty((0, size, size, 3), np.uint8), *read_blocks(store, rows, size, BLOCK)])
 
 
 def read_blocks(store: Store, rows: Ints, size: int, at_once: int) -> Iterator[np.ndarray]:
     """The same, :data:`BLOCK` images a time: all of them need not fit in memory. at_once: images that are read."""
-    images = StoreImages(store, rows)
-
-    def load(row: int) -> np.ndarray:
-        try:
-            return fit_square(images.decode(row), size)
-        except (LanitError, OSError) as error:
-            name = images.name(row)
-            raise LanitError(f"cannot read {name}, which the store names: {error}", "Run lanit embed again.") from error
-
-    for block in blocks(read_ahead(load, range(len(rows)), at_once), BLOCK):
-        yield np.stack(block)
+    images = DrawnImages(StoreImages(store, rows), size)
+    for part in batches(len(rows), max(at_once // BLOCK, 1) * BLOCK):
+        taken = images.take(np.arange(part.start, part.stop)).transpose(0, 2, 3, 1)
+        for block in batches(len(taken)):
+            yield np.ascontiguousarray(taken[block])
 
 
 def read_ahead(load: Callable[[_Item], _Loaded], items: Sequence[_Item], at_once: int) -> Iterator[_Loaded]:

@@ -15,7 +15,7 @@ from lanit.errors import LanitError
 from pipeline.exports.destination import OWN_NAMES
 from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.naming import FileNames, folder_names
-from pipeline.exports.selection import CHANGED, Advance, Chunk, Missing, Record, Selection, read_ahead, read_record
+from pipeline.exports.selection import Advance, Chunk, Missing, Record, Selection, read_ahead, read_record
 from pipeline.store.store_images import StoreImages
 
 Files = Literal["copy", "hardlink", "symlink"]
@@ -85,8 +85,11 @@ class Folders:
         return self._place(folder, record, data, plain, lambda path: path.write_bytes(data))
 
     def _link(self, folder: Path, record: Record, original: Path) -> list[Written] | Missing:
-        if original.stat().st_size != record.bytes:
-            return Missing(record, CHANGED)
+        found = original.stat()
+        if (found.st_size, found.st_mtime_ns) != (record.bytes, record.modified_ns):
+            data = read_record(self._images, record)  # its time may have changed alone
+            if isinstance(data, Missing):
+                return data
         if self._files == "symlink":
             link = Written("", symlink=str(original))
             return self._place(folder, record, None, link, lambda path: path.symlink_to(original))

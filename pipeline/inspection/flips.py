@@ -84,7 +84,9 @@ def count_flips(
         if progress is not None:
             progress(done, len(rows))
     if not read:
-        raise LanitError("none of the sampled images can be read", "Are they where they were when they were embedded?")
+        raise LanitError(
+            "none of the sampled images is there as it was embedded", "Bring them back, or run lanit embed again."
+        )
     mirror, crop = (tuple(float(count) for count in counts / read) for counts in changed)
     return Flips(Augmented(read, len(rows) - read, seed), mirror, crop)
 
@@ -103,11 +105,12 @@ def _labeller(clip: ClipModel, revision: RevisionFile, texts: tuple[Tensor, Tens
 
 
 def _decoded(images: StoreImages, rows: Sequence[int], clip: ClipModel) -> Iterator[tuple[list[Tensor], int]]:
-    """Batches of pixels, uint8 (3×s×s), and how many rows were tried for each; what cannot be read is left out."""
+    """Batches of pixels, uint8 (3×s×s), and how many rows were tried for each; what cannot be read, or changed, is
+    left out."""
 
     def read(row: int) -> Tensor | None:
         try:
-            return decode_for_clip(images.read(row), clip.preprocessing).pixels
+            return decode_for_clip(images.read(row), clip.preprocessing, images.max_pixels(row)).pixels
         except ImageError:
             return None
 

@@ -203,7 +203,10 @@ def _shot(index: int, image: ShownImage, n: int | None) -> Shot:
         label += f", margin {signed(image.margins[n])}, {'labelled' if image.active[n] else 'not labelled'}"
         wrong = image.truth[n] is not None and image.truth[n] != image.active[n]
         label += ", against the truth" if wrong else ""
-    return Shot(index, label, wrong, "" if image.thumbnail is not None else image.path.rsplit("/", 1)[-1])
+    missing = "" if image.thumbnail is not None else image.path.rsplit("/", 1)[-1]
+    if image.has_changed:
+        label, missing = f"{label}, changed since it was embedded", f"{missing} (changed)"
+    return Shot(index, label, wrong, missing)
 
 
 def _cluster(cluster: Cluster, data: PageData) -> ClusterCard:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from lanit.errors import LanitError
+from pipeline.decoding.images import ChangedImage, ImageError
 from pipeline.inspection.clusters import Cluster, cluster_rows, rows_of_some_parts
 from pipeline.inspection.rows import Ints, KnownRows, Strip, choose_rows
 from pipeline.store.store_images import StoreImages
@@ -41,7 +42,8 @@ class ShownImage:
     """One image of the page. margins: N; active: N; truth: N, none where unknown; human: N, bits that a person set.
 
     width, height, bytes: none where the store no longer has the image. thumbnail: position among the page's
-    thumbnails, or none: see :attr:`PageData.gone` and :attr:`PageData.left_out`.
+    thumbnails, or none: see :attr:`PageData.gone` and :attr:`PageData.left_out`. has_changed: whether there is none
+    because the image is another by now.
     """
 
     path: str
@@ -55,6 +57,7 @@ class ShownImage:
     human: tuple[bool, ...]
     truth: tuple[bool | None, ...]
     thumbnail: int | None
+    has_changed: bool
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class PageData:
 
     thumbnails: JPEG data, each once. gone: images that could not be read; left_out: that found no room on the page.
     """
+
+    @property
+    def changed(self) -> int:
+        """Images that are others by now."""
+        return sum(image.has_changed for image in self.images)
 
     images: tuple[ShownImage, ...]
     strips: tuple[Strip, ...]
@@ -168,7 +176,7 @@ def _images(
     number = {int(place): i for i, place in enumerate(held)}
     details = store.images_of(held, _DETAILS).to_pylist()
     read = [None if place is None else number[place] for place in places]
-    thumbnails, numbers, gone, left_out = _thumbnails(StoreImages(store, held), read, progress)
+    thumbnails, numbers, changed, gone, left_out = _thumbnails(StoreImages(store, held), read, progress)
     truth = np.full(block.active.shape, -1) if truth is None else truth
     images = []
     for i, path in enumerate(block.paths.to_pylist()):
@@ -187,6 +195,7 @@ def _images(
                 human=tuple(block.human[i].tolist()),
                 truth=tuple(None if value < 0 else bool(value) for value in truth[i]),
                 thumbnail=numbers[i],
+                has_changed=i in changed,
             )
         )
     return tuple(images), thumbnails, gone, left_out
@@ -206,22 +215,29 @@ def _in_store(store: Store, block: LabelBlock) -> list[int | None]:
 
 def _thumbnails(
     images: StoreImages, rows: Sequence[int | None], progress: Advance | None
-) -> tuple[tuple[bytes, ...], list[int | None], int, int]:
-    """Distinct thumbnails, the position of each row's among them, how many are gone, and how many found no room.
+) -> tuple[tuple[bytes, ...], list[int | None], set[int], int, int]:
+    """Distinct thumbnails, the position of each row's among them, which of ``rows`` are others by now, how many are
+    gone, and how many found no room.
 
     rows: of ``images``; none where the image is known to be gone.
     """
     position_of: dict[bytes, int] = {}
     places: list[int | None] = []
+    changed: set[int] = set()
     gone = left_out = used = 0
 
-    def read(row: int | None) -> bytes | None:
-        return None if row is None else images.thumbnail(row, SIDE)
+    def read(row: int | None) -> bytes | ImageError | None:
+        try:
+            return None if row is None else images.thumbnail(row, SIDE)
+        except ImageError as error:
+            return error
 
     with ThreadPoolExecutor(_THREADS) as threads:
         for done, data in enumerate(threads.map(read, rows), 1):
             place: int | None = None
-            if data is None:
+            if isinstance(data, ChangedImage):
+                changed.add(done - 1)
+            elif data is None or isinstance(data, ImageError):
                 gone += 1
             elif data in position_of or used + len(data) <= THUMBNAIL_BYTES:
                 used += 0 if data in position_of else len(data)
@@ -231,4 +247,4 @@ def _thumbnails(
             places.append(place)
             if progress is not None:
                 progress(done, len(rows))
-    return tuple(position_of), places, gone, left_out
+    return tuple(position_of), places, changed, gone, left_out

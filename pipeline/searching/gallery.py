@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.decoding.images import ImageError, decode_rgb
-from pipeline.pages import Picture, file_link, render_page
+from pipeline.pages import Picture, render_page, stored_picture
 from pipeline.searching.duplicates import DuplicateReport, Member
 from pipeline.searching.search import Hit, SearchReport
 from pipeline.store.store import Store
@@ -46,7 +46,7 @@ def _about(store: Store) -> dict[str, object]:
 
 
 def _picture(images: StoreImages, found: Hit | Member) -> Picture:
-    return Picture(images.thumbnail(found.row, _SIDE), found.path, file_link(found.source, found.path))
+    return stored_picture(images, found.row, _SIDE, found.source, found.path)
 
 
 def _example(report: SearchReport) -> Picture:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.store.caches import scratch_folder
 from pipeline.store.index import index_kind, nearest, open_index
 from pipeline.store.index_build import plan_index, read_index_file, write_index_file
 from pipeline.store.store import Store
@@ -137,12 +137,11 @@ def _some_edges(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The nearest neighbours of each row of ``left`` in an inverted index of ``right``: the store's own, or one that is
     made for this and removed."""
-    (store.root / "cache").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="duplicates-", dir=store.root / "cache") as folder:
+    with scratch_folder(store, "duplicates") as folder:
         if sides.within and index_kind(store) == "ivf":
             index = open_index(store)
         else:
-            index = _temporary_index(store, sides.right, Path(folder) / "index.faiss")
+            index = _temporary_index(store, sides.right, folder / "index.faiss")
         index.nprobe = min(_PROBES, index.nlist)
         for start in range(0, len(sides.left), _BLOCK):
             rows = sides.left[start : start + _BLOCK]

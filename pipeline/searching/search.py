@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,11 +69,13 @@ def search(
     image: Path | None = None,
     top: int = DEFAULT_TOP,
     labels: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
 ) -> SearchReport:
     """The ``top`` images of ``store`` nearest to a text, or to an image file.
 
     The text is taken as it is, without templates. The image is prepared and encoded as ``lanit embed`` does it.
-    labels: domains of the newest label revision; only images that have all of them are eligible.
+    labels: domains of the newest label revision; only images that have all of them are eligible. tell: called with a
+    remark before an index is built.
     Raises UsageError unless there is one query, LanitError where ``clip`` is not the model of the store or the image
     cannot be decoded (ImageError).
     """
@@ -84,7 +86,7 @@ def search(
     query = embed_image(clip, image) if image is not None else embed_text(clip, text or "")
     among = _labelled(store, labels) if labels else None
     searched = store.ok if among is None else int(among.sum())
-    index = open_index(store)
+    index = open_index(store, tell)
     cosines, rows = _nearest(store, index, query, min(top, searched), among)
     return SearchReport(
         store=str(store.root),

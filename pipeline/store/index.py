@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +15,17 @@ from typing import Any, Literal
 import numpy as np
 
 from lanit.errors import LanitError
-from pipeline.files import atomic_path, read_json, write_json
+from pipeline.files import (
+    LOCK_NAME,
+    atomic_path,
+    exclusive_lock,
+    is_unwritable,
+    read_json,
+    sealed,
+    sweep_folder,
+    write_json,
+)
+from pipeline.store.caches import scratch_folder
 from pipeline.store.index_build import Kind, Plan, Request, load_faiss, plan_index, read_index_file, write_index_file
 from pipeline.store.schemas import SCHEMA_VERSION
 from pipeline.store.store import Store
@@ -20,8 +34,12 @@ INDEX_NAME = "index/embeddings.faiss"
 INDEX_META_NAME = "index/index.json"
 
 IndexState = Literal["current", "missing", "stale"]
+Tell = Callable[[str], None]
 
-_PIECES, _PIECE_BYTES = 64, 1 << 14  # of the file, spread over it, whose digest is recorded
+_LARGE_BYTES = 4 << 30  # a file beyond this is compared in pieces
+_PIECES, _PIECE_BYTES = 64, 1 << 14
+_BLOCK_BYTES = 1 << 24
+_PATIENCE = 3600.0  # for another process that is building the index
 
 
 @dataclass(frozen=True)
@@ -43,30 +61,40 @@ class IndexReport:
         return asdict(self)
 
 
-def build_index(store: Store, request: Request | None = None) -> Any:
+def build_index(store: Store, request: Request | None = None, tell: Tell | None = None) -> Any:
     """Write an inner-product index (cosine, since embeddings have unit norm), and open it.
 
     request: which kind; as the index on disk was requested where none is named, and ``auto`` where there is none:
     every row compared up to a million, inverted lists above. Row i of the index is row i of
     :meth:`pipeline.store.store.Store.embeddings`. The memory it takes does not grow with the rows of a flat index.
-    Raises LanitError where faiss is not installed or the disk refuses; UsageError where the kind does not fit.
+    tell: called with a remark before the work begins. Raises LanitError where faiss is not installed or the disk
+    refuses; UsageError where the kind does not fit.
     """
     load_faiss()
     wanted = request or _requested(store)
     path = store.root / INDEX_NAME
-    with atomic_path(path) as temporary:
-        write_index_file(plan_index(wanted, store.ok, store.embedding_dim), store.embedding_parts, temporary)
-    write_json(store.root / INDEX_META_NAME, _meta(store, wanted, path))
-    index = read_index_file(path)
-    _check_counts(store, index)
-    return index
+    busy = LanitError(f"another process is writing into {path.parent}", "Wait for it to end.")
+    lock = path.with_name(LOCK_NAME)
+    with exclusive_lock(lock, busy, _PATIENCE):
+        try:
+            sweep_folder(path.parent)
+            if tell is not None:
+                tell("building the index: once, for this and later searches")
+            with atomic_path(path) as temporary:
+                write_index_file(plan_index(wanted, store.ok, store.embedding_dim), store.embedding_parts, temporary)
+                meta = _meta(store, wanted, temporary)
+            write_json(store.root / INDEX_META_NAME, sealed(meta))
+            return _opened(store, path)
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink(missing_ok=True)
 
 
 def index_state(store: Store) -> IndexState:
     """Whether the index on disk is that of the embeddings on disk.
 
-    Parts are named by their content, so their names stand for the embeddings; of the index file the size and a few
-    pieces are compared, so that the answer takes no longer for a large one.
+    Parts are named by their content, so their names stand for the embeddings. The file of the index is compared with
+    its checksums, as a whole up to 4 GiB, which takes about as long as one search.
     """
     path, meta_path = store.root / INDEX_NAME, store.root / INDEX_META_NAME
     if not path.is_file() or not meta_path.is_file():
@@ -77,20 +105,27 @@ def index_state(store: Store) -> IndexState:
         return "stale"
 
 
-def open_index(store: Store) -> Any:
-    """The index, mapped from disk where it is current, else built again.
+def open_index(store: Store, tell: Tell | None = None) -> Any:
+    """The index, mapped from disk where it is current, else built again: where the store cannot be written, among the
+    system's temporary files.
 
-    Raises LanitError as :func:`build_index` does.
+    tell: called with a remark before one is built. Raises LanitError as :func:`build_index` does.
     """
     load_faiss()
     if index_state(store) == "current":
-        try:
-            index = read_index_file(store.root / INDEX_NAME)
-            _check_counts(store, index)
-            return index
-        except (RuntimeError, LanitError):  # damaged between the pieces compared: built again
-            pass
-    return build_index(store)
+        with contextlib.suppress(RuntimeError, LanitError):  # else of a faiss that this one does not understand
+            return _opened(store, store.root / INDEX_NAME)
+    try:
+        return build_index(store, None, tell)
+    except LanitError as error:
+        if not is_unwritable(error):
+            raise
+    if tell is not None:
+        tell(f"the store {store.root} cannot be written: building an index for this time only")
+    with scratch_folder(store, "index") as folder:
+        path = folder / "embeddings.faiss"
+        write_index_file(plan_index(_requested(store), store.ok, store.embedding_dim), store.embedding_parts, path)
+        return _opened(store, path)
 
 
 def index_kind(store: Store) -> Kind:
@@ -174,7 +209,7 @@ def _meta(store: Store, request: Request, path: Path) -> dict[str, Any]:
         "fingerprint": store.fingerprint.to_json(),
         "parts_sha256": hashlib.sha256(parts.encode()).hexdigest(),
         "file_bytes": _size(path),
-        "pieces_sha256": _pieces_sha256(path),
+        "checksums_sha256": _checksums_sha256(path),
     }
 
 
@@ -185,17 +220,28 @@ def _size(path: Path) -> int:
         raise LanitError(f"cannot read {path}: {error.strerror or error}", "Run: lanit index") from error
 
 
-def _pieces_sha256(path: Path) -> str:
-    """Digest of pieces spread evenly over the file, its first and last bytes among them; of all of a small file."""
-    size, digest = _size(path), hashlib.sha256()
+def _checksums_sha256(path: Path) -> str:
+    """Digest of the CRC-32 of each block of the file; of a large one, of pieces spread evenly over it, its first and
+    last bytes among them."""
+    size, block = _size(path), _BLOCK_BYTES
+    starts = list(range(0, size, block))
+    if size > _LARGE_BYTES:
+        block = _PIECE_BYTES
+        starts = [(size - block) * number // (_PIECES - 1) for number in range(_PIECES)]
     try:
-        with path.open("rb") as file:
-            for number in range(_PIECES):
-                file.seek(max(0, size - _PIECE_BYTES) * number // (_PIECES - 1))
-                digest.update(file.read(_PIECE_BYTES))
+        mapped = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
     except OSError as error:
         raise LanitError(f"cannot read {path}: {error.strerror or error}", "Run: lanit index") from error
-    return digest.hexdigest()
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda start: zlib.crc32(mapped[start : start + block].data), starts)
+        return hashlib.sha256(np.fromiter(found, "<u4").tobytes()).hexdigest()
+
+
+def _opened(store: Store, path: Path) -> Any:
+    """Raises RuntimeError as faiss does, and LanitError where the file holds another number of rows."""
+    index = read_index_file(path)
+    _check_counts(store, index)
+    return index
 
 
 def _check_counts(store: Store, index: Any) -> None:

@@ -1,32 +1,48 @@
-"""The images behind the rows of a store, wherever they lie: in folders, tars or tables."""
+"""The images behind the rows of a store, in folders, tars or tables: the one way to read them back."""
 
 from __future__ import annotations
 
 import functools
 import io
+import shlex
+from collections.abc import Iterable
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
-from pipeline.decoding.images import ImageError, decode_rgb
+from lanit.errors import LanitError
+from pipeline.decoding.images import MAX_PIXELS, ChangedImage, ImageError, decode_rgb
+from pipeline.files import sha256_bytes
 from pipeline.inputs.opening import open_source
 from pipeline.inputs.places import Input
+from pipeline.inputs.storage import Stat, is_url, located, storage_of
 from pipeline.store.store import Store
+
+_COLUMNS = ["source", "path", "offset", "bytes", "width", "height", "sha256"]
 
 
 class StoreImages:
-    """Reads the images of a store's ok rows. Safe in threads.
+    """Reads the images of a store's ok rows, where they are still those that were embedded. Safe in threads.
+
+    What is read is compared with the digest in the store, which costs about a hundredth of decoding it: other pixels
+    never stand under the labels and embeddings of the ones before.
 
     rows: where given, only these rows of ``Store.embeddings``; they are then numbered from 0 in this order, and only
     what locates them is kept in memory.
     """
 
     def __init__(self, store: Store, rows: np.ndarray | None = None) -> None:
-        columns = {entry.source: entry.image_column for entry in store.manifest.sources}
-        self._open = functools.cache(lambda source: open_source(source, columns.get(source)))
-        table = store.ok_images() if rows is None else store.images_of(rows, ["source", "path", "offset", "bytes"])
+        self._store, self._rows = store, rows
+        self._columns = {entry.source: entry.image_column for entry in store.manifest.sources}
+        self._open = functools.cache(lambda source: open_source(source, self._columns.get(source)))
+        table = _all(store) if rows is None else store.images_of(rows, _COLUMNS)
         self._source = table["source"].combine_chunks().dictionary_encode()
-        self._path, self._offset, self._bytes = (table[name].combine_chunks() for name in ("path", "offset", "bytes"))
+        self._path, self._offset, self._bytes, self._width, self._height = (
+            table[name].combine_chunks() for name in _COLUMNS[1:-1]
+        )
+        self._sha256 = table["sha256"].cast(pa.large_string()).combine_chunks()  # 2 GiB of digests are soon reached
 
     def __len__(self) -> int:
         return len(self._path)
@@ -36,20 +52,79 @@ class StoreImages:
         return f"{self._source[row].as_py()}/{self._path[row].as_py()}"
 
     def read(self, row: int) -> bytes:
-        """The data of the image of an ok row. Raises ImageError where it is gone or cannot be read."""
+        """The data of the image of an ok row.
+
+        Raises ImageError where it is gone or cannot be read, and ChangedImage where it is another by now.
+        """
         origin: Input = self._open(self._source[row].as_py())
-        return origin.read(self._path[row].as_py(), self._offset[row].as_py(), self._bytes[row].as_py())
+        data = origin.read(self._path[row].as_py(), self._offset[row].as_py(), self._bytes[row].as_py())
+        known = self._sha256[row].as_py()
+        if known is not None and sha256_bytes(data) != known:
+            raise ChangedImage("it has changed since it was embedded")
+        return data
+
+    def max_pixels(self, row: int) -> int:
+        """A limit for decoders that lets the image through, since ``lanit embed`` did."""
+        return max(MAX_PIXELS, (self._width[row].as_py() or 0) * (self._height[row].as_py() or 0))
 
     def decode(self, row: int) -> np.ndarray:
-        """The image of an ok row, uint8 (H×W×3). Raises ImageError."""
-        return decode_rgb(self.read(row))
+        """The image of an ok row, uint8 (H×W×3). Raises ImageError, as :meth:`read` does."""
+        return decode_rgb(self.read(row), self.max_pixels(row))
 
-    def thumbnail(self, row: int, side: int = 96) -> bytes | None:
-        """A JPEG whose longer side is at most ``side`` pixels; none where the image is gone or damaged by now."""
+    def thumbnail(self, row: int, side: int = 96) -> bytes:
+        """A JPEG whose longer side is at most ``side`` pixels. Raises ImageError, as :meth:`read` does."""
+        return thumbnail_of(self.decode(row), side)
+
+    def complaint(self, row: int, error: ImageError, others: Iterable[int] = ()) -> LanitError:
+        """What to tell a person of an image that could not be read, and what to type.
+
+        others: rows to look through for more of the kind.
+        """
+        count = 1 + sum(not self._is_sound(other) for other in others)
+        what = "a stored image" if count == 1 else f"{count:,} stored images, the first being"
+        return LanitError(f"cannot use {what} {self.name(row)}: {error.reason}", self._remedy(row))
+
+    def _is_sound(self, row: int) -> bool:
         try:
-            return thumbnail_of(self.decode(row), side)
+            self.read(row)
         except ImageError:
-            return None
+            return False
+        return True
+
+    def _remedy(self, row: int) -> str:
+        """What to type: it embeds what is there now, and drops what is not."""
+        source, path = self._source[row].as_py(), self._path[row].as_py()
+        if not self._is_there(source):
+            return f"Bring back {source}, from where it was embedded."
+        command = f"lanit embed {shlex.quote(source)} --store {shlex.quote(str(self._store.root))}"
+        column = self._columns.get(source)
+        if column is not None:
+            command += f" --image-column {shlex.quote(column)}"
+        file = located(source, path) if self._offset[row].as_py() is None else source
+        if self._seems_unchanged(row, file):  # then lanit embed would not look at it
+            command = f"touch {shlex.quote(file)} && {command}"
+        return f"Run: {command}"
+
+    def _is_there(self, source: str) -> bool:
+        try:
+            return self._open(source).exists()
+        except LanitError:  # it cannot be reached now
+            return True
+
+    def _seems_unchanged(self, row: int, file: str) -> bool:
+        """Whether size and time of the file are as they were; of a tar or table the time."""
+        place = np.array([row if self._rows is None else self._rows[row]])
+        [known] = self._store.images_of(place, ["bytes", "modified_ns", "offset"]).to_pylist()
+        found = storage_of(file).stat(file)
+        if found.modified_ns is None or is_url(file):
+            return False
+        size = found.bytes if known["offset"] is not None else known["bytes"]
+        return found == Stat(size, known["modified_ns"])
+
+
+def _all(store: Store) -> pa.Table:
+    table = store.images([*_COLUMNS, "status"])
+    return table.filter(pc.equal(table["status"], "ok"))
 
 
 def thumbnail_of(pixels: np.ndarray, side: int) -> bytes:

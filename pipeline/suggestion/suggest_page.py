@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.pages import Picture, file_link, render_page
+from pipeline.pages import Picture, render_page, stored_picture
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 from pipeline.suggestion.suggest import Example, SuggestReport
@@ -17,10 +17,7 @@ def suggestions_page(report: SuggestReport, store: Store) -> str:
     images = StoreImages(store)
 
     def pictures(examples: Sequence[Example]) -> list[Picture]:
-        return [
-            Picture(images.thumbnail(each.row, _SIDE), each.path, file_link(each.source, each.path))
-            for each in examples
-        ]
+        return [stored_picture(images, each.row, _SIDE, each.source, each.path) for each in examples]
 
     values = {
         "r": report,

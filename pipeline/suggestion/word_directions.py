@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lanit.errors import LanitError
-from pipeline.files import atomic_path
+from pipeline.files import sweep_beside, write_bytes
 from pipeline.labelling.label import text_embeddings
+from pipeline.store.caches import content_of, named_content
 
 if TYPE_CHECKING:
     from pipeline.clip_models import ClipModel
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.store.store import Store
 
 _WORDS = 64  # read by CLIP at once
+_FILE = re.compile(r"\.?(words-[0-9a-f]{16}\.npy)(?:\.\d+\.tmp)?")  # as it is, or half-made
 
 Progress = Callable[[int, int], None]
 
@@ -46,23 +51,45 @@ def cached_directions(
 ) -> np.ndarray:
     """The same, kept in ``cache/`` of the store until other words, templates or another model are asked for.
 
-    Thousands of words take CLIP a while on a CPU. Where nothing can be written, nothing is kept.
+    Thousands of words take CLIP a while on a CPU. What is damaged is made again; where nothing can be written, nothing
+    is kept.
     """
     content = [store.fingerprint.to_json(), prompts.templates, prompts.bases, list(words)]
     if prompts.learned is not None:
         content.append(prompts.learned.digest())
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     path = store.root / "cache" / f"words-{key}.npy"
-    if path.is_file():
-        with contextlib.suppress(OSError, ValueError):
-            kept: np.ndarray = np.load(path)
-            if kept.shape == (len(words), clip.embedding_dim):
-                return kept
+    kept = _kept(path)
+    if kept is not None and kept.shape == (len(words), clip.embedding_dim):
+        return kept
     made = directions_of(clip, prompts, words, progress)
-    with contextlib.suppress(LanitError):
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, made)
-        for old in path.parent.glob("words-*.npy"):
-            if old != path:
-                old.unlink()
+    file = io.BytesIO()
+    np.save(file, made)
+    with contextlib.suppress(LanitError, OSError):
+        write_bytes(path, named_content(path.name, file.getvalue()))
+        for other in path.parent.iterdir():
+            named = _FILE.fullmatch(other.name)
+            if named:
+                sweep_beside(path.with_name(named[1]))
+            if named and other.name == named[1] != path.name and _is_ours(other, clip.embedding_dim):
+                other.unlink()
     return made
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    content = content_of(path)
+    if content is None:
+        return None
+    kept: np.ndarray = np.load(io.BytesIO(content))
+    return kept
+
+
+def _is_ours(path: Path, dim: int) -> bool:
+    """Whether a file whose name is one of ours also has the content; older ones have no digest."""
+    if content_of(path) is not None:
+        return True
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return dtype == np.float32 and shape[1:] == (dim,)
+    return False
