@@ -23,8 +23,7 @@ from pipeline.store.store import Store
 LABELS = {"red": {"a/001.png", "b/000.png"}, "large": {"b/000.png", "b/002.png", "a/003.png"}}
 HOSTILE = (
     "lanit-export.json", "Lanit-Export.jsonl", "missing.csv", "unfinished.json", ".lock", ".", "..", "con", "a/b",
-    "a\\b",
-    "x" * 300, "x" * 301, "_unlabelled", "trainA", "Smiling", "smiling ", "path", "image_id", "margin:path",
+    "a\\b", "x" * 300, "x" * 301, "_unlabelled", "trainA", "Smiling", "smiling ", "path", "image_id", "margin:path",
     "<b>|`bold`", "../../outside", "README.md", "images.csv",
 )  # fmt: skip
 
