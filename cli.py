@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -859,10 +860,11 @@ def evaluate(
     """Measure trained models on the images of a store, or compare two folders of images.
 
     Drawn sources are translated to every domain that they lack and compared with the images that carry it: Fréchet
-    distance (its mean over domains is the mFID), KID, density and coverage; is the domain recognised, are the others
-    kept, how far is a translation from its source, how different are those of one source. Distances are of CLIP's
-    features, which the store holds; Inception and LPIPS need weights that you have as files. Figures are kept: the same
-    command goes on where it was interrupted.
+    distance (its mean over domains is the mFID), KID, density and coverage; accuracy, whether the domain is recognised;
+    kept, whether the others are recognised as in the source; how far is a translation from its source, how different
+    are those of one source. Distances are of CLIP's features, which the store holds; Inception and LPIPS need weights
+    that you have as files. The same command goes on where it was interrupted. Two folders are compared as a whole, and
+    by subfolders of the same name.
 
     \b
     Example:
@@ -1108,13 +1110,20 @@ def _folders_to_compare(
     if real is None and fake is None:
         if not runs:
             raise UsageError(
-                "nothing to evaluate", "Name a run, such as runs/first, or two folders by --real and --fake."
+                "nothing to evaluate",
+                "Name a run, or sample: lanit evaluate sample. Or two folders, by --real and --fake.",
             )
         return None
     if real is None or fake is None:
-        raise UsageError("--real and --fake go together", "Give both folders.")
+        raise UsageError(
+            "--real and --fake go together",
+            f"Give both: lanit evaluate --real {shlex.quote(real or 'DIR')} --fake {shlex.quote(fake or 'DIR')}",
+        )
     if runs or of_runs:
-        raise UsageError(f"{(runs or of_runs)[0]} does not go with --real and --fake", "Leave one of them out.")
+        raise UsageError(
+            f"{(runs or of_runs)[0]} does not go with --real and --fake",
+            f"Leave it out: lanit evaluate --real {shlex.quote(real)} --fake {shlex.quote(fake)}",
+        )
     return real, fake
 
 

@@ -24,7 +24,7 @@ from pipeline.evaluation.folders import evaluate_folders
 from pipeline.evaluation.judges import SAMPLE_JUDGE, judge_of
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.perceptual import Perceptual, lpips_of
-from pipeline.evaluation.warnings import few_images, published_figures, warnings_of_runs
+from pipeline.evaluation.warnings import few_images, published_figures, repeated_images, warnings_of_runs
 from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 
@@ -246,6 +246,74 @@ def test_subfolders_of_the_same_names_are_compared_in_pairs(tmp_path: Path, tiny
     assert result.mean_frechet == pytest.approx(np.mean([each["frechet"].value for each in result.domains]))
     alone = evaluate_folders(str(real / "cat"), str(fake / "cat"), ClipFeatures(tiny_clip), OPTIONS)
     assert alone.whole["frechet"].value == pytest.approx(result.domains[0]["frechet"].value, rel=1e-4)
+
+
+def colours(count: int, seed: int = 0) -> np.ndarray:
+    """Pictures of one colour each, small files."""
+    rng = np.random.default_rng(seed)
+    return np.broadcast_to(rng.integers(0, 256, (count, 1, 1, 3), np.uint8), (count, 32, 32, 3))
+
+
+def test_subfolders_of_one_side_alone_are_named_and_the_others_compared(tmp_path: Path, tiny_clip: Any) -> None:
+    def folder(name: str, kinds: dict[str, int], seed: int) -> str:
+        names = [f"{kind}/{n}.png" for kind, count in kinds.items() for n in range(count)]
+        return str(write_pictures(tmp_path / name, colours(len(names), seed), names))
+
+    real = folder("real", {"cat": 8, "dog": 8, "owl": 8}, 0)
+    fake = folder("fake", {"cat": 8, "owl": 3, "Dog": 8}, 1)
+    result = evaluate_folders(real, fake, ClipFeatures(tiny_clip), OPTIONS)
+    assert [each.name for each in result.domains] == ["cat"]
+    assert result.to_json()["subfolders"] == {
+        "both": ("cat", "owl"), "real": ("dog",), "fake": ("Dog",),
+        "skipped": {"owl": "3 images on one side, and 6 are needed"},
+    }  # fmt: skip
+    (few,) = (text for text in result.warnings if "'owl'" in text)
+    assert "3 images on one side" in few
+    (alone,) = (text for text in result.warnings if "2 of 4 subfolders" in text)
+    assert "real: 'dog'" in alone
+    assert "compared: 'Dog'" in alone
+    other = evaluate_folders(folder("x", {"a": 7, "b": 7}, 2), fake, ClipFeatures(tiny_clip), OPTIONS)
+    assert other.domains == ()
+    assert any("no subfolder is on both sides" in text and "no mFID" in text for text in other.warnings)
+    (tmp_path / "flat").mkdir()
+    for path in (tmp_path / "real" / "cat").iterdir():
+        shutil.copy(path, tmp_path / "flat" / path.name)
+    flat = str(tmp_path / "flat")
+    assert not any(
+        "subfolder" in text for text in evaluate_folders(flat, flat, ClipFeatures(tiny_clip), OPTIONS).warnings
+    )
+
+
+def test_copies_and_twins_are_warned_of_and_counted(tmp_path: Path, tiny_clip: Any) -> None:
+    images = colours(12)
+    real = write_pictures(tmp_path / "real", images, [f"{n:02d}.png" for n in range(12)])
+    few = write_pictures(tmp_path / "few", np.concatenate([images[:3]] * 4), [f"{n:02d}.png" for n in range(12)])
+    result = evaluate_folders(str(real), str(few), ClipFeatures(tiny_clip), OPTIONS)
+    assert result.whole.repeats.to_json() == {
+        "real": 0.0, "made": 1.0, "across": 1.0, "different_real": 12, "different_made": 3,
+    }  # fmt: skip
+    for said in ("100% of the images compared with them have a twin", "100% of the images compared with them are alm",
+                 "only 3 different images compared with them"):  # fmt: skip
+        assert any(text.startswith(said) for text in result.warnings), result.warnings
+    same = evaluate_folders(str(real), str(real), ClipFeatures(tiny_clip), OPTIONS)
+    assert same.whole["kid"].value < 0
+    assert any("almost the same as real images" in text for text in same.warnings)
+    assert not any("twin" in text for text in same.warnings)
+    other = write_pictures(tmp_path / "other", pictures(12, 32, seed=4), [f"{n:02d}.png" for n in range(12)])
+    told = evaluate_folders(str(real), str(other), ClipFeatures(tiny_clip), OPTIONS).warnings
+    assert not any("twin" in text or "almost" in text or "different" in text for text in told)
+
+
+def test_twins_matter_from_a_hundredth_of_the_images_on() -> None:
+    def told(real: float, made: float = 0.0, across: float = 0.0) -> list[str]:
+        return repeated_images([Repeats(real, made, across, 600, 600)], ("real images", "translations"), 5)
+
+    assert told(0.009) == []
+    assert "1% of the real images" in told(0.01)[0]
+    assert "2% of the translations have a twin" in told(0.0, 0.02)[0]
+    assert "30% of the translations are almost the same as real" in told(0.0, 0.0, 0.3)[0]
+    several = [Repeats(share, 0.0, 0.0, 600, 600) for share in (0.0, 0.25)]
+    assert repeated_images(several, ("real images", "made"), 5)[0].startswith("0% to 25% of the real images")
 
 
 def test_too_small_a_folder_is_named(tmp_path: Path, tiny_clip: Any) -> None:

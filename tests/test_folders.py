@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,6 +204,21 @@ def test_a_second_writer_of_a_folder_gets_one_line(tmp_path: Path) -> None:
     done.set()
     process.join(30)
     assert not (tmp_path / "run").exists()
+
+
+def test_who_may_wait_for_a_folder_gets_it_once_it_is_free(tmp_path: Path) -> None:
+    held = threading.Event()
+
+    def hold() -> None:
+        with locked_folder(tmp_path, "--out"):
+            held.set()
+            time.sleep(0.1)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(hold)
+        assert held.wait(5)
+        with locked_folder(tmp_path, "--out", wait_seconds=5):
+            pass
 
 
 def test_the_holder_of_a_lock_may_remove_its_file(tmp_path: Path) -> None:

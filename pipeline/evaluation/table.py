@@ -135,7 +135,7 @@ def _show_basis(result: Evaluation) -> None:
         console.say(f"judge     {result.judge}")
 
 
-def short(value: float | None, decimals: int = BY_NAME["frechet"].decimals) -> str:
+def short(value: float | None, decimals: int = 7) -> str:
     """Three significant digits, none of them beyond those decimals that hold, or a dash."""
     if value is None:
         return "-"
@@ -143,7 +143,7 @@ def short(value: float | None, decimals: int = BY_NAME["frechet"].decimals) -> s
     return f"{value:,.0f}" if value == 0 or abs(value) >= 100 else f"{value:#.3g}"
 
 
-def spread(figure: Figure | None, decimals: int = BY_NAME["frechet"].decimals) -> str:
+def spread(figure: Figure | None, decimals: int = 7) -> str:
     """The ends of the interval, or a dash."""
     ends = None if figure is None else figure.ends
     return "-" if ends is None else f"{short(ends[0], decimals)} to {short(ends[1], decimals)}"
