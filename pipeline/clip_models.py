@@ -289,7 +289,8 @@ def _from_hub(spec: str) -> _Source:
 def _weights_of_tag(name: str, tag: str) -> tuple[str, dict[str, Any]]:
     """The file of a tag's weights, as open_clip chooses it, and how its images are to be prepared."""
     known: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
-    preprocessing = {key: known[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in known}
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    preprocessing: dict[str, Any] = {key: known[key] for key in keys if key in known}
     if not known.get("hf_hub"):
         return str(open_clip.download_pretrained(known)), preprocessing
     repository, _, file = known["hf_hub"].rpartition("/")

@@ -320,8 +320,8 @@ def newest_whole_checkpoint(
         except LanitError as error:
             damaged.append(error)
             continue
-        for error in damaged:
-            warn(f"{error.message}; going on from {checkpoint.name}, and the steps since then are done again")
+        for each in damaged:
+            warn(f"{each.message}; going on from {checkpoint.name}, and the steps since then are done again")
         return found
     if damaged:
         raise damaged[0]
