@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import logging
 import shutil
@@ -11,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import huggingface_hub.constants
+import huggingface_hub.errors
 import open_clip
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch.nn import functional as F
 
 from lanit.errors import LanitError
@@ -233,6 +237,40 @@ def test_weights_out_of_reach(
     assert "--clip sample" in caught.value.hint
     assert offline is huggingface_hub.constants.HF_HUB_OFFLINE
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_cached_clip_loads_where_the_hub_is_away_and_changes_nothing_for_others(
+    tiny_clip_folder: Path, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of the hub is told for each file to ask its cache alone; its setting for the process stays."""
+    asked: list[tuple[str, bool]] = []
+
+    def cached(repository: str, name: str, *, local_files_only: bool) -> str:
+        asked.append((repository, local_files_only))
+        assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+        if not (tiny_clip_folder / name).is_file():
+            raise huggingface_hub.errors.LocalEntryNotFoundError(name)
+        return str(tiny_clip_folder / name)
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
+    monkeypatch.setattr(clip_models, "_hub_answers", lambda: False)
+    loaded = load_clip("hf-hub:some/clip")
+    assert loaded.spec == "hf-hub:some/clip"
+    assert loaded.fingerprint == tiny_clip.fingerprint
+    assert set(asked) == {("some/clip", True)}
+
+
+@pytest.mark.parametrize("tag", ["ViT-B-32/openai", "ViT-B-16-SigLIP/webli", "RN50/yfcc15m", "ViT-B-32/laion2b_e16"])
+def test_a_tag_is_prepared_for_as_open_clip_does(tag: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its weights come to open_clip as a file; the preparation of images that goes with the tag must not be lost."""
+    name, _, weights = tag.partition("/")
+    monkeypatch.setattr(clip_models, "fetch_first", lambda *_, **__: tmp_path / "weights")
+    file, preprocessing = clip_models._weights_of_tag(name, weights)
+    assert file == str(tmp_path / "weights")
+    default = dataclasses.asdict(PreprocessCfg())
+    expected = merge_preprocess_dict(default, open_clip.get_pretrained_cfg(name, weights))
+    assert merge_preprocess_dict(default, preprocessing) == expected
 
 
 def test_the_openai_tag_is_built_with_quick_gelu() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,9 +25,9 @@ from lanit.ranks import Draws, Ranks
 from pipeline.embedding.embed import embed
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.training.checkpoints import read_tensors
+from pipeline.training.checkpoints import load_bundle, read_tensors
 from pipeline.training.metric_lines import read_lines
-from pipeline.training.processes import Processes
+from pipeline.training.processes import Pace, Processes, joined_processes
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = PromptSet(
@@ -55,14 +57,22 @@ def store(tiny_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
-def start(store: Path, run: Path, processes: int, steps: int, batch: int = 8) -> subprocess.Popen[str]:
+def start(
+    store: Path,
+    run: Path,
+    processes: int,
+    steps: int,
+    batch: int = 8,
+    settings: tuple[str, ...] = SETTINGS,
+    **more: str,
+) -> subprocess.Popen[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "cli.py"), "train", "--out", str(run)]
     command += ["--preset", "small-32", "--store", str(store), "--device", "cpu", "--json"]
     command += ["--steps", str(steps), "--batch-size", str(batch)]
-    for setting in SETTINGS:
+    for setting in settings:
         command += ["--set", setting]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | more
     return subprocess.Popen(
         command, env=environment, cwd=store.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -89,7 +99,11 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 def test_two_processes_train_the_model_of_one_and_either_continues_the_other(store: Path, tmp_path: Path) -> None:
     """Phase 2 with its label refresh included; Adam's moments come along."""
     alone, both = tmp_path / "alone", tmp_path / "both"
-    report = json.loads(finish(start(store, both, 2, 3)))  # one of them speaks
+    process = start(store, both, 2, 3, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="0")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert err.count("torchrun kills its processes 0 s after a signal to stop") == 1, "one of them speaks"
+    report = json.loads(out)
     assert (report["processes"], report["steps"], report["images"]) == (2, 3, 24)
     finish(start(store, alone, 1, 3))
     for step in range(4):
@@ -126,6 +140,63 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(store: Path, tmp_pa
     newest = max((run / "checkpoints").glob("step-*"))
     assert (newest / "state.json").is_file()
     assert int(newest.name[5:]) >= 2
+
+
+def test_what_torchrun_is_told_to_stop_saves_the_step_that_it_is_at(store: Path, tmp_path: Path) -> None:
+    """Within its limit: nothing is lost, though torchrun itself always ends with 1 then."""
+    run = tmp_path / "run"
+    rare = (*SETTINGS[:-1], "checkpoint_every=0", "log_every=1")
+    process = start(store, run, 2, 100_000, settings=rare)
+    deadline = time.monotonic() + 240
+    while not any(line["step"] >= 2 for line in read_lines(run / "metrics.jsonl")[0]):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    finish(process, 1)
+    last = read_lines(run / "metrics.jsonl")[0][-1]["step"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000000", f"step-{last:08d}"]
+    assert load_bundle(run).training["steps"] == last
+
+
+def _fail_first(port: int, rank: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+    with joined_processes("cpu") as processes:
+        assert processes.from_first(lambda: rank) == 0
+        with pytest.raises(LanitError if rank == 0 else SystemExit):
+            processes.from_first(lambda: Processes(torch.device("cpu"), Ranks(0, 3)).check_batch(8))
+
+
+def test_where_the_first_process_fails_the_others_end_too() -> None:
+    """They would wait for it for hours."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    both = [context.Process(target=_fail_first, args=(port, rank)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+
+
+@pytest.mark.parametrize(("limit", "seconds", "warned"), [("60", 50.0, False), ("60", 70.0, True), (None, 31.0, True)])
+def test_a_step_longer_than_the_patience_of_torchrun_is_told(
+    monkeypatch: pytest.MonkeyPatch, limit: str | None, seconds: float, warned: bool
+) -> None:
+    warnings: list[str] = []
+    cpu, clock = torch.device("cpu"), iter([100.0, 100.0 + 2 * (seconds - 10)])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    if limit:
+        monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", limit)
+    pace = Pace(since=7, beside=10.0)
+    for step in (8, 9, 10, 11):
+        pace.step_ended(step, cpu, warnings.append)
+    assert bool(warnings) is warned
+    if warned:
+        enough = int(warnings[0].split("TORCH_ELASTIC_SHUTDOWN_TIMEOUT=")[1].split()[0])
+        assert enough >= 2 * seconds
 
 
 def test_a_batch_that_cannot_be_shared_says_which_can() -> None:

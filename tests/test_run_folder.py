@@ -17,11 +17,22 @@ from pipeline.files import read_json
 from pipeline.training.checkpoints import load_bundle
 from pipeline.training.evaluation import Evaluator
 from pipeline.training.metric_lines import read_lines
-from pipeline.training.run_folder import is_ours, locked_run
+from pipeline.training.run_folder import (
+    BEST,
+    CHECKPOINT_FILES,
+    CHECKPOINTS,
+    CONFIG,
+    METRICS,
+    MODEL,
+    MODEL_FILES,
+    SAMPLES,
+    is_ours,
+    locked_run,
+)
 from pipeline.training.training_run import Clock, TrainingRun
 from tests.training_world import TINY, copy_of, draw_store, go, labelled
 
-STEPS, BEST = 3, 2
+STEPS, BEST_STEP = 3, 2
 OPTIONS = replace(TINY, steps=STEPS, log_every=1, evaluate_every=1, checkpoint_every=1, keep=2, refresh_every=0)
 
 
@@ -34,7 +45,7 @@ def finished(tiny_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     figures = iter([0.0, 0.5, 0.2, 0.9])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Evaluator, "measure", lambda *_: {"kid": next(figures)})
-        assert go(folder / "labelled" / "run", tiny_clip, OPTIONS).best_step == BEST
+        assert go(folder / "labelled" / "run", tiny_clip, OPTIONS).best_step == BEST_STEP
     return folder / "labelled" / "run"
 
 
@@ -205,6 +216,14 @@ def test_every_file_of_a_run_is_known_as_ours(finished: Path) -> None:
     assert [name for name in contents(finished) if not is_ours(name)] == []
     for name in ("notes.txt", "model/thesis.txt", "samples/mine.png", "checkpoints/step-00000001/mine.txt", "best"):
         assert not is_ours(name)
+
+
+def test_every_file_of_a_run_is_described() -> None:
+    page = (Path(__file__).parents[1] / "manifests" / "README.md").read_text(encoding="utf-8")
+    section = page.split("\n# Runs and models\n")[1]
+    names = [name.removesuffix(".safetensors") for name in (*CHECKPOINT_FILES, *MODEL_FILES)]
+    for name in (CONFIG, METRICS, f"{SAMPLES}/", f"{CHECKPOINTS}/step-", f"{MODEL}/", f"{BEST}/", *names):
+        assert name in section, name
 
 
 def test_a_run_of_an_older_lanit_goes_on(run: Path, tiny_clip: Any) -> None:
