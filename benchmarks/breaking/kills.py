@@ -100,7 +100,9 @@ def _wrong(again: Outcome, different: list[str], repeats: bool) -> str:
 def run_part(world: World, seed: int, kills: int, jobs: int) -> bool:
     """Do ``kills``, print what became of them; whether lanit kept its promise in all."""
     references = list(each(partial(undisturbed, world), range(len(WRITING)), jobs, "undisturbed"))
-    order = [Kill(number, number % len(WRITING), bool((number + number // len(WRITING)) % 2)) for number in range(kills)]
+    order = [
+        Kill(number, number % len(WRITING), bool((number + number // len(WRITING)) % 2)) for number in range(kills)
+    ]
     results = list(each(partial(attempt, world, seed, references), order, jobs, "kills"))
     rows: list[list[object]] = []
     for case, writing in enumerate(WRITING):

@@ -12,7 +12,7 @@ from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.figures import Figure, GuideFigures, RunFigures
 from pipeline.evaluation.folders import FolderEvaluation
 from pipeline.evaluation.measures import BEFORE, BY_NAME, MEASURES, OF_SETS, Measure
-from pipeline.evaluation.table import short, spread
+from pipeline.evaluation.table import short, signed_ends, spread
 from pipeline.pages import render_page
 
 _HUES = 4  # colours of the style sheet; further models repeat them, told apart by their order
@@ -56,7 +56,7 @@ def evaluation_page(result: Evaluation) -> str:
         "r": result,
         "hues": {run.run: index % _HUES for index, run in enumerate(result.runs)},
         "guides": guides,
-        "differences": [(each, BY_NAME[each.name].title) for each in result.differences],
+        "differences": [(each, BY_NAME[each.name].title, *signed_ends(each)) for each in result.differences],
         "tiles": [_tiles(run) for run in result.runs],
         "css": Markup(_asset("evaluation.css")),
         "short": short,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pipeline import console
 from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.figures import DomainFigures, Figure, GuideFigures, RunFigures, SetFigures
+from pipeline.evaluation.figures import Difference, DomainFigures, Figure, GuideFigures, RunFigures, SetFigures
 from pipeline.evaluation.folders import FolderEvaluation
 from pipeline.evaluation.measures import BY_NAME, MEASURES, OF_SETS, Measure
 
-_INTERVALS = ("frechet", "kid")  # a table of distances has room for those of two
+_INTERVALS = ("frechet", "kid")  # there is room for those of two
 
 
 def show_evaluation(result: Evaluation) -> None:
@@ -22,11 +22,7 @@ def show_evaluation(result: Evaluation) -> None:
         else:
             _show_models(guide, found)
     if result.differences:
-        rows = [
-            [each.run, each.guide, BY_NAME[each.name].column, f"{each.value:+.3g}",
-             "-" if each.low is None or each.high is None else f"{each.low:+.3g} to {each.high:+.3g}"]
-            for each in result.differences
-        ]  # fmt: skip
+        rows = [[each.run, each.guide, BY_NAME[each.name].column, *signed_ends(each)] for each in result.differences]
         title = f"Against {result.runs[0].run}, on the same images"
         console.table(title, ("model", "styles", "mean of", "difference", "95 %"), rows, left=3)
     _show_basis(result)
@@ -55,22 +51,21 @@ def show_folders(result: FolderEvaluation) -> None:
 
 def _set_row(each: SetFigures) -> list[str]:
     values = [short(each[measure.name].value, measure.decimals) for measure in OF_SETS]
-    return [each.name or "all", f"{each.real:,}", f"{each.fake:,}", *values, *_intervals(each.get, _INTERVALS)]
+    return [each.name or "all", f"{each.real:,}", f"{each.fake:,}", *values,
+            *(spread(each[name], BY_NAME[name].decimals) for name in _INTERVALS)]  # fmt: skip
 
 
 def _show_domains(run: RunFigures, figures: GuideFigures) -> None:
     distances, translations = (_measured(table, [figures]) for table in ("distances", "translations"))
-    shown = [name for name in _INTERVALS if figures.mean(name) is not None]
     title = f"{run.run}, {figures.guide} styles"
     rows = [
-        [d.domain, f"{d.real:,}", f"{d.translations:,}", *_cells(d, distances), *_intervals(d.get, shown)]
+        [d.domain, f"{d.real:,}", f"{d.translations:,}", *_cells(d, distances), spread(d["frechet"])]
         for d in figures.domains
     ]
     mean = figures.mean("frechet")
     if mean is not None:
-        rows.append(["mean (mFID)", "", "", *_cells(figures, distances), *_intervals(figures.mean, shown)])
-    intervals = [f"{BY_NAME[name].column}, 95 %" for name in shown]
-    columns = ("domain", "real", "made", *(measure.column for measure in distances), *intervals)
+        rows.append(["mean (mFID)", "", "", *_cells(figures, distances), spread(mean)])
+    columns = ("domain", "real", "made", *(measure.column for measure in distances), "Fréchet, 95 %")
     console.table(f"{title}: real images against translations", columns, rows)
     rows = [[d.domain, *_cells(d, translations)] for d in figures.domains]
     rows.append(["mean", *_cells(figures, translations)])
@@ -109,19 +104,11 @@ def _cells(of: DomainFigures | GuideFigures, columns: Sequence[Measure]) -> list
     return [short(None if figure is None else figure.value, decimals) for figure, decimals in found]
 
 
-def _intervals(get: Callable[[str], Figure | None], names: Sequence[str]) -> list[str]:
-    return [spread(get(name), BY_NAME[name].decimals) for name in names]
-
-
 def _show_basis(result: Evaluation) -> None:
     options = result.options
     for run, origin in zip(result.runs, result.labels, strict=True):
-        parts = []
-        for guide in run.guides:
-            figure = guide.mean("frechet")
-            if figure is not None:
-                parts.append(f"{guide.guide} {short(figure.value)} ({spread(figure)})")
-        console.say(f"mFID      {run.run}: {', '.join(parts) or 'none'}; real images by {origin}")
+        console.say(f"mFID      {run.run}: {_means(run, 'frechet')}; real images by {origin}")
+        console.say(f"mean KID  {run.run}: {_means(run, 'kid')}")
     facts = result.extractor
     console.say(f"features  {facts.name} ({facts.sha256[:12]}), {facts.resize}; of real images {result.real_features}")
     console.say(
@@ -133,6 +120,26 @@ def _show_basis(result: Evaluation) -> None:
         console.say(f"LPIPS     not measured: {result.lpips}")
     if result.judge is not None:
         console.say(f"judge     {result.judge}")
+
+
+def _means(run: RunFigures, name: str) -> str:
+    """A mean over domains with its interval, for each guide."""
+    decimals = BY_NAME[name].decimals
+    found = [(guide.guide, guide.mean(name)) for guide in run.guides]
+    parts = [f"{guide} {short(each.value, decimals)} ({spread(each, decimals)})" for guide, each in found if each]
+    return ", ".join(parts) or "none"
+
+
+def signed(value: float, decimals: int) -> str:
+    """A difference: as :func:`short`, with its sign."""
+    return f"{round(value, decimals) + 0.0:+.3g}"
+
+
+def signed_ends(difference: Difference) -> tuple[str, str]:
+    """A difference and its interval, or a dash."""
+    decimals, low, high = BY_NAME[difference.name].decimals, difference.low, difference.high
+    ends = "-" if low is None or high is None else f"{signed(low, decimals)} to {signed(high, decimals)}"
+    return signed(difference.value, decimals), ends
 
 
 def short(value: float | None, decimals: int = 7) -> str:
