@@ -19,6 +19,7 @@ from benchmarks.breaking import corruptions, full_disk, hints, kills, writers
 from benchmarks.breaking.hub import local_hub
 from benchmarks.breaking.processes import warm
 from benchmarks.breaking.world import World, build, shrink_parts
+from benchmarks.breaking.writing import WRITING
 
 PARTS: dict[str, Callable[[World, argparse.Namespace], bool]] = {
     "corruptions": lambda world, given: corruptions.run_part(world, given.seed, given.corruptions, given.jobs),
@@ -43,7 +44,7 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no part {unknown[0]}; choose from {', '.join(PARTS)}")
     given.corruptions = given.corruptions or (60 if given.quick else 420)
-    given.kills = given.kills or (len(kills.WRITING) if given.quick else 8 * len(kills.WRITING))
+    given.kills = given.kills or (len(WRITING) if given.quick else 8 * len(WRITING))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         work = (given.work or Path(name)).resolve()

@@ -99,7 +99,7 @@ class Record:
             line = json.dumps([name, caller.f_lineno, error.message, error.hint])
             os.write(self._file, f"{line}\n".encode())
 
-        LanitError.__init__ = noting  # type: ignore[method-assign]
+        LanitError.__init__ = noting  # type: ignore[method-assign, assignment]
 
     def take(self) -> list[Made]:
         """The errors made since the last call; only one command may have run."""

@@ -245,13 +245,11 @@ def run_part(world: World, seed: int, trials: int, jobs: int) -> bool:
         world.trial(f"counterpart-{number}", reading.parts, "b")
     made = list(each(partial(reference, world), range(len(READINGS)), jobs, "references"))
     references = [found for _, found in made]
-    files = [(number, name) for number, (names, _) in enumerate(made) for name in names]
-    planned, number = [], 0
-    while len(planned) < trials:
-        for reading, name in random.Random(f"{seed}/{number}").sample(files, len(files)):
-            kind = KINDS[(number + len(planned)) % len(KINDS)]
-            planned.append(Trial(len(planned), kind, reading, name))
-        number += 1
+    files = [(reading, name) for reading, (names, _) in enumerate(made) for name in names]
+    planned: list[Trial] = []
+    for turn in range(-(-trials // len(files))):  # in four turns, each file is damaged in each way
+        for at in random.Random(f"{seed}/{turn}").sample(range(len(files)), len(files)):
+            planned.append(Trial(len(planned), KINDS[(turn + at) % len(KINDS)], *files[at]))
     done = each(partial(attempt, world, seed, references), planned[:trials], jobs, "corruptions")
     results = [result for result in done if result is not None]
     print(f"\n## Corruptions: {len(results)} in {len(files)} files, seed {seed}\n")

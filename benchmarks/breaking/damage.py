@@ -25,8 +25,7 @@ def damage(path: Path, kind: str, chance: random.Random, counterpart: Path | Non
         return None
     elif kind == "flip":
         at, bit = chance.randrange(len(before)), chance.randrange(8)
-        after = bytearray(before)
-        after[at] ^= 1 << bit
+        after = before[:at] + bytes([before[at] ^ 1 << bit]) + before[at + 1 :]
         how = f"bit {bit} of byte {at}"
     elif kind == "zero":
         at = chance.randrange(len(before))
@@ -35,7 +34,7 @@ def damage(path: Path, kind: str, chance: random.Random, counterpart: Path | Non
     else:
         at = chance.randrange(len(before))
         after, how = before[:at], f"cut to {at}"
-    if bytes(after) == before:
+    if after == before:
         return None
     path.write_bytes(after)
     return f"{how} of {len(before)}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks.breaking.kills import printed, unlike
 from benchmarks.breaking.parallel import each
 from benchmarks.breaking.processes import run, start
 from benchmarks.breaking.results import Tree, differences, leftovers, table, tree
@@ -25,11 +26,12 @@ _ROOMY = "512m"
 
 @dataclass(frozen=True)
 class Need:
-    """An undisturbed run. used: bytes before it; peak: the most in it; after: the files that it left."""
+    """An undisturbed run. used: bytes before it; peak: the most in it; after, printed: what it left and said."""
 
     used: int
     peak: int
     after: Tree
+    printed: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def need(world: World, case: int) -> Need:
         outcome = running.wait()
         if outcome.code:
             raise RuntimeError(f"undisturbed, lanit {writing.line} ended with {outcome.code}: {outcome.last_line}")
-        return Need(used, max(peak, _used(folder)), tree(folder))
+        return Need(used, max(peak, _used(folder)), tree(folder), printed(writing, outcome, folder))
 
 
 def _used(folder: Path) -> int:
@@ -111,10 +113,10 @@ def attempt(world: World, needs: list[Need], trial: tuple[int, float]) -> Result
         resize(folder, _ROOMY)
         again = run(writing.line, folder)
         found = tree(folder)
-    different = differences(found, wanted.after)
-    wrong = "; ".join(different[:3])
-    if again.crashed or (again.refused and (different or writing.repeats)):
-        wrong = f"exit {again.code}: {again.last_line}"
+        different = differences(found, wanted.after)
+        if not again.code and printed(writing, again, folder) != wanted.printed:
+            different.append("it prints other results")
+    wrong = unlike(again, different, writing.repeats)
     return Result(case, share, first, wrong, tuple(leftovers(found)))
 
 
@@ -124,7 +126,7 @@ def run_part(world: World, sizes: int, jobs: int) -> bool:
         print("\n## Full disk: not tried, mounting a tmpfs needs root\n")
         return True
     needs = list(each(partial(need, world), range(len(WRITING)), jobs, "needs"))
-    trials = [(case, share) for case in range(len(WRITING)) for share in SHARES[:: len(SHARES) // sizes][:sizes]]
+    trials = [(case, share) for case in range(len(WRITING)) for share in SHARES[(len(SHARES) - sizes) // 2 :][:sizes]]
     results = list(each(partial(attempt, world, needs), trials, jobs, "full disks"))
     rows: list[list[object]] = []
     for case, writing in enumerate(WRITING):

@@ -8,20 +8,23 @@ import signal
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from benchmarks.breaking.parallel import each
 from benchmarks.breaking.processes import Outcome, run, start
-from benchmarks.breaking.results import Tree, differences, leftovers, table, tree
+from benchmarks.breaking.results import Tree, differences, leftovers, said, table, tree
 from benchmarks.breaking.world import World
-from benchmarks.breaking.writing import WRITING
+from benchmarks.breaking.writing import WRITING, Writing
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A command's run that nothing happened to, and the files before and after it. steady: a second run was equal."""
+    """A command's run that nothing happened to: the files before and after it, what it printed. steady: a second run
+    was equal."""
 
     before: Tree
     after: Tree
+    printed: str
     seconds: float
     events: int
     steady: bool
@@ -59,9 +62,15 @@ def undisturbed(world: World, case: int) -> Undisturbed:
         outcome = run(writing.line, folder)
         if outcome.code:
             raise RuntimeError(f"undisturbed, lanit {writing.line} ended with {outcome.code}: {outcome.last_line}")
-        runs.append((before, tree(folder), outcome))
-    before, after, outcome = runs[1]
-    return Undisturbed(before, after, outcome.seconds, outcome.events, not differences(after, runs[0][1]))
+        runs.append((before, tree(folder), printed(writing, outcome, folder), outcome))
+    before, after, text, outcome = runs[1]
+    steady = text == runs[0][2] and not differences(after, runs[0][1])
+    return Undisturbed(before, after, text, outcome.seconds, outcome.events, steady)
+
+
+def printed(writing: Writing, outcome: Outcome, folder: Path) -> str:
+    """What counts of what a command said: its JSON, where it was asked for."""
+    return said(outcome.stdout, folder) if "--json" in writing.line else ""
 
 
 def attempt(world: World, seed: int, references: list[Undisturbed], kill: Kill) -> Result:
@@ -83,7 +92,10 @@ def attempt(world: World, seed: int, references: list[Undisturbed], kill: Kill) 
     caught = tree(folder)
     again = run(writing.line, folder)
     found = tree(folder)
-    wrong = _wrong(again, differences(found, wanted.after), writing.repeats)
+    different = differences(found, wanted.after)
+    if not again.code and printed(writing, again, folder) != wanted.printed:
+        different.append("it prints other results")
+    wrong = unlike(again, different, writing.repeats)
     left = tuple(leftovers(found))
     if not wrong and not left:
         shutil.rmtree(folder)
@@ -91,7 +103,8 @@ def attempt(world: World, seed: int, references: list[Undisturbed], kill: Kill) 
     return Result(kill, moment, outcome.code == -signal.SIGKILL, midway, wrong, left)
 
 
-def _wrong(again: Outcome, different: list[str], repeats: bool) -> str:
+def unlike(again: Outcome, different: list[str], repeats: bool) -> str:
+    """What is wrong after the same command again, in words; empty where nothing is."""
     if again.crashed or (again.refused and (different or repeats)):
         return f"exit {again.code}: {again.last_line}"
     return "; ".join(different[:3])

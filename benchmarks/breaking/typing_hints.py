@@ -25,28 +25,25 @@ _AGAIN = re.compile(
     r"\b(run|repeat) (it|the same|this one)\b.*\b(again|command)|\bthe same command goes on", re.IGNORECASE
 )
 _LEAVE_OUT = re.compile(r"\bleave\b|^remove\b|^unset\b|\bwithout\b", re.IGNORECASE)
-_ELSEWHERE = re.compile(r"\b(another|new|its) folder\b|\bnew name\b|name of a new|another one\b", re.IGNORECASE)
+_ELSEWHERE = re.compile(r"\bnew folder\b|\bnew name\b|name of a new|another one\b", re.IGNORECASE)
+_OTHER_INPUT = re.compile(r"\banother folder\b|^check the path", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:choose one of|its labels are|it has|did you mean|give its folder:) (.+)", re.IGNORECASE)
 _OPTION = re.compile(r"(--[a-z][a-z-]*)((?:[ =](?:'[^']*'|\"[^\"]*\"|[^\s,;:]+))*)")
 
 
 @functools.cache
-def _commands() -> frozenset[str]:
+def _commands() -> dict[str, Any]:
     import typer
 
     from cli import app
 
-    return frozenset(typer.main.get_command(app).commands)
+    found: Any = typer.main.get_command(app)
+    return dict(found.commands)
 
 
-@functools.cache
 def _options(command: str) -> dict[str, Any]:
-    import typer
-
-    from cli import app
-
-    found = typer.main.get_command(app).commands.get(command)
-    return {name: option for option in found.params for name in option.opts} if found else {}
+    options = _commands()[command].params if command in _commands() else []
+    return {name: option for option in options for name in option.opts}
 
 
 def typed(hint: str, line: str, message: str) -> list[str]:
@@ -55,8 +52,11 @@ def typed(hint: str, line: str, message: str) -> list[str]:
     rest = hint
     for match in _COMMAND.finditer(hint):
         text = _SENTENCE_GOES_ON.split(match[1])[0]
+        if text == "train":  # "the same lanit train command"
+            lines += [line] if line.startswith("train ") else []
+        elif text.split()[0] in _commands():
+            lines.append(_command(text))
         if text.split()[0] in _commands():
-            lines.append(_command(text, line))
             rest = rest.replace(text, "")
     for clause in _SENTENCES.split(rest):
         if clause and (new := _clause(clause.strip(" ."), line, message)):
@@ -68,11 +68,9 @@ def typed(hint: str, line: str, message: str) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _command(text: str, line: str) -> str:
+def _command(text: str) -> str:
     """A whole command, with its capitals filled in, cut where the sentence goes on."""
     command, *words = shlex.split(text)
-    if command == "train" and not words:  # "the same lanit train command"
-        return line
     filled: list[str] = []
     for word in words:
         if _METAVARIABLE.fullmatch(word):
@@ -87,9 +85,13 @@ def _clause(clause: str, line: str, message: str) -> str | None:
     command, *words = shlex.split(line)
     clause = clause.replace("(", "").replace(")", "").replace("such as ", "")
     named = [(match[1], _values(match[2])) for match in _OPTION.finditer(clause)]
+    if "itself" in clause:  # a file that the reader has to have
+        return None
     if _LEAVE_OUT.search(clause):
-        told = re.findall(r"--[a-z-]+", message)
-        gone = [option for option, _ in named] or [word for word in words if word in told][:1]
+        told = [
+            option for option in re.findall(r"--[a-z-]+", re.split(r" with | without ", message)[0]) if option in words
+        ]
+        gone = [option for option, _ in named] or (told if "them" in clause else told[:1])
         for option in gone:
             words = _without(command, words, option)
     elif re.search(r"^keep (one|it)", clause, re.IGNORECASE):
@@ -99,9 +101,11 @@ def _clause(clause: str, line: str, message: str) -> str | None:
         for option, values in named:
             if option in _options(command):
                 words = _with(command, words, option, values)
-    elif _ELSEWHERE.search(clause):
+    elif _ELSEWHERE.search(clause) or (_OTHER_INPUT.search(clause) and "--out" in message):
         out = "--out" in words
         words = _with(command, words, "--out", ["elsewhere"]) if out else _first_argument(words, "elsewhere")
+    elif _OTHER_INPUT.search(clause):
+        words = _first_argument(words, "../more")
     elif match := _CHOICE.search(clause):
         words = _replaced(words, message, re.split(r", | or ", match[1])[0].strip(" '?."))
     return shlex.join([command, *words]) if words != shlex.split(line)[1:] else None
@@ -137,7 +141,7 @@ def _with(command: str, words: list[str], option: str, values: list[str]) -> lis
         return words
     if option == "--set" and values:  # may be repeated, each name once
         kept, name = list(words), values[0].partition("=")[0]
-        for at in [at for at, word in enumerate(kept) if word == "--set" and kept[at + 1].startswith(f"{name}=")]:
+        for at in [at for at, word in enumerate(kept) if word == "--set" and kept[at + 1].partition("=")[0] == name]:
             kept[at : at + 2] = ["", ""]
         return [word for word in kept if word != ""] + [option, *values]
     return [*_without(command, words, option), option, *values]

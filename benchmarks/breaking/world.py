@@ -81,7 +81,7 @@ def shrink_parts() -> None:
 def _change_default(function: Callable[..., None], name: str, value: int) -> None:
     parameters = inspect.signature(function).parameters.values()
     defaults = [(each.name, each.default) for each in parameters if each.default is not inspect.Parameter.empty]
-    function.__defaults__ = tuple(value if key == name else old for key, old in defaults)  # type: ignore[attr-defined]
+    function.__defaults__ = tuple(value if key == name else old for key, old in defaults)
 
 
 @dataclass(frozen=True)
