@@ -243,7 +243,10 @@ def label(
     k: Annotated[int | None, typer.Option(help="Labels per image, for --rule top-k.  [default: 2]")] = None,
     threshold: Annotated[float | None, typer.Option(help="Cosine, for --rule fixed.  [default: 0.25]")] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="FILE|folders", help="Labels by people, which replace CLIP's: CSV or Parquet.")
+        str | None,
+        typer.Option(
+            metavar="FILE|folders", help="Labels by people, kept for every later revision too: CSV or Parquet."
+        ),
     ] = None,
     from_folders: Annotated[
         bool, typer.Option("--from-folders", help="No prompts: label images by the folders they lie in.")
@@ -258,6 +261,12 @@ def label(
     words: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Words to name clusters by.  [default: built in]")
     ] = None,
+    without_people: Annotated[
+        bool, typer.Option("--without-people", help="Leave the labels that people gave out of this revision.")
+    ] = False,
+    forget_people: Annotated[
+        bool, typer.Option("--forget-people", help="Label nothing; forget every label that people gave.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and write nothing.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of --clusters.")] = 0,
     engine: EngineOption = "local",
@@ -273,9 +282,11 @@ def label(
     A prompt file has one phrase a line; '#' starts a comment; 'noun: face', 'template: a face with {}.' and
     'base: a face.' say how phrases become sentences; 'smiling | offset=0.01' raises the bar of a phrase. The adaptive
     rule labels an image with a phrase where naming it describes the image better than not naming it. A table of labels
-    has a column path or image_id, and for each phrase a column of 1, 0 or nothing. Nothing is embedded again. Prompts
-    that lanit train learned are given by their prompts.safetensors or its run. Clusters need no phrases: each group of
-    look-alikes is named by the word that tells most of what sets it apart.
+    has a column path or image_id, and for each phrase a column of 1, 0 or nothing; "?" takes an earlier label back.
+    Labels by people stay with the store and replace any other in later revisions too, of the same phrases, under every
+    rule; the newest counts. Nothing is embedded again. Prompts that lanit train learned are given by their
+    prompts.safetensors or its run. Clusters need no phrases: each group of look-alikes is named by the word that tells
+    most of what sets it apart.
 
     \b
     Example:
@@ -291,16 +302,24 @@ def label(
     from pipeline.labelling.label_sources import check_sources, label_source
     from pipeline.labelling.learned_prompts import read_prompts
 
+    if forget_people:
+        others = [prompts, noun, rule, k, threshold, labels, from_folders or None, from_table, clusters, words]
+        _forget_people(others, _open_store(store), dry_run, as_json)
+        return
     bound = threshold if k is None else k
-    check_sources(prompts, labels, from_folders, from_table, rule, clusters=clusters, words=words, bound=bound)
+    check_sources(
+        prompts, labels, from_folders, from_table, rule, clusters=clusters, words=words, bound=bound,
+        without_people=without_people,
+    )  # fmt: skip
     named = read_prompts(prompts, noun) if prompts is not None else None
     opened = _open_store(store)
-    from pipeline.labelling.label import label as label_store
+    from pipeline.inspection.label_report import label_and_report
+    from pipeline.labelling.label import HowToLabel
     from pipeline.report_tables import show_label, warn_of_words
     from pipeline.settings import clip_of, decider_of, make_rule, workforce_of
 
     if clusters is None:
-        source = label_source(opened, named, noun=noun, labels=labels, from_table=from_table)
+        source = label_source(opened, named, noun=noun, labels=labels, from_table=from_table, rule=rule)
         chosen, centres = make_rule(rule or source.rule, k, threshold), None
         model = clip_of(opened, clip, clip_arch)
     else:
@@ -313,11 +332,11 @@ def label(
         source = label_source(opened, found.prompts, labels=labels)
         chosen, centres = found.rule, found.centres
     with workforce_of(engine, address, actors, "cpu") as force, console.progress("labelling") as advance:
-        decide = decider_of(force, console.warn)
-        report = label_store(
-            opened, model, source.prompts, chosen, advance,
-            given=source.given, dry_run=dry_run, decide=decide, centres=centres,
+        how = HowToLabel(
+            rule=chosen, given=source.given, answers=source.answers, people=not without_people, centres=centres,
+            decide=decider_of(force, console.warn),
         )  # fmt: skip
+        report = label_and_report(opened, model, source.prompts, how, advance, dry_run=dry_run)
     warn_of_words(report.unknown_words)
     if as_json:
         console.print_json(report.to_json())
@@ -1125,6 +1144,23 @@ def _folders_to_compare(
             f"Leave it out: lanit evaluate --real {shlex.quote(real)} --fake {shlex.quote(fake)}",
         )
     return real, fake
+
+
+def _forget_people(others: list[object], store: Store, dry_run: bool, as_json: bool) -> None:
+    """others: options that label, given or none."""
+    if any(other is not None for other in others):
+        raise UsageError("--forget-people labels nothing", "Give it alone, then label: lanit label --prompts FILE")
+    from pipeline import console
+    from pipeline.labelling.people import forget_answers, read_people
+
+    count = read_people(store).kept if dry_run else forget_answers(store)
+    if as_json:
+        console.print_json({"forgotten": count, "dry_run": dry_run})
+    else:
+        number = "an unknown number of" if count is None else f"{count:,}"
+        console.say(
+            f"{number} labels by people {'would be ' if dry_run else ''}forgotten; revisions keep those they show"
+        )
 
 
 def _open_store(folder: Path) -> Store:

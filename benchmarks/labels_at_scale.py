@@ -128,7 +128,7 @@ def label(folder: Path) -> dict[str, float]:
     from lanit.labels import Rule
     from pipeline.clip_models import load_clip
     from pipeline.inspection.inspect_labels import inspect_labels
-    from pipeline.labelling.label import label as label_store
+    from pipeline.inspection.label_report import label_and_report
     from pipeline.labelling.label import text_embeddings
     from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
     from pipeline.store.store import Store
@@ -139,7 +139,7 @@ def label(folder: Path) -> dict[str, float]:
     with timed(figures, "texts"):
         text_embeddings(clip, prompts)
     with timed(figures, "label and report"):
-        report = label_store(store, clip, prompts, Rule())
+        report = label_and_report(store, clip, prompts, Rule())
     with timed(figures, "report"):
         inspect_labels(store.revision_file(report.revision))
     for kind in ("", " processors"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class LanitError(Exception):
     """Something the user can mend.
@@ -22,3 +24,14 @@ class UsageError(LanitError):
     """The command line or an option is wrong: exit code 2."""
 
     exit_code = 2
+
+
+def excerpt(text: str, length: int = 80) -> str:
+    """``text`` as a message quotes it: its beginning, where it is longer than ``length`` characters."""
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names as a message lists them: at most ``most``, each as :func:`excerpt` has it, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(excerpt(name) for name in names[:most]) + more

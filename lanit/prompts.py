@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, excerpt
+
+SENTENCES_AT_ONCE = 512
+"""Sentences that the tower reads at once where nothing is learned: bounds the memory at any number of phrases."""
 
 
 class TextTower(Protocol):
@@ -81,7 +84,8 @@ class PromptLearner(nn.Module):
             worst = max(range(len(sequences)), key=lambda p: len(sequences[p]))
             phrase_text = (*domains, "(base prompt)")[worst // len(templates)]
             raise LanitError(
-                f"the prompt for '{phrase_text}' needs {length} tokens; this CLIP reads {tower.context_length}",
+                f"the prompt for '{excerpt(phrase_text)}' needs {length} tokens; this CLIP reads "
+                f"{tower.context_length}",
                 "Shorten the phrase or its templates in the prompt file.",
             )
         self._build(sequences, prefixes, longest, length)
@@ -123,7 +127,9 @@ class PromptLearner(nn.Module):
         context: token embeddings (M×L×w) to use in place of the parameters, such as their average.
         """
         table = torch.cat([(self.context if context is None else context).flatten(0, 1), self.frozen])
-        features = self.tower.encode(table[self.rows], self.ends)
+        at_once = len(self.rows) if torch.is_grad_enabled() else SENTENCES_AT_ONCE
+        pairs = zip(self.rows.split(at_once), self.ends.split(at_once), strict=True)
+        features = torch.cat([self.tower.encode(table[rows], ends) for rows, ends in pairs])
         mean = features.unflatten(0, (self.domains + 1, self.templates)).mean(dim=1)
         unit = F.normalize(mean, dim=-1)
         return unit[:-1], unit[-1]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lanit.errors import LanitError, UsageError
+from lanit.errors import LanitError, UsageError, excerpt
 from lanit.preprocessing import ClipPreprocessing
 from lanit.prompts import TextTower
 from pipeline.files import read_json
@@ -89,7 +89,10 @@ class ClipModel:
         if isinstance(self.tokenizer, open_clip.SimpleTokenizer):
             for text in texts:
                 if len(self.tokenizer.encode(text)) + 2 > self.text.context_length:
-                    raise LanitError(f"'{text}' is longer than the {self.text.context_length} tokens this CLIP reads")
+                    raise LanitError(
+                        f"'{excerpt(text)}' is longer than the {self.text.context_length} tokens this CLIP reads",
+                        "Shorten the text.",
+                    )
         features: Tensor = self.model.encode_text(self.tokenizer(list(texts)).to(self.device))  # type: ignore[operator]
         return features.float()
 

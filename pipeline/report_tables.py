@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lanit.errors import listed
 from pipeline import console
 from pipeline.inspection.table import show_statistics
 from pipeline.inspection.terminal_tables import show_comparison
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
     from pipeline.embedding.embed import EmbedReport
     from pipeline.exports.export import ExportReport
+    from pipeline.inspection.label_report import LabelReport
     from pipeline.inspection.statistics import LabelStatistics
-    from pipeline.labelling.label import LabelReport
     from pipeline.labelling.nearest_words import LearnedWord
     from pipeline.model_exports.export_model import ExportModelReport
     from pipeline.searching.duplicates import DuplicateReport
@@ -49,20 +50,21 @@ def show_label(report: LabelReport) -> None:
     """The new labels, what a dry run would change, then images = labelled + without a label + failed."""
     if not report.created and not report.dry_run:
         console.note(f"revision {report.revision} already has these labels: nothing written")
-    if report.human_left_in is not None:
-        console.note(f"revision {report.human_left_in} has labels by people, these do not: give them again (--labels)")
     if report.learned:
         show_learned_words(report.learned)
     show_statistics(report.statistics)
     if report.comparison is not None:
         show_comparison(report.comparison)
     if report.not_in_store:
-        console.note(f"{report.not_in_store:,} rows of the labels given name no image of the store")
+        console.note(
+            f"{report.not_in_store:,} rows of the labels given name no image of the store: kept until it has one"
+        )
     entries = {"images": report.images, "labelled": report.labelled, "without a label": report.unlabelled}
     console.counts("Images of the store", entries | {"failed to embed": report.failed})
 
 
 _WORDS_SHOWN = 3
+_WORDS_NAMED = 20
 
 
 def show_learned_words(words: Sequence[LearnedWord]) -> None:
@@ -80,7 +82,7 @@ def show_learned_words(words: Sequence[LearnedWord]) -> None:
 def warn_of_words(words: tuple[str, ...]) -> None:
     """A warning that names words which CLIP never saw, if there are any."""
     if words:
-        names = ", ".join(f"'{word}'" for word in words)
+        names = listed([f"'{word}'" for word in words], _WORDS_NAMED)
         console.warn(f"this CLIP never saw {names}: expect nothing of prompts with such words")
 
 

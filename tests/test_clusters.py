@@ -22,7 +22,7 @@ from pipeline.embedding.embed import embed
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.labelling.cluster_labels import find_clusters, name_each
 from pipeline.labelling.known_labels import Truth
-from pipeline.labelling.label import label, relabel, text_embeddings
+from pipeline.labelling.label import HowToLabel, label, relabel, text_embeddings
 from pipeline.labelling.label_sources import check_sources
 from pipeline.labelling.prompt_sets import PromptSet, ensemble
 from pipeline.store.store import Store
@@ -55,7 +55,9 @@ def store(make_store: Callable[..., Store], tiny_clip: Any) -> Store:
 
 def test_clusters_are_the_groups_that_were_drawn_largest_first(store: Store, tiny_clip: Any) -> None:
     found = find_clusters(store, tiny_clip, 3, VOCABULARY)
-    revision = store.labels(label(store, tiny_clip, found.prompts, found.rule, centres=found.centres).revision)
+    revision = store.labels(
+        label(store, tiny_clip, found.prompts, HowToLabel(found.rule, centres=found.centres)).revision
+    )
     truth = groups((12, 21, 7), tiny_clip.embedding_dim)[1]
     assert (revision.active == np.stack([truth == 1, truth == 0, truth == 2], axis=1)).all()
     assert found.fitted == 40
@@ -93,7 +95,7 @@ def test_names_are_unique_and_forms_of_one_word_come_last() -> None:
 def test_the_same_again_is_the_same_and_another_seed_says_so(store: Store, tiny_clip: Any) -> None:
     def made(seed: int) -> Any:
         found = find_clusters(store, tiny_clip, 3, VOCABULARY, seed=seed)
-        return found, label(store, tiny_clip, found.prompts, found.rule, centres=found.centres)
+        return found, label(store, tiny_clip, found.prompts, HowToLabel(found.rule, centres=found.centres))
 
     (first, report), (again, second) = made(0), made(0)
     assert torch.equal(first.centres, again.centres)
@@ -108,9 +110,9 @@ def test_the_revision_is_like_any_other(store: Store, tiny_clip: Any) -> None:
     found = find_clusters(store, tiny_clip, 3, VOCABULARY)
     paths = tuple(store.ok_images()["path"].to_pylist()[:2])
     given = Truth("path", paths, found.prompts.domains, np.array([[True] * 3, [False] * 3]))
-    plain = store.labels(label(store, tiny_clip, found.prompts, found.rule, centres=found.centres).revision)
+    plain = store.labels(label(store, tiny_clip, found.prompts, HowToLabel(found.rule, centres=found.centres)).revision)
     merged = store.labels(
-        label(store, tiny_clip, found.prompts, found.rule, given=given, centres=found.centres).revision
+        label(store, tiny_clip, found.prompts, HowToLabel(found.rule, answers=given, centres=found.centres)).revision
     )
     assert (plain.active.sum(axis=1) == 1).all()
     texts, base = text_embeddings(tiny_clip, found.prompts)
@@ -127,7 +129,9 @@ def test_labels_of_clusters_stay_where_training_moves_the_prompts(store: Store, 
     found = find_clusters(store, tiny_clip, 3, VOCABULARY)
     paths = tuple(store.ok_images()["path"].to_pylist()[:1])
     given = Truth("path", paths, found.prompts.domains, np.array([[True] * 3]))
-    number = label(store, tiny_clip, found.prompts, found.rule, given=given, centres=found.centres).revision
+    number = label(
+        store, tiny_clip, found.prompts, HowToLabel(found.rule, answers=given, centres=found.centres)
+    ).revision
     before = store.labels(number)
     moved = torch.nn.functional.normalize(torch.randn(4, 24, generator=torch.Generator().manual_seed(0)))
     after = store.labels(relabel(store, before, (moved[:3], moved[3]), "train:run step 3"))
@@ -153,7 +157,7 @@ def test_a_sample_is_fitted_and_every_image_is_labelled(
     some = find_clusters(store, tiny_clip, 3, VOCABULARY)
     assert fitted == [19] == [some.fitted]
     first, second = (
-        store.labels(label(store, tiny_clip, each.prompts, each.rule, centres=each.centres).revision)
+        store.labels(label(store, tiny_clip, each.prompts, HowToLabel(each.rule, centres=each.centres)).revision)
         for each in (whole, some)
     )
     assert second.rows == 40

@@ -15,7 +15,7 @@ import pytest
 import pipeline.store.label_revisions
 from lanit.errors import UsageError
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_labels, inspect_store
-from pipeline.inspection.statistics import LabelStatistics, NearSynonyms
+from pipeline.inspection.statistics import MOST_PAIRS, MOST_TOGETHER, LabelStatistics, NearSynonyms
 from pipeline.store.label_revisions import LabelRevision
 from pipeline.store.store import Store
 
@@ -216,3 +216,48 @@ def test_the_plain_report_imports_neither_torch_nor_clip(make_store: Callable[..
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 50
+
+
+def test_near_synonyms_are_grouped_with_the_first_that_they_are_like(make_revision: Make) -> None:
+    rng = np.random.default_rng(0)
+    margin = rng.normal(size=(400, 6))
+    for copy, of in ((2, 0), (3, 0), (5, 4)):
+        margin[:, copy] = margin[:, of] + rng.normal(0, 0.01, 400)
+    names = tuple("abcdef")
+    statistics = inspect_labels(make_revision(margin, domains=names))
+    assert {group.prompts for group in statistics.alike} == {("a", "c", "d"), ("e", "f")}
+    phi = np.corrcoef((margin > 0).T.astype(float))
+    assert {group.prompts: group.phi for group in statistics.alike}["a", "c", "d"] == pytest.approx(phi[0, 2:4].min())
+    assert warned(statistics, "'a', 'c', 'd' label the same images")
+    assert warned(statistics, "'e' and 'f' label the same images")
+
+
+def test_what_grows_with_the_square_of_the_phrases_is_bounded(make_revision: Make) -> None:
+    count = MOST_TOGETHER + 7
+    rng = np.random.default_rng(1)
+    margin = np.repeat(rng.normal(size=(90, 1)), count, axis=1) + rng.normal(0, 0.01, (90, count))
+    margin[:, 5:12] = -1  # seven that label nothing
+    names = tuple(f"phrase {n}" for n in range(count))
+    statistics = inspect_labels(make_revision(margin, domains=names))
+    together = (margin > 0).astype(int)
+    kept = [n for n in range(count) if not 5 <= n < 12]
+    assert statistics.cooccurrence_of == tuple(kept)
+    assert np.array_equal(statistics.cooccurrence, (together.T @ together)[np.ix_(kept, kept)])
+    phi = np.corrcoef(together[:, kept].T)
+    assert statistics.near_synonym_pairs == (np.tril(phi, -1) >= 0.8).sum()
+    assert len(statistics.near_synonyms) == MOST_PAIRS
+    assert statistics.near_synonyms[-1].phi == pytest.approx(np.sort(phi[np.tril_indices_from(phi, -1)])[-MOST_PAIRS])
+    assert len(statistics.warnings) < 40
+
+
+def test_labels_by_people_are_counted_against_the_rule(make_revision: Make) -> None:
+    margin = np.array([[0.2, 0.1, -0.1], [0.3, -0.2, 0.1], [-0.1, -0.2, 0.3]])
+    human = np.array([[True, False, False], [True, True, False], [False, True, False]])
+    active = margin > 0
+    active[0, 0], active[2, 1] = False, True  # against the rule; the others say the same
+    statistics = inspect_labels(make_revision(margin, active, human=human))
+    assert (statistics.human, statistics.human_differ) == (4, 2)
+    assert [d.human_differ for d in statistics.domains] == [1, 1, 0]
+    given = inspect_labels(make_revision(margin, active, human=human, rule={"kind": "given", "value": 0.0}))
+    assert (given.human, given.human_differ) == (4, None), "there the rule says nothing"
+    assert inspect_labels(make_revision(margin)).human_differ is None

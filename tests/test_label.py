@@ -19,8 +19,9 @@ from lanit.errors import LanitError
 from lanit.labels import Rule
 from pipeline.clip_models import load_clip
 from pipeline.embedding.embed import embed
+from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.known_labels import Truth
-from pipeline.labelling.label import label, relabel, text_embeddings
+from pipeline.labelling.label import HowToLabel, label, relabel, text_embeddings
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import Store
 from pipeline.text_towers import OpaqueText
@@ -76,7 +77,7 @@ def test_every_rule_against_open_clip_and_numpy(store: Store, tiny_clip: Any, ti
 
 
 def test_counts_add_up_and_statistics_are_the_revisions_own(store: Store, tiny_clip: Any) -> None:
-    report = label(store, tiny_clip, PROMPTS, Rule())
+    report = label_and_report(store, tiny_clip, PROMPTS, Rule())
     assert report.images == 11 == report.labelled + report.unlabelled + report.failed
     assert report.failed == 1
     assert report.statistics.images == 10
@@ -154,7 +155,7 @@ def _given(store: Store) -> Truth:
 
 def test_labels_by_people_win_and_are_marked(store: Store, tiny_clip: Any) -> None:
     plain = store.labels(label(store, tiny_clip, PROMPTS, Rule()).revision)
-    report = label(store, tiny_clip, PROMPTS, Rule(), given=_given(store))
+    report = label_and_report(store, tiny_clip, PROMPTS, HowToLabel(answers=_given(store)))
     merged = store.labels(report.revision)
     assert (report.human, report.not_in_store, report.created) == (5, 1, True)
     assert merged.human is not None
@@ -166,14 +167,12 @@ def test_labels_by_people_win_and_are_marked(store: Store, tiny_clip: Any) -> No
     np.testing.assert_array_equal(merged.human, marks)
     np.testing.assert_array_equal(merged.margin, plain.margin)
     assert [d.human for d in report.statistics.domains] == [2, 2, 1]
-    assert not label(store, tiny_clip, PROMPTS, Rule(), given=_given(store)).created
-    later = label(store, tiny_clip, PROMPTS, Rule("top-k", 1))
-    assert later.human_left_in == report.revision
-    assert not store.revision_file(later.revision).has_human
+    assert not label(store, tiny_clip, PROMPTS, HowToLabel(answers=_given(store))).created
+    assert not label(store, tiny_clip, PROMPTS, Rule()).created, "what people said stays"
 
 
 def test_given_labels_alone_leave_the_rest_without_one(store: Store, tiny_clip: Any) -> None:
-    report = label(store, tiny_clip, PROMPTS, Rule("given"), given=_given(store))
+    report = label_and_report(store, tiny_clip, PROMPTS, HowToLabel(Rule("given"), given=_given(store)))
     revision = store.labels(report.revision)
     assert revision.active.sum() == 3
     assert report.labelled == 2
@@ -182,7 +181,9 @@ def test_given_labels_alone_leave_the_rest_without_one(store: Store, tiny_clip: 
 
 def test_relabelling_keeps_rule_offsets_and_what_people_said(store: Store, tiny_clip: Any) -> None:
     prompts = dataclasses.replace(PROMPTS, offsets=(0.01, 0.0, -0.01))
-    before = store.labels(label(store, tiny_clip, prompts, Rule("top-k", 2), given=_given(store)).revision)
+    before = store.labels(
+        label(store, tiny_clip, prompts, HowToLabel(Rule("top-k", 2), answers=_given(store))).revision
+    )
     domains, base = text_embeddings(tiny_clip, PROMPTS)
     moved = torch.nn.functional.normalize(domains + torch.randn(3, 24, generator=torch.Generator().manual_seed(0)))
     number = relabel(store, before, (moved, base), "train:run step 3")
@@ -204,11 +205,11 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(store: Store, tiny_clip: 
     label(store, tiny_clip, PROMPTS, Rule())
     files = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
     other = dataclasses.replace(PROMPTS, domains=("red", "A LARGE green", "violet"))
-    dry = label(store, tiny_clip, other, Rule("top-k", 1), given=None, dry_run=True)
+    dry = label_and_report(store, tiny_clip, other, Rule("top-k", 1), dry_run=True)
     assert {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == files
     assert (dry.revision, dry.created, dry.dry_run) == (0, False, True)
     before = store.labels(1)
-    real = label(store, tiny_clip, other, Rule("top-k", 1))
+    real = label_and_report(store, tiny_clip, other, Rule("top-k", 1))
     after = store.labels(real.revision)
     assert dataclasses.replace(dry.statistics, revision=2) == real.statistics
     assert dry.comparison is not None
@@ -222,7 +223,7 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(store: Store, tiny_clip: 
 
 
 def test_a_dry_run_needs_no_earlier_labels(store: Store, tiny_clip: Any) -> None:
-    report = label(store, tiny_clip, PROMPTS, Rule(), dry_run=True)
+    report = label_and_report(store, tiny_clip, PROMPTS, Rule(), dry_run=True)
     assert report.comparison is None
     assert store.revisions() == []
 

@@ -56,7 +56,7 @@ def test_a_dry_run_shows_flips_and_writes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("world")
-def test_labels_by_people_are_merged_shown_and_asked_for_again() -> None:
+def test_labels_by_people_are_merged_shown_and_kept() -> None:
     merged = run("label", "--prompts", "prompts.txt", "--labels", "labels.csv")
     assert merged.exit_code == 0, merged.output
     assert "3 labels are people's" in merged.stdout
@@ -68,7 +68,69 @@ def test_labels_by_people_are_merged_shown_and_asked_for_again() -> None:
     assert revision.human is not None
     assert revision.human.sum() == 3
     again = run("label", "--prompts", "prompts.txt", "--rule", "argmax")
-    assert "revision 2 has labels by people, these do not" in again.stderr
+    assert "3 labels are people's" in again.stdout
+    assert "2 labels are kept for images that the store does not hold" in again.stdout
+
+
+def people(arguments: str) -> tuple[Any, dict[str, Any]]:
+    """The revision that ``lanit label`` made, or the newest, and what the report says of people."""
+    report = json.loads(run(*arguments.split(), "--json").stdout)
+    return store().labels(report["revision"] or None), report["people"]
+
+
+@pytest.mark.usefixtures("world")
+def test_labels_by_people_hold_under_other_rules_prompts_and_sources() -> None:
+    run("label", "--prompts", "prompts.txt", "--labels", "labels.csv")
+    rows = {path: row for row, path in enumerate(store().labels().paths)}
+    on, off = rows["b/000.png"], rows["a/001.png"]
+    for arguments in ("--rule top-k --k 3", "--rule fixed --threshold 1", "--rule given"):
+        revision, counts = people(f"label --prompts prompts.txt {arguments}")
+        assert revision.active[on, 0]
+        assert revision.active[off].tolist()[::2] == [False, True]
+        assert (counts["kept"], counts["applied"], counts["waiting"]) == (5, 3, 2)
+    revision, counts = people("label --prompts better.txt")  # "Red", which is the same phrase, and blue noise
+    assert [bool(revision.active[on, 0]), *revision.active[off].tolist()[::2]] == [True, False, True]
+    Path("other.csv").write_text("path,red\n" + "".join(f"{path},0\n" for path in rows), encoding="utf-8")
+    revision, counts = people("label --from-table other.csv")
+    assert [path for row, path in enumerate(revision.paths) if revision.active[row, 0]] == ["b/000.png"]
+    assert counts["other_phrases"] == 1
+    plain, counts = people("label --prompts prompts.txt --without-people")
+    assert not plain.has_human
+    assert counts["kept"] == 0
+    report = json.loads(run("inspect-labels", "--json").stdout)
+    assert report["people"]["not_in_revision"] == 3
+    assert "3 labels are kept and not in this revision" in run("inspect-labels").stdout
+
+
+@pytest.mark.usefixtures("world")
+def test_the_newest_label_by_people_counts_and_can_be_taken_back() -> None:
+    run("label", "--prompts", "prompts.txt", "--labels", "labels.csv")
+    row = store().labels().paths.tolist().index("b/000.png")
+    Path("newer.csv").write_text("path,red,blue noise\nb/000.png,0,?\na/001.png,,?\n", encoding="utf-8")
+    revision, counts = people("label --prompts prompts.txt --labels newer.csv")
+    assert not revision.active[row, 0]
+    assert revision.human.sum() == counts["applied"] == 2, "an empty cell says nothing, ? takes back"
+    _, counts = people("label --prompts prompts.txt --labels labels.csv --dry-run")
+    assert (counts["applied"], store().revisions()) == (3, [1, 2, 3]), "a dry run keeps nothing"
+    before = {path: path.read_bytes() for path in Path("manifests/labels").iterdir()}
+    again = json.loads(run("label", "--prompts", "prompts.txt", "--labels", "newer.csv", "--json").stdout)
+    assert (again["created"], again["people"]["applied"]) == (False, 2)
+    assert {path: path.read_bytes() for path in Path("manifests/labels").iterdir()} == before
+    assert json.loads(run("label", "--forget-people", "--dry-run", "--json").stdout)["forgotten"] == 4
+    assert "4 labels by people forgotten" in run("label", "--forget-people").stdout
+    revision, counts = people("label --prompts prompts.txt")
+    assert (revision.has_human, counts["kept"]) == (False, 0), "older revisions do not bring them back"
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("arguments", ["--prompts other.txt", "--from-folders", "--clusters 2 --words other.txt"])
+def test_a_dry_run_without_a_phrase_in_common_reports_all_the_same(arguments: str) -> None:
+    Path("other.txt").write_text("violet\nyellow\nwhite\n", encoding="utf-8")
+    shown = run("label", *arguments.split(), "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert "they have no phrase in common" in shown.stdout
+    assert "domains gone      red, a large green, blue noise" in shown.stdout
+    assert store().revisions() == [1]
 
 
 @pytest.mark.usefixtures("world")

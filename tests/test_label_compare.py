@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import pipeline.store.label_revisions
-from lanit.errors import LanitError
 from pipeline.inspection.compare import compare_labels, write_flips
 from pipeline.store.label_revisions import LabelRevision
 
@@ -92,11 +91,13 @@ def test_images_and_domains_are_joined_by_name(make_revision: Make) -> None:
     assert (flips.on, flips.off) == ((now & ~was).sum(), (was & ~now).sum())
 
 
-def test_nothing_in_common_is_refused(make_revision: Make) -> None:
+def test_nothing_in_common_is_no_flip(make_revision: Make) -> None:
     one, two = two_revisions(make_revision, 5, 0)
-    others = make_revision(np.ones((5, 1)), domains=("hat",), number=2)
-    with pytest.raises(LanitError, match="revisions 1 and 2 have no domain in common"):
-        compare_labels(one, others)
+    others = compare_labels(one, make_revision(np.ones((5, 1)), domains=("hat",), number=2))
+    assert (others.domains, others.images) == ((), 5)
+    assert (others.added, others.removed) == (("hat",), one.domains)
+    assert (others.coverage_before, others.coverage_after) == (one.active.any(axis=1).mean(), 1)
     elsewhere = LabelRevision(**(vars(two) | {"image_ids": np.array([f"x{row}" for row in range(5)], dtype=object)}))
-    with pytest.raises(LanitError, match="no image in common"):
-        compare_labels(one, elsewhere)
+    found = compare_labels(one, elsewhere)
+    assert (found.images, found.only_before, found.only_after) == (0, 5, 5)
+    assert all((flips.on, flips.off, flips.share) == (0, 0, 0) for flips in found.domains)

@@ -18,6 +18,7 @@ from lanit.ranks import Draws
 from pipeline.embedding.embed import embed
 from pipeline.inspection.flips import count_flips
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_labels, inspect_store
+from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.label import label, relabel, text_embeddings
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import Store
@@ -39,7 +40,7 @@ def store(folder: Path, tiny_clip: Any, tmp_path: Path) -> Store:
     """Labels whose margins lie close to the bar, so that some flip."""
     embed([folder], tmp_path / "store", tiny_clip)
     store = Store.open(tmp_path / "store")
-    made = label(store, tiny_clip, PROMPTS, Rule(), dry_run=True).statistics
+    made = label_and_report(store, tiny_clip, PROMPTS, Rule(), dry_run=True).statistics
     offsets = tuple(d.margin_p50 for d in made.domains)
     label(store, tiny_clip, PromptSet(*list(vars(PROMPTS).values())[:4], offsets), Rule())
     return store

@@ -32,10 +32,11 @@ def test_labels_by_people_join_those_of_clip(store: Store, tmp_path: Path) -> No
     table.write_text("path,Fox\nFox/1.png,1\n5.png,\n", encoding="utf-8")
     source = label_source(store, PROMPTS, labels=str(table))
     assert source.rule == "adaptive"
-    assert source.given is not None
-    rows = source.given.align(*_keys(store))
-    assert source.given.values(rows, PROMPTS.domains).tolist() == [[1, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1]]
-    folders = label_source(store, PROMPTS, labels="folders").given
+    assert source.given is None
+    assert source.answers is not None
+    rows = source.answers.align(*_keys(store))
+    assert source.answers.values(rows, PROMPTS.domains).tolist() == [[1, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1]]
+    folders = label_source(store, PROMPTS, labels="folders").answers
     assert folders is not None
     values = folders.values(folders.align(*_keys(store)), PROMPTS.domains)
     assert values.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [-1, -1]]
@@ -74,8 +75,12 @@ def test_options_that_contradict_each_other_are_refused(store: Store, tmp_path: 
             check_sources(*options)
     with pytest.raises(UsageError, match="--labels goes with --prompts"):
         check_sources(None, "folders", True, None)
+    with pytest.raises(UsageError, match="--without-people leaves those out"):
+        check_sources("p", "folders", False, None, without_people=True)
+    with pytest.raises(UsageError, match="--rule given"):
+        check_sources("p", None, False, None, "given", without_people=True)
     with pytest.raises(UsageError, match="--rule given needs"):
-        check_sources("p", None, False, None, "given")
+        label_source(store, PROMPTS, rule="given")
     check_sources("p", "folders", False, None, "given")
     for options in (
         ("p", None, False, None),

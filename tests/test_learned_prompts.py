@@ -20,6 +20,7 @@ from lanit.labels import Rule
 from lanit.prompts import PromptLearner
 from pipeline.clip_models import load_clip
 from pipeline.embedding.embed import embed
+from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.label import label, relabel, text_embeddings
 from pipeline.labelling.label_sources import label_source
 from pipeline.labelling.learned_context import LearnedContext
@@ -111,7 +112,7 @@ def test_the_revision_says_that_prompts_were_learned_and_training_begins_from_th
     store: Store, tiny_clip: Any, file: Path
 ) -> None:
     learned = read_learned_prompts(file).prompts
-    report = label(store, tiny_clip, learned, Rule())
+    report = label_and_report(store, tiny_clip, learned, Rule())
     revision = store.labels(report.revision)
     assert revision.prompt_set == learned
     assert revision.prompt_set.digest() == learned.digest() != PROMPTS.digest()

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.inspection.margin_statistics import BINS, PERCENTILES, FirstPass, SecondPass
+from pipeline.inspection.margin_statistics import (
+    BINS,
+    DOMAINS_AT_ONCE,
+    PERCENTILES,
+    FirstPass,
+    MarginPasses,
+    SecondPass,
+    spread_of,
+)
 
 KINDS = {
     "normal": lambda rng, shape: rng.normal(0.01, 0.03, shape),
@@ -29,16 +37,20 @@ def passes(margin: np.ndarray, size: int, offsets: list[float], epsilon: float) 
     return first, second
 
 
+@pytest.mark.parametrize("most_kept", [0, 1 << 16], ids=["counted", "kept"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (2, 1), (21, 4), (1000, 1000), (1037, 100)])
-def test_percentiles_are_numpys_for_any_values(kind: str, count: int, size: int) -> None:
+def test_percentiles_are_numpys_for_any_values(
+    kind: str, count: int, size: int, most_kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.inspection.margin_statistics._MOST_KEPT", most_kept)
     margin = KINDS[kind](np.random.default_rng(count), (count, 2)).astype(np.float32)
     first, second = passes(margin, size, [0, 0], 0.1)
     for n in range(2):
         expected = np.percentile(margin[:, n].astype(np.float64), PERCENTILES)
         assert second.percentiles(n) == pytest.approx(expected, rel=1e-12, abs=1e-300)
     np.testing.assert_allclose(first.mean(), margin.mean(axis=0, dtype=np.float64), rtol=1e-12, atol=1e-300)
-    assert first.spread() == pytest.approx(margin.std(dtype=np.float64), rel=1e-6, abs=1e-9)
+    assert spread_of([first]) == pytest.approx(margin.std(dtype=np.float64), rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,3 +79,26 @@ def test_ambiguous_is_counted_around_the_offset() -> None:
     _, second = passes(margin, 60, [0.0, 0.5], 0.25)
     expected = [(np.abs(margin[:, n].astype(float) - offset) < 0.25).sum() for n, offset in enumerate((0.0, 0.5))]
     assert second.ambiguous.tolist() == expected
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "read again"])
+def test_many_domains_are_taken_some_at_a_time_with_the_same_result(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = 2 * DOMAINS_AT_ONCE + 3
+    margin = np.random.default_rng(1).normal(size=(40, domains)).astype(np.float32)
+    margin[:, -1] *= 9  # the ends of the bins are those of the last domains
+    if not kept:
+        monkeypatch.setattr("pipeline.inspection.margin_statistics._KEPT_BYTES", 0)
+    blocks = [margin[:25], margin[25:]]
+    passes = MarginPasses(40, domains, lambda: blocks)
+    for block in blocks:
+        passes.add(block)
+    found = passes.finish([0.0] * domains, None, 0.5)
+    exact = margin.astype(np.float64)
+    assert found.epsilon == pytest.approx(0.5 * exact.std())
+    np.testing.assert_allclose(found.mean, exact.mean(axis=0))
+    np.testing.assert_allclose(found.percentiles, np.percentile(exact, PERCENTILES, axis=0).T)
+    assert found.ambiguous.tolist() == (np.abs(exact) < found.epsilon).sum(axis=0).tolist()
+    for n in (0, DOMAINS_AT_ONCE, domains - 1):
+        np.testing.assert_array_equal(found.histograms[n], np.histogram(margin[:, n], found.edges)[0])

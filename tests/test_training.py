@@ -25,8 +25,9 @@ from lanit.labels import Rule
 from lanit.prompts import PromptLearner
 from pipeline.clip_models import load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
+from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.known_labels import Truth
-from pipeline.labelling.label import label
+from pipeline.labelling.label import HowToLabel, label
 from pipeline.labelling.learned_prompts import read_learned_prompts
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import Store
@@ -479,9 +480,9 @@ def test_refresh_keeps_offsets_and_the_labels_that_people_gave(store: Store, tin
     values = rng.integers(-1, 2, (store.ok, len(PROMPTS.domains))).astype(np.int8)
     paths = tuple(store.ok_images()["path"].to_pylist())
     given = Truth("path", paths, PROMPTS.domains, values == 1, values >= 0)
-    made = label(store, tiny_clip, PROMPTS, Rule(), dry_run=True).statistics
+    made = label_and_report(store, tiny_clip, PROMPTS, Rule(), dry_run=True).statistics
     prompts = replace(PROMPTS, offsets=tuple(d.margin_p50 for d in made.domains))
-    first = label(store, tiny_clip, prompts, Rule(), given=given).revision
+    first = label(store, tiny_clip, prompts, HowToLabel(answers=given)).revision
     go(tmp_path / "run", tiny_clip, revision=first)
     for number in (first + 1, first + 2):
         after = store.labels(number)

@@ -14,7 +14,7 @@ from benchmarks.experiments.worlds import World
 from lanit.labels import Rule, assign
 from pipeline.files import atomic_path
 from pipeline.labelling.known_labels import read_truth
-from pipeline.labelling.label import label, text_embeddings
+from pipeline.labelling.label import HowToLabel, label, text_embeddings
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.suggestion.kmeans import cluster_centres
 
@@ -120,9 +120,9 @@ def _clusters(world: World, seed: int) -> Supervision:
 
 
 def _known(world: World, table: Path, prompts: PromptSet, described: str, label_of: LabelOf) -> Supervision:
-    """Labels of a table alone, as ``lanit label --labels TABLE --rule given``."""
+    """Labels of a table alone, as ``lanit label --from-table TABLE``; no other revision knows of them."""
     given = read_truth(table, prompts.domains, blanks=True)
-    report = label(world.store, world.clip, prompts, Rule("given"), given=given)
+    report = label(world.store, world.clip, prompts, HowToLabel(Rule("given"), given=given))
     active = world.store.labels(report.revision).active
     known = macro_f1(active, world.truth) if table == world.truth_table else None
     return Supervision(report.revision, active, described, known, label_of)

@@ -98,6 +98,12 @@
       body.append(...order.map((n) => elements.get(n)));
       for (const [n, element] of elements) element.hidden = !names[n].toLocaleLowerCase().includes(wanted);
     }
+    let others = 0;
+    for (const row of all("#others tbody tr")) {
+      row.hidden = !row.firstElementChild.textContent.toLocaleLowerCase().includes(wanted);
+      others += row.hidden ? 0 : 1;
+    }
+    if (wanted && others) byId("others").open = true;
     for (const head of all("#table thead [data-key]")) {
       if (head.dataset.key === sort.value) head.setAttribute("aria-sort", rising ? "ascending" : "descending");
       else head.removeAttribute("aria-sort");
@@ -105,8 +111,9 @@
     direction.disabled = !sort.value;
     direction.textContent = rising ? "↑" : "↓";
     direction.setAttribute("aria-label", `Sort direction: ${rising ? "smallest" : "largest"} first`);
-    const shown = names.filter((name) => name.toLocaleLowerCase().includes(wanted)).length;
-    byId("counted").textContent = wanted ? `${shown} of ${plural(names.length, "phrase")}` : plural(shown, "phrase");
+    const shown = names.filter((name) => name.toLocaleLowerCase().includes(wanted)).length + others;
+    const total = names.length + all("#others tbody tr").length;
+    byId("counted").textContent = wanted ? `${whole(shown)} of ${plural(total, "phrase")}` : plural(total, "phrase");
   };
   filter.addEventListener("input", arrange);
   sort.addEventListener("change", () => {
@@ -222,7 +229,8 @@
     bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)}${thin}kB` : `${(bytes / 1e6).toFixed(1)}${thin}MB`;
   const facts = (image) => {
     const [width, height, bytes] = image.z;
-    const labels = image.l.map((n) => names[n]).join(", ");
+    const others = image.x ? [`${whole(image.x)} of phrases without a card`] : [];
+    const labels = [...image.l.map((n) => names[n]), ...others].join(", ");
     const found = [["Labels", labels || "none"], ["Source", data.sources[image.s] || "no longer in the store"]];
     if (width !== null) found.push(["Size", `${width} × ${height} px, ${size(bytes)}`]);
     found.push(["Similarity to the base", plain(image.b)]);
@@ -273,7 +281,7 @@
   const tests = {
     "": () => true,
     on: (image, n) => some(n, (k) => image.l.includes(k)),
-    off: (image, n) => n === "" ? !image.l.length : !image.l.includes(Number(n)),
+    off: (image, n) => n === "" ? !image.l.length && !image.x : !image.l.includes(Number(n)),
     near: (image, n) => some(n, (k) => nearness(image, k) < data.epsilon),
     wrong: (image, n) => some(n, (k) => isWrong(image, k)),
   };

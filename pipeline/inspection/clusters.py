@@ -17,7 +17,6 @@ MOST_CLUSTERS = 8
 MOST_READ = 500_000  # images of the parts whose embeddings are read: enough to draw a sample from
 _FEWEST_EACH = 12  # images for each cluster on average; below, a cluster says little
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -38,16 +37,17 @@ def cluster_rows(store: Store, revision: RevisionFile, rows: Ints, each: int, se
     revision: current, so that its rows are the store's. each: most rows shown of a cluster. Equal arguments give equal
     clusters. Raises LanitError where faiss is not installed.
     """
-    embeddings, margins = store.embeddings_of(rows), _margins(revision, rows)
+    embeddings = store.embeddings_of(rows)
     count = min(MOST_CLUSTERS, max(1, len(rows) // _FEWEST_EACH))
     closeness = embeddings @ cluster_centres(embeddings, count, seed).T
     nearest = closeness.argmax(axis=1)
+    margins = _margin_sums(revision, rows, nearest, count)
     clusters = []
     for number in range(count):
         members = np.flatnonzero(nearest == number)
         if len(members):
             order = members[np.argsort(-closeness[members, number], kind="stable")][:each]
-            mean = margins[members].mean(axis=0, dtype=np.float64)
+            mean = margins[number] / len(members)
             best = int(mean.argmax())
             shown = tuple(rows[order].tolist())
             clusters.append(Cluster(len(members) / len(rows), shown, revision.domains[best], float(mean[best])))
@@ -62,10 +62,12 @@ def rows_of_some_parts(store: Store, rows: Ints, seed: int) -> Ints:
     return rows[np.isin(np.searchsorted(np.cumsum(sizes), rows, side="right"), drawn)]
 
 
-def _margins(revision: RevisionFile, rows: Ints) -> Floats:
-    """float32 (len(rows)×N), read block by block."""
-    out = np.empty((len(rows), len(revision.domains)), np.float32)
+def _margin_sums(revision: RevisionFile, rows: Ints, numbers: Ints, count: int) -> np.ndarray:
+    """Margins added up over ``rows`` (rising) by their numbers: float64 (count×N), read block by block."""
+    sums = np.zeros((count, len(revision.domains)))
     for block in revision.blocks(margin=True):
         first, last = np.searchsorted(rows, (block.start, block.start + block.rows))
-        out[first:last] = block.margin[rows[first:last] - block.start]
-    return out
+        here, own = block.margin[rows[first:last] - block.start], numbers[first:last]
+        for number in np.unique(own):
+            sums[number] += here[own == number].sum(axis=0, dtype=np.float64)
+    return sums

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lanit.errors import LanitError
 from pipeline.files import atomic_path
 from pipeline.inspection.scores import keys_of
 from pipeline.store.label_revisions import RevisionFile
@@ -79,8 +78,8 @@ class Comparison:
 def compare_labels(before: Labels, after: Labels, examples: int = EXAMPLES) -> Comparison:
     """Count the labels that flipped from ``before`` to ``after``, image by image, domain by domain.
 
-    Images are joined by image_id, domains by their phrase in any case. Holds ``before`` in memory, 5 bytes for each
-    label. Raises LanitError where the two have no image or no domain in common.
+    Images are joined by image_id, domains by their phrase in any case; where the two have none in common, nothing
+    flipped. Holds ``before`` in memory, 5 bytes for each label.
     """
     join = _Join(before, after)
     flips = [_Flips(examples) for _ in join.domains]
@@ -129,14 +128,9 @@ class _Join:
     """
 
     def __init__(self, before: Labels, after: Labels) -> None:
-        """Raises LanitError where they have no image or no domain in common."""
-        names = f"revisions {before.number} and {after.number}"
         column_of = {name.casefold(): n for n, name in enumerate(before.domains)}
         columns = [(column_of.get(name.casefold()), n) for n, name in enumerate(after.domains)]
         self.domains = [(old, new) for old, new in columns if old is not None]
-        if not self.domains:
-            hint = f"One has {', '.join(before.domains)}; the other {', '.join(after.domains)}."
-            raise LanitError(f"{names} have no domain in common", hint)
         self.before = before.read() if isinstance(before, RevisionFile) else before
         self.after = after
         known, ids = pa.array(self.before.image_ids, pa.string()), keys_of(after)[0]
@@ -145,8 +139,6 @@ class _Join:
         else:
             self._rows = pc.fill_null(pc.index_in(ids, value_set=known), -1).to_numpy().astype(np.int64)
         self.images = int((self._rows >= 0).sum())
-        if not self.images:
-            raise LanitError(f"{names} have no image in common", "Label them again.")
 
     def blocks(self) -> Iterator[tuple[LabelBlock, np.ndarray]]:
         """The blocks of ``after``, and the rows of their images in ``before``, int64 (b), −1 where they have none."""
@@ -204,7 +196,7 @@ class _Flips:
 
     def result(self, domain: str, count_before: int, images: int) -> DomainFlips:
         on, off = self.counts[True], self.counts[False]
-        share = (on + off) / images
+        share = (on + off) / max(images, 1)
         return DomainFlips(
             domain, count_before, self.count_after, on, off, share, tuple(self.best[True]), tuple(self.best[False])
         )

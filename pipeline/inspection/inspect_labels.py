@@ -12,6 +12,8 @@ from pipeline.inspection.compare import Comparison, compare_labels, write_flips
 from pipeline.inspection.scores import keys_of, score
 from pipeline.inspection.statistics import LabelStatistics, summarise
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_truth, read_truth
+from pipeline.labelling.people import read_people
+from pipeline.labelling.people_labels import PeopleCounts, apply_people
 
 if TYPE_CHECKING:
     from pipeline.console import Advance
@@ -73,7 +75,8 @@ def inspect_store(store: Store, options: InspectOptions, progress: Advance | Non
     revision = store.revision_file(options.compare[1] if options.compare else options.revision)
     earlier = store.revision_file(options.compare[0]) if options.compare else None
     truth = truth_of(revision, options.truth) if options.truth is not None else None
-    statistics = inspect_labels(revision, epsilon=options.epsilon, truth=truth)
+    people = people_of(store, revision)
+    statistics = inspect_labels(revision, epsilon=options.epsilon, truth=truth, people=people)
     rules: tuple[RuleOutcome, ...] = ()
     if options.rules is not None:
         from pipeline.inspection.rules_table import (  # torch, which the plain report does without
@@ -101,15 +104,33 @@ def inspect_store(store: Store, options: InspectOptions, progress: Advance | Non
     return Inspection(revision, truth, statistics, rules, comparison)
 
 
-def inspect_labels(revision: Labels, *, epsilon: float | None = None, truth: Truth | None = None) -> LabelStatistics:
+def inspect_labels(
+    revision: Labels, *, epsilon: float | None = None, truth: Truth | None = None, people: PeopleCounts | None = None
+) -> LabelStatistics:
     """Summarise a revision, with warnings, and score it where the truth is known.
 
     epsilon: margins this close to where labels begin are ambiguous; by default a share of their spread.
+    people: labels by people that are kept with the store.
     """
-    statistics = summarise(revision, epsilon)
+    statistics = dataclasses.replace(summarise(revision, epsilon), people=people or PeopleCounts())
     if truth is not None:
         statistics = dataclasses.replace(statistics, scores=score(revision, truth))
     return statistics.with_warnings()
+
+
+def people_of(store: Store, revision: RevisionFile) -> PeopleCounts:
+    """What people said that counts for ``revision``, and whether it shows it."""
+    people = read_people(store)
+    if not people.kept:
+        return PeopleCounts()
+    applied = apply_people(people, store, revision.domains)
+    if not store.is_current(revision):
+        return applied.counts
+    missing = 0
+    for block in revision.blocks(active=True, human=True):
+        said = applied.values(block.start, block.rows, len(revision.domains))
+        missing += int(((said >= 0) & ~(block.human & (block.active == (said == 1)))).sum())
+    return dataclasses.replace(applied.counts, not_in_revision=missing)
 
 
 def truth_of(revision: Labels, source: str) -> Truth:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -10,13 +11,16 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from markupsafe import Markup
 
+from lanit.errors import listed
 from pipeline.inspection import page_data as label_page_data
 from pipeline.inspection.charts import Axis, histogram, shown_axis
 from pipeline.inspection.columns import Cell, Column, cell, columns_of, share, signed
 from pipeline.inspection.table import describe_rule
-from pipeline.pages import render_page
+from pipeline.inspection.warnings import MOST_ALIKE
+from pipeline.pages import plural, render_page
 
 if TYPE_CHECKING:
     from pipeline.console import Advance
@@ -98,16 +102,24 @@ def label_page(report: Inspection, store: Store, *, seed: int = 0, progress: Adv
     seed: of the unlabelled images that are drawn and of their groups. progress: of thumbnails.
     """
     data = label_page_data.gather(
-        store, report.revision, truth=report.truth, comparison=report.comparison, seed=seed, progress=progress
-    )
+        store, report.revision, truth=report.truth, comparison=report.comparison,
+        shown=shown_domains(report.statistics), seed=seed, progress=progress,
+    )  # fmt: skip
     return render(report, data, store.root.resolve().name)
+
+
+def shown_domains(statistics: LabelStatistics) -> tuple[int, ...]:
+    """Numbers of the domains that get a card: all, or those of the most images where they are many."""
+    return statistics.cooccurrence_of or tuple(range(len(statistics.domains)))
 
 
 def render(report: Inspection, data: PageData, store: str) -> str:
     """A report and its images as HTML. store: what to call it."""
-    statistics, comparison = report.statistics, report.comparison
+    whole, comparison = report.statistics, report.comparison
+    numbers = shown_domains(whole)
+    statistics = dataclasses.replace(whole, domains=tuple(whole.domains[n] for n in numbers))
     axis = shown_axis(statistics.histogram_edges, [d.histogram for d in statistics.domains])
-    shown = columns_of(statistics)
+    shown = columns_of(whole)
     scores = {} if statistics.scores is None else {d.domain: d for d in statistics.scores.domains}
     phrases = [
         _phrase(n, d, scores.get(d.domain), shown, axis, statistics, data) for n, d in enumerate(statistics.domains)
@@ -115,6 +127,8 @@ def render(report: Inspection, data: PageData, store: str) -> str:
     script = _asset("labels.js")
     values = {
         "s": statistics,
+        "total": len(whole.domains),
+        "others": _others(whole, numbers),
         "data": data,
         "store": store,
         "prompts": report.revision.prompt_set.name,
@@ -128,8 +142,10 @@ def render(report: Inspection, data: PageData, store: str) -> str:
         "comparison": comparison,
         "flips": [] if comparison is None else _flips(comparison, data),
         "counts": _label_counts(statistics),
+        "alike": [(group, listed(group.prompts[1:], _ALIKE_NAMED)) for group in whole.alike[:MOST_ALIKE]],
+        "alike_left_out": max(len(whole.alike) - MOST_ALIKE, 0),
         "outcomes": report.rules,
-        "rules": _rules(report),
+        "rules": _rules(report, numbers),
         "css": Markup(_asset("labels.css")),
         "json": Markup(page_json(statistics, data)),
         "script": Markup(script),
@@ -138,6 +154,24 @@ def render(report: Inspection, data: PageData, store: str) -> str:
         "share": share,
     }
     return render_page("labels.html", values)
+
+
+MOST_OTHERS = 2000
+"""Phrases without a card whose figures are on the page all the same, at most."""
+
+
+@dataclass(frozen=True)
+class Others:
+    """The phrases without a card. rows: their figures, in order; more: how many phrases found no room for theirs."""
+
+    rows: tuple[DomainStatistics, ...]
+    more: int
+
+
+def _others(statistics: LabelStatistics, shown: Sequence[int]) -> Others:
+    left = np.setdiff1d(np.arange(len(statistics.domains)), shown)
+    largest = sorted(left.tolist(), key=lambda n: -statistics.domains[n].count)[:MOST_OTHERS]
+    return Others(tuple(statistics.domains[n] for n in sorted(largest)), len(left) - len(largest))
 
 
 def _named(warning: str, statistics: LabelStatistics) -> list[tuple[int, str]]:
@@ -219,6 +253,8 @@ def _flips(comparison: Comparison, data: PageData) -> list[FlipCard]:
     shown: dict[str, Flips] = {flips.domain: flips for flips in data.flips}
     cards = []
     for d in comparison.domains:
+        if d.domain not in shown:
+            continue
         pairs = (("gained", "Gained the label", shown[d.domain].on), ("lost", "Lost the label", shown[d.domain].off))
         groups = tuple(_group(key, title, rows, data) for key, title, rows in pairs if rows)
         cards.append(FlipCard(d.domain, d.count_before, d.count_after, d.on, d.off, groups))
@@ -241,13 +277,22 @@ def _heat(statistics: LabelStatistics) -> list[list[HeatCell]]:
     ]
 
 
-def _label_counts(statistics: LabelStatistics) -> list[tuple[int, int, float, float]]:
-    """For each number of labels: the images that carry so many, their share, and that against the largest share."""
-    most = max(statistics.label_counts, default=0) or 1
-    return [(i, n, n / max(statistics.images, 1), n / most) for i, n in enumerate(statistics.label_counts)]
+_MOST_BARS = 20
+_ALIKE_NAMED = 12
 
 
-def _rules(report: Inspection) -> list[tuple[str, list[str]]]:
+def _label_counts(statistics: LabelStatistics) -> list[tuple[str, str, int, float, float]]:
+    """For each number of labels: it in words, and as a figure; the images that carry so many, their share, and that
+    against the largest share. The last stands for all larger numbers where there are many."""
+    counts = [(plural(i, "label"), str(i), n) for i, n in enumerate(statistics.label_counts)]
+    if len(counts) > _MOST_BARS + 1:
+        rest = sum(statistics.label_counts[_MOST_BARS:])
+        counts[_MOST_BARS:] = [(f"{_MOST_BARS} labels or more", f"{_MOST_BARS}+", rest)]
+    most = max((n for *_, n in counts), default=0) or 1
+    return [(words, figure, n, n / max(statistics.images, 1), n / most) for words, figure, n in counts]
+
+
+def _rules(report: Inspection, shown: Sequence[int]) -> list[tuple[str, list[str]]]:
     """Rules side by side: for each line its name and the text of each rule, with F1 where there is truth."""
     outcomes, images = report.rules, max(report.statistics.images, 1)
     if not outcomes:
@@ -257,7 +302,7 @@ def _rules(report: Inspection) -> list[tuple[str, list[str]]]:
         f1 = outcome.f1[n] if outcome.f1 is not None else None
         return share(outcome.counts[n] / images) + ("" if f1 is None else f" (F1\N{NO-BREAK SPACE}{f1:.3f})")
 
-    lines = [(name, [text(outcome, n) for outcome in outcomes]) for n, name in enumerate(report.revision.domains)]
+    lines = [(report.revision.domains[n], [text(outcome, n) for outcome in outcomes]) for n in shown]
     lines.append(("With a label", [share(outcome.coverage) for outcome in outcomes]))
     lines.append(("Labels per image", [f"{outcome.labels_per_image:.2f}" for outcome in outcomes]))
     if outcomes[0].macro_f1 is not None:
@@ -269,7 +314,8 @@ def page_json(statistics: LabelStatistics, data: PageData) -> str:
     """What the script reads, as JSON that can stand inside a script element.
 
     Of an image, p: path, s: which source, z: width, height, bytes; b: f_base, m: margins, l: domains it is labelled
-    with, h: those set by a person, t: those it truly has, or null, u: those of unknown truth; g: which thumbnail.
+    with, h: those set by a person, t: those it truly has, or null, u: those of unknown truth; g: which thumbnail;
+    x: labels of domains that the page leaves out, if there are any.
     """
     sources = list(dict.fromkeys(image.source for image in data.images))
     document = {
@@ -302,7 +348,7 @@ def _image_json(image: ShownImage, source: int) -> dict[str, Any]:
         "t": [n for n, truth in enumerate(image.truth) if truth] if known else None,
         "u": [n for n, truth in enumerate(image.truth) if truth is None] if known else [],
         "g": image.thumbnail,
-    }
+    } | ({"x": image.more} if image.more else {})
 
 
 def _asset(name: str) -> str:

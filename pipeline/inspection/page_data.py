@@ -39,7 +39,8 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ShownImage:
-    """One image of the page. margins: N; active: N; truth: N, none where unknown; human: N, bits that a person set.
+    """One image of the page. margins: N; active: N; truth: N, none where unknown; human: N, bits that a person set; all
+    of the domains that the page shows. more: labels of others.
 
     width, height, bytes: none where the store no longer has the image. thumbnail: position among the page's
     thumbnails, or none: see :attr:`PageData.gone` and :attr:`PageData.left_out`. has_changed: whether there is none
@@ -56,6 +57,7 @@ class ShownImage:
     active: tuple[bool, ...]
     human: tuple[bool, ...]
     truth: tuple[bool | None, ...]
+    more: int
     thumbnail: int | None
     has_changed: bool
 
@@ -71,7 +73,7 @@ class Flips:
 
 @dataclass(frozen=True)
 class PageData:
-    """images: each once. strips: for each domain, in positions among ``images``. clusters: likewise, of a sample
+    """images: each once. strips: for each domain shown, in positions among ``images``. clusters: likewise, of a sample
     (``sampled`` images) of the ``unlabelled`` ones. clusters_note: why there are none, where that needs saying.
 
     thumbnails: JPEG data, each once. gone: images that could not be read; left_out: that found no room on the page.
@@ -100,30 +102,36 @@ def gather(
     *,
     truth: Truth | None = None,
     comparison: Comparison | None = None,
+    shown: Sequence[int] | None = None,
     seed: int = 0,
     progress: Advance | None = None,
 ) -> PageData:
     """Choose the images of a revision's page and read their rows and thumbnails.
 
-    comparison: with this revision as the later one. progress: called with (thumbnails read, all).
-    Memory does not grow with the revision, but by 8 bytes an image where there is truth.
+    comparison: with this revision as the later one. shown: numbers of the domains to show; none for all.
+    progress: called with (thumbnails read, all). Memory does not grow with the revision, but by 8 bytes an image where
+    there is truth.
     """
     known = None if truth is None else KnownRows(revision, truth)
     parts = 4 if truth is None else 6
-    each = max(1, min(MOST_EACH, MOST_IN_STRIPS // (parts * len(revision.domains))))
-    chosen = choose_rows(revision, each, SAMPLE, seed, known)
+    shown = range(len(revision.domains)) if shown is None else shown
+    each = max(1, min(MOST_EACH, MOST_IN_STRIPS // (parts * len(shown))))
+    chosen = choose_rows(revision, each, SAMPLE, seed, known, shown)
     sample = rows_of_some_parts(store, chosen.unlabelled, seed)
     current = store.is_current(revision)
     clusters, note = _clusters(store, revision, sample, seed) if current else ((), _STALE)
-    flipped = [] if comparison is None else [(d.domain, d.turned_on, d.turned_off) for d in comparison.domains]
-    flips = [Flips(name, *(tuple(image.row for image in side) for side in sides)) for name, *sides in flipped]
+    names = {revision.domains[n] for n in shown}
+    flipped = [] if comparison is None else [d for d in comparison.domains if d.domain in names]
+    flips = [
+        Flips(d.domain, *(tuple(image.row for image in side) for side in (d.turned_on, d.turned_off))) for d in flipped
+    ]
     wanted = _in_turn(
         [*(strip.rows() for strip in chosen.strips), *(c.rows for c in clusters), *(f.on + f.off for f in flips)]
     )
     block = revision.take(wanted)
     places = wanted if current else _in_store(store, block)
     images, thumbnails, gone, left_out = _images(
-        store, block, places, None if known is None else known.of(wanted), progress
+        store, block, places, shown, None if known is None else known.of(wanted), progress
     )
     at = {row: position for position, row in enumerate(wanted)}
     return PageData(
@@ -168,16 +176,24 @@ def _positions(rows: Iterable[int], at: dict[int, int]) -> tuple[int, ...]:
 
 
 def _images(
-    store: Store, block: LabelBlock, places: Sequence[int | None], truth: np.ndarray | None, progress: Advance | None
+    store: Store,
+    block: LabelBlock,
+    places: Sequence[int | None],
+    shown: Sequence[int],
+    truth: np.ndarray | None,
+    progress: Advance | None,
 ) -> tuple[tuple[ShownImage, ...], tuple[bytes, ...], int, int]:
     """The images of ``block``, which lie at ``places`` of the store, with their distinct thumbnails, how many images
-    are gone, and how many thumbnails found no room. truth: int8, see :meth:`KnownRows.of`."""
+    are gone, and how many thumbnails found no room. shown: numbers of domains. truth: see :meth:`KnownRows.of`."""
+    columns = list(shown)
     held = np.array([place for place in places if place is not None], np.int64)
     number = {int(place): i for i, place in enumerate(held)}
     details = store.images_of(held, _DETAILS).to_pylist()
     read = [None if place is None else number[place] for place in places]
     thumbnails, numbers, changed, gone, left_out = _thumbnails(StoreImages(store, held), read, progress)
-    truth = np.full(block.active.shape, -1) if truth is None else truth
+    truth = np.full((block.rows, len(columns)), -1) if truth is None else truth[:, columns]
+    margin, active, human = (values[:, columns] for values in (block.margin, block.active, block.human))
+    more = block.active.sum(axis=1) - active.sum(axis=1)
     images = []
     for i, path in enumerate(block.paths.to_pylist()):
         row = read[i]
@@ -190,10 +206,11 @@ def _images(
                 height=found["height"],
                 bytes=found["bytes"],
                 base=float(block.similarity_base[i]),
-                margins=tuple(block.margin[i].tolist()),
-                active=tuple(block.active[i].tolist()),
-                human=tuple(block.human[i].tolist()),
+                margins=tuple(margin[i].tolist()),
+                active=tuple(active[i].tolist()),
+                human=tuple(human[i].tolist()),
                 truth=tuple(None if value < 0 else bool(value) for value in truth[i]),
+                more=int(more[i]),
                 thumbnail=numbers[i],
                 has_changed=i in changed,
             )

@@ -104,26 +104,32 @@ class _Candidates:
 
 
 def choose_rows(
-    revision: RevisionFile, each: int, sample: int, seed: int, known: KnownRows | None = None
+    revision: RevisionFile,
+    each: int,
+    sample: int,
+    seed: int,
+    known: KnownRows | None = None,
+    shown: Sequence[int] | None = None,
 ) -> ChosenRows:
     """Choose at most ``each`` rows for each part of each domain's strip, and at most ``sample`` rows without a label.
 
-    The result depends on the labels, the margins and ``seed`` alone, not on how the revision is cut into blocks.
+    shown: the domains that get a strip; none for all. The result depends on these, the labels, the margins and ``seed``
+    alone, not on how the revision is cut into blocks.
     """
-    domains = [_Candidates(_SPARE * each) for _ in revision.domains]
+    domains = {n: _Candidates(_SPARE * each) for n in (range(len(revision.domains)) if shown is None else shown)}
     unlabelled, count = _Lowest(sample), 0
     rng = np.random.default_rng(seed)
     for block in revision.blocks(active=True, margin=True):
         truth = None if known is None else known.of(slice(block.start, block.start + block.rows))
-        for n, candidates in enumerate(domains):
+        for n, candidates in domains.items():
             _offer(candidates, block, n, revision.prompt_set.offsets[n], None if truth is None else truth[:, n])
         none = np.logical_not(block.active.any(axis=1))
         keys = np.empty(len(none))
         keys[none] = rng.random(int(none.sum()))
         unlabelled.offer(keys, none, block.start)
         count += int(none.sum())
-    same = _same_content(revision, sorted({row for candidates in domains for row in _all_rows(candidates)}))
-    strips = tuple(_strip(candidates, each, same) for candidates in domains)
+    same = _same_content(revision, sorted({row for candidates in domains.values() for row in _all_rows(candidates)}))
+    strips = tuple(_strip(candidates, each, same) for candidates in domains.values())
     return ChosenRows(strips, np.sort(unlabelled.rows), count)
 
 

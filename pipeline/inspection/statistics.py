@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lanit.errors import UsageError
-from pipeline.inspection.margin_statistics import FirstPass, SecondPass
+from pipeline.inspection.label_counts import LabelCounts
+from pipeline.inspection.margin_statistics import MarginPasses, MarginStatistics
 from pipeline.inspection.scores import Scores
 from pipeline.inspection.warnings import warnings_of
+from pipeline.labelling.people_labels import PeopleCounts
 
 if TYPE_CHECKING:
-    from pipeline.store.label_revisions import LabelBlock, Labels
+    from pipeline.store.label_revisions import Labels
 
 DEFAULT_EPSILON_SHARE = 0.1
 """The default ε is this share of the standard deviation of all margins: margins of different CLIPs differ in scale
@@ -26,11 +28,15 @@ NEAR_SYNONYMS = 0.8
 """Two prompts whose labels correlate (φ) this strongly or more say the same of nearly every image. φ rather than the
 share of labels in common, which is high between any two prompts that fire nearly always."""
 
+MOST_PAIRS = 100
+"""Pairs of near-synonyms that are listed: among many prompts there are as many as the square of their number."""
+
+MOST_TOGETHER = 100
+"""Domains whose labels are counted in pairs, at most: those of the most images."""
+
 MINIMUM_IMAGES = 100
 """The fewest images of a domain worth training on: the smallest sets that Zhao et al. (Differentiable Augmentation for
 Data-Efficient GAN Training, NeurIPS 2020) learn to generate from scratch, and that needs their augmentation."""
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class DomainStatistics:
 
     margin_p5, margin_p50, margin_p95: percentiles over all images, exact. histogram: images in each bin of
     ``LabelStatistics.histogram_edges``. only_count: images on which it is the only label; only_share: of those it
-    labels. offset, weight: of the prompt file. human: labels of it that people set, on or off.
+    labels. offset, weight: of the prompt file. human: labels of it that people set, on or off; human_differ: those that
+    the rule would have set otherwise, None where it does not say (labels as given, clusters).
     mirror_flips, crop_flips: share of a sample of images whose label changes; None where not asked for.
     """
 
@@ -74,6 +81,7 @@ class DomainStatistics:
     offset: float = 0.0
     weight: float = 1.0
     human: int = 0
+    human_differ: int | None = None
     mirror_flips: float | None = None
     crop_flips: float | None = None
 
@@ -84,6 +92,14 @@ class NearSynonyms:
 
     first: str
     second: str
+    phi: float
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Prompts that all label nearly the same images as the first of them. phi: the lowest correlation with it."""
+
+    prompts: tuple[str, ...]
     phi: float
 
 
@@ -125,9 +141,12 @@ class LabelStatistics:
     labels_per_image: their mean; label_counts[i]: number of images with i labels, i from 0 to the largest.
     epsilon: a label is ambiguous where its margin lies this close to where labels begin.
     histogram_edges: B+1 margins, the same for all domains; 0 is one of them where margins have both signs.
-    cooccurrence: N×N, images with both labels, on the diagonal with the one.
-    smallest: the domain with the fewest images; minimum: the fewest worth training on.
-    human: labels that people set. augmented, duplicates, scores: where asked for.
+    cooccurrence: images with both labels, on the diagonal with the one, M×M of the domains ``cooccurrence_of`` (their
+    numbers): all, or the ``MOST_TOGETHER`` of the most images, in order. near_synonyms: the ``MOST_PAIRS`` that are
+    most alike, of near_synonym_pairs in all; alike: all of them, in groups. smallest: the domain with the fewest
+    images; minimum: the fewest worth training on.
+    human: labels that people set; human_differ: see :class:`DomainStatistics`. people: labels by people that are kept
+    with the store. augmented, duplicates, scores: where asked for.
     """
 
     revision: int
@@ -147,7 +166,12 @@ class LabelStatistics:
     smallest: str
     smallest_count: int
     minimum: int = MINIMUM_IMAGES
+    cooccurrence_of: tuple[int, ...] = ()
+    near_synonym_pairs: int = 0
+    alike: tuple[Alike, ...] = ()
     human: int = 0
+    human_differ: int | None = None
+    people: PeopleCounts = field(default_factory=PeopleCounts)
     augmented: Augmented | None = None
     duplicates: Duplicates | None = None
     scores: Scores | None = None
@@ -168,110 +192,70 @@ def summarise(revision: Labels, epsilon: float | None = None) -> LabelStatistics
     """
     if epsilon is not None and not (math.isfinite(epsilon) and epsilon >= 0):
         raise UsageError(f"--epsilon must be a number of at least 0, not {epsilon:g}", "Leave it out for the default.")
-    margins, counts = FirstPass(len(revision.domains)), _Counts(len(revision.domains))
-    for block in revision.blocks(active=True, margin=True, human=revision.has_human):
-        margins.add(block.margin)
+    domains = revision.domains
+    counts = LabelCounts(revision)
+    passes = MarginPasses(revision.rows, len(domains), lambda: (block.margin for block in revision.blocks(margin=True)))
+    for block in revision.blocks(active=True, margin=True, human=revision.has_human, base=revision.has_human):
+        passes.add(block.margin)
         counts.add(block)
-        if revision.has_human:
-            counts.human += block.human.sum(axis=0)
-    if epsilon is None:
-        epsilon = DEFAULT_EPSILON_SHARE * margins.spread()
-    second = SecondPass(margins, revision.prompt_set.offsets, epsilon)
-    for block in revision.blocks(margin=True):
-        second.add(block.margin)
+    margins = passes.finish(revision.prompt_set.offsets, epsilon, DEFAULT_EPSILON_SHARE)
     images = counts.images
     per_image = np.trim_zeros(counts.labels_per_image, "b")
     smallest = int(np.argmin(counts.active))
+    largest = np.sort(np.argsort(-counts.active, kind="stable")[:MOST_TOGETHER])
+    groups = counts.near_groups(NEAR_SYNONYMS)
+    pairs, total = counts.near_pairs(NEAR_SYNONYMS, MOST_PAIRS)
     return LabelStatistics(
         revision=revision.number,
         origin=revision.origin,
         rule=dict(revision.rule),
         images=images,
-        domains=tuple(_domain(revision, n, counts, margins, second) for n in range(len(revision.domains))),
+        domains=tuple(_domains(revision, counts, margins)),
         coverage=1 - int(per_image[0]) / images,
         slack_share=int(per_image[0]) / images,
         labels_per_image=int(counts.active.sum()) / images,
         label_counts=tuple(int(count) for count in per_image),
-        epsilon=epsilon,
+        epsilon=margins.epsilon,
         warnings=(),
-        histogram_edges=second.edges,
-        cooccurrence=tuple(tuple(int(count) for count in row) for row in counts.together),
-        near_synonyms=_near_synonyms(revision.domains, counts),
-        smallest=revision.domains[smallest],
+        histogram_edges=margins.edges,
+        cooccurrence=tuple(tuple(row) for row in counts.together[np.ix_(largest, largest)].tolist()),
+        cooccurrence_of=tuple(largest.tolist()),
+        near_synonyms=tuple(NearSynonyms(domains[b], domains[a], phi) for a, b, phi in pairs),
+        near_synonym_pairs=total,
+        alike=tuple(Alike(tuple(domains[n] for n in group), phi) for group, phi in groups),
+        smallest=domains[smallest],
         smallest_count=int(counts.active[smallest]),
         human=int(counts.human.sum()),
+        human_differ=None if counts.differ is None else int(counts.differ.sum()),
     )
 
 
-class _Counts:
-    """Counts of labels: of each domain, on its own, of each pair, of each image."""
-
-    def __init__(self, domains: int) -> None:
-        self.images = 0
-        self.only: Ints = np.zeros(domains, np.int64)
-        self.human: Ints = np.zeros(domains, np.int64)
-        self.labelled_margin = np.zeros(domains)
-        self.together: Ints = np.zeros((domains, domains), np.int64)
-        self.labels_per_image: Ints = np.zeros(domains + 1, np.int64)
-
-    def add(self, block: LabelBlock) -> None:
-        active = block.active
-        per_image = active.sum(axis=1)
-        numbers = active.astype(np.float32)  # counts in a block of at most 2^16 rows are exact
-        self.images += block.rows
-        self.labels_per_image += np.bincount(per_image, minlength=len(self.labels_per_image))
-        self.together += (numbers.T @ numbers).astype(np.int64)
-        self.only += active[per_image == 1].sum(axis=0)
-        self.labelled_margin += (block.margin * numbers).sum(axis=0, dtype=np.float64)
-
-    @property
-    def active(self) -> Ints:
-        return np.diagonal(self.together)
-
-    def phi(self) -> NDArray[np.float64]:
-        """Correlation of every two columns of labels, (N×N); 0 where one of them is constant."""
-        share = self.active / self.images
-        covariance = self.together / self.images - np.outer(share, share)
-        spread = np.sqrt(share * (1 - share))
-        product = np.outer(spread, spread)
-        return np.divide(covariance, product, out=np.zeros_like(covariance), where=product > 0)
-
-
-def _domain(revision: Labels, n: int, counts: _Counts, first: FirstPass, second: SecondPass) -> DomainStatistics:
-    count, only = int(counts.active[n]), int(counts.only[n])
-    p5, p50, p95 = second.percentiles(n)
-    return DomainStatistics(
-        domain=revision.domains[n],
-        count=count,
-        share=count / counts.images,
-        mean_margin=float(first.mean()[n]),
-        mean_margin_labelled=float(counts.labelled_margin[n]) / count if count else None,
-        ambiguous_share=int(second.ambiguous[n]) / counts.images,
-        margin_p5=p5,
-        margin_p50=p50,
-        margin_p95=p95,
-        histogram=tuple(int(images) for images in second.histograms[n]),
-        only_count=only,
-        only_share=only / count if count else None,
-        companion=_companion(revision.domains, n, counts),
-        offset=revision.prompt_set.offsets[n],
-        weight=revision.prompt_set.weights[n],
-        human=int(counts.human[n]),
-    )
-
-
-def _companion(domains: tuple[str, ...], n: int, counts: _Counts) -> Companion | None:
-    phi = counts.phi()[n]
-    phi[n] = 0
-    other = int(np.argmax(phi))
-    if phi[other] <= 0:
-        return None
-    share = int(counts.together[n, other]) / int(counts.active[n])
-    return Companion(domains[other], share, share * counts.images / int(counts.active[other]), float(phi[other]))
-
-
-def _near_synonyms(domains: tuple[str, ...], counts: _Counts) -> tuple[NearSynonyms, ...]:
-    phi = counts.phi()
-    pairs = [(a, b) for a in range(len(domains)) for b in range(a) if phi[a, b] >= NEAR_SYNONYMS]
-    pairs.sort(key=lambda pair: -phi[pair])
-    return tuple(NearSynonyms(domains[b], domains[a], float(phi[a, b])) for a, b in pairs)
+def _domains(revision: Labels, counts: LabelCounts, margins: MarginStatistics) -> Iterator[DomainStatistics]:
+    prompts = revision.prompt_set
+    for n, (domain, (other, phi)) in enumerate(zip(prompts.domains, counts.companions(), strict=True)):
+        count, only = int(counts.active[n]), int(counts.only[n])
+        companion = None
+        if phi > 0:
+            share = int(counts.together[n, other]) / count
+            lift = share * counts.images / int(counts.active[other])
+            companion = Companion(prompts.domains[other], share, lift, phi)
+        p5, p50, p95 = margins.percentiles[n]
+        yield DomainStatistics(
+            domain=domain,
+            count=count,
+            share=count / counts.images,
+            mean_margin=float(margins.mean[n]),
+            mean_margin_labelled=float(counts.labelled_margin[n]) / count if count else None,
+            ambiguous_share=int(margins.ambiguous[n]) / counts.images,
+            margin_p5=p5,
+            margin_p50=p50,
+            margin_p95=p95,
+            histogram=tuple(margins.histograms[n].tolist()),
+            only_count=only,
+            only_share=only / count if count else None,
+            companion=companion,
+            offset=prompts.offsets[n],
+            weight=prompts.weights[n],
+            human=int(counts.human[n]),
+            human_differ=None if counts.differ is None else int(counts.differ[n]),
+        )

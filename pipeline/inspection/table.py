@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lanit.errors import listed
 from pipeline import console
 
 if TYPE_CHECKING:
     from pipeline.inspection.scores import Scores
-    from pipeline.inspection.statistics import Duplicates, LabelStatistics
+    from pipeline.inspection.statistics import DomainStatistics, Duplicates, LabelStatistics
 
+
+MOST_DOMAINS = 60
+"""Domains that are listed all; of more, the ``LARGEST``."""
+LARGEST = 20
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
+_MOST_LABELS = 12  # numbers of labels per image told apart
 _BARS = 10  # of a histogram in the table, about
 _LARGE = 0.1  # margins from which on three decimals say enough
 
@@ -34,6 +40,19 @@ def show_statistics(statistics: LabelStatistics, *, hints: bool = False) -> None
         _show_hints(statistics)
     for warning in statistics.warnings:
         console.warn(warning)
+
+
+def listed_domains(counts: Sequence[int]) -> list[int]:
+    """Numbers of the domains that a table lists, rising: all, or those of the most images. counts: images of each."""
+    if len(counts) <= MOST_DOMAINS:
+        return list(range(len(counts)))
+    return sorted(sorted(range(len(counts)), key=lambda n: (-counts[n], n))[:LARGEST])
+
+
+def say_more(domains: int) -> None:
+    """Say how many of ``domains`` domains :func:`listed_domains` left out, and where they are."""
+    if domains > MOST_DOMAINS:
+        console.say(f"and {domains - LARGEST:,} more, of fewer images: --json has them all\n")
 
 
 def describe_rule(rule: dict[str, Any]) -> str:
@@ -61,11 +80,16 @@ def _show_domains(statistics: LabelStatistics) -> None:
         (d.domain, f"{d.count:,}", console.percent(d.share), margin(d.mean_margin, places),
          margin(d.margin_p5, places), margin(d.margin_p95, places),
          _histogram(d.histogram, statistics.histogram_edges, width), console.percent(d.ambiguous_share))
-        for d in statistics.domains
+        for d in _listed(statistics)
     ]  # fmt: skip
     name = f"revision {statistics.revision}" if statistics.revision else "not written"
     title = f"Labels, {name} ({describe_rule(statistics.rule)}; {statistics.origin})"
     console.table(title, ("domain", "images", "share", "margin", "5 %", "95 %", "spread", "unsure"), rows)
+    say_more(len(statistics.domains))
+
+
+def _listed(statistics: LabelStatistics) -> list[DomainStatistics]:
+    return [statistics.domains[n] for n in listed_domains([d.count for d in statistics.domains])]
 
 
 def _histogram(counts: Sequence[int], edges: Sequence[float], width: int) -> str:
@@ -80,14 +104,14 @@ def _histogram(counts: Sequence[int], edges: Sequence[float], width: int) -> str
 def _show_together(statistics: LabelStatistics) -> None:
     augmented, human = statistics.augmented is not None, statistics.human > 0
     columns = ["domain", "goes with", "of its images", "lift", "only label"]
-    columns += (["mirrored", "cropped"] if augmented else []) + (["by people"] if human else [])
+    columns += (["mirrored", "cropped"] if augmented else []) + (["by people", "not CLIP's"] if human else [])
     rows = []
-    for d in statistics.domains:
+    for d in _listed(statistics):
         other = d.companion
         row = [d.domain, *((other.domain, console.percent(other.share), f"{other.lift:.2g}") if other else ("-",) * 3)]
         row.append(console.percent(d.only_share))
         row += [console.percent(d.mirror_flips), console.percent(d.crop_flips)] if augmented else []
-        row += [f"{d.human:,}"] if human else []
+        row += [f"{d.human:,}", "-" if d.human_differ is None else f"{d.human_differ:,}"] if human else []
         rows.append(tuple(row))
     sample = ""
     if statistics.augmented is not None:
@@ -96,7 +120,10 @@ def _show_together(statistics: LabelStatistics) -> None:
 
 
 def _show_images(statistics: LabelStatistics) -> None:
-    counts = enumerate(statistics.label_counts)
+    counts = [(str(labels), count) for labels, count in enumerate(statistics.label_counts)]
+    if len(counts) > _MOST_LABELS + 1:
+        rest = sum(count for _, count in counts[_MOST_LABELS:])
+        counts[_MOST_LABELS:] = [(f"{_MOST_LABELS} or more", rest)]
     shares = [f"{labels}: {console.percent(count / statistics.images)}" for labels, count in counts if count]
     spread = ", ".join(share.replace(" ", _NO_BREAK) for share in shares)
     smallest = f"'{statistics.smallest}' with {statistics.smallest_count:,} images"
@@ -112,9 +139,22 @@ def _show_images(statistics: LabelStatistics) -> None:
         ),
         ("unsure", f"margin within {statistics.epsilon:.2g} of where labels begin: it might as well be the other way"),
     ]
+    _say_entries(entries + list(_of_people(statistics)))
+
+
+def _of_people(statistics: LabelStatistics) -> Iterator[tuple[str, str]]:
+    people, name = statistics.people, "by people"
     if statistics.human:
-        entries.append(("by people", f"{statistics.human:,} labels are people's; margins are CLIP's"))
-    _say_entries(entries)
+        differ = "" if statistics.human_differ is None else f", {statistics.human_differ:,} of them against CLIP"
+        yield name, f"{statistics.human:,} labels are people's{differ}; margins are CLIP's"
+    for count, text in (
+        (people.not_in_revision, "are kept and not in this revision: lanit label applies them"),
+        (people.waiting, "are kept for images that the store does not hold"),
+        (people.other_phrases, "are kept for other phrases"),
+        (people.changed, "were given to images whose content is another now: look at those again"),
+    ):
+        if count:
+            yield name, f"{count:,} labels {text}"
 
 
 def _say_entries(entries: Sequence[tuple[str, str]]) -> None:
@@ -139,10 +179,11 @@ def _show_scores(scores: Scores) -> None:
     rows = [
         (d.domain, f"{d.count:,}", _score(d.precision), _score(d.recall), _score(d.f1), _score(d.average_precision),
          _score(d.best_f1), "-" if d.best_offset is None else margin(d.best_offset))
-        for d in scores.domains
+        for d in (scores.domains[n] for n in listed_domains([d.count for d in scores.domains]))
     ]  # fmt: skip
     columns = ("domain", "images", "precision", "recall", "F1", "AP", "best F1", "offset")
     console.table(f"Scores against the truth of {scores.images:,} images", columns, rows)
+    say_more(len(scores.domains))
     means = [
         ("macro", scores.macro_precision, scores.macro_recall, scores.macro_f1, scores.mean_average_precision),
         ("micro", scores.micro_precision, scores.micro_recall, scores.micro_f1, scores.micro_average_precision),
@@ -160,7 +201,7 @@ def _show_scores(scores: Scores) -> None:
         if count:
             entries.append(("not scored", f"{count:,} {what}"))
     if scores.domains_without_truth:
-        entries.append(("not scored", f"no truth for {', '.join(scores.domains_without_truth)}"))
+        entries.append(("not scored", f"no truth for {listed(scores.domains_without_truth)}"))
     _say_entries(entries)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lanit.errors import listed
 from pipeline import console
-from pipeline.inspection.table import margin, show_statistics
+from pipeline.inspection.table import LARGEST, listed_domains, margin, say_more, show_statistics
 
 if TYPE_CHECKING:
     from pipeline.inspection.compare import Comparison
@@ -29,15 +30,21 @@ def show_inspection(report: Inspection) -> None:
 def show_comparison(comparison: Comparison) -> None:
     """What flipped in each domain, with a few of the images; the change of coverage; domains that one side lacks."""
     after = f"revision {comparison.after}" if comparison.after else "these labels, not written,"
+    shown = [comparison.domains[n] for n in listed_domains([d.on + d.off for d in comparison.domains])]
     rows = [
         (d.domain, f"{d.count_before:,}", f"{d.count_after:,}", f"+{d.on:,}", f"-{d.off:,}", console.percent(d.share))
-        for d in comparison.domains
+        for d in shown
     ]
     title = f"Flips from revision {comparison.before} to {after} over {comparison.images:,} images"
-    console.table(title, ("domain", "before", "after", "on", "off", "flipped"), rows)
+    if rows:
+        console.table(title, ("domain", "before", "after", "on", "off", "flipped"), rows)
+        if len(comparison.domains) > len(shown):
+            console.say(f"and {len(comparison.domains) - len(shown):,} more, of fewer flips: --json has them all\n")
+    else:
+        console.say(f"{title}: they have no phrase in common")
     flipped = [
         (d.domain, sign, image.path, f"{margin(image.margin_before)} to {margin(image.margin_after)}")
-        for d in comparison.domains
+        for d in shown
         for sign, images in (("+", d.turned_on), ("-", d.turned_off))
         for image in images[:_SHOWN]
     ]
@@ -47,7 +54,7 @@ def show_comparison(comparison: Comparison) -> None:
     console.say(f"coverage          {shares[0]} before, {shares[1]} after")
     for name, domains in (("new domains", comparison.added), ("domains gone", comparison.removed)):
         if domains:
-            console.say(f"{name:18}{', '.join(domains)}")
+            console.say(f"{name:18}{listed(domains, LARGEST)}")
     for count, number in ((comparison.only_before, comparison.before), (comparison.only_after, comparison.after)):
         if count:
             console.say(f"not compared      {count:,} images that only {f'revision {number}' if number else after} has")
@@ -58,7 +65,8 @@ def show_rules(domains: Sequence[str], outcomes: Sequence[RuleOutcome], images: 
     """The share of images that each rule labels, and its F1 where there is truth."""
     scored = any(outcome.macro_f1 is not None for outcome in outcomes)
     rows = []
-    for n, name in enumerate(domains):
+    for n in listed_domains([max(outcome.counts[n] for outcome in outcomes) for n in range(len(domains))]):
+        name = domains[n]
         shares = [console.percent(outcome.counts[n] / images) for outcome in outcomes]
         rows.append(_row(name, shares, [_score(o.f1[n] if o.f1 else None) for o in outcomes] if scored else []))
     none = [""] * len(outcomes) if scored else []
@@ -69,6 +77,7 @@ def show_rules(domains: Sequence[str], outcomes: Sequence[RuleOutcome], images: 
         rows.append(_row("micro F1", none, [_score(o.micro_f1) for o in outcomes]))
     columns = _row("domain", [o.name for o in outcomes], ["F1"] * len(outcomes) if scored else [])
     console.table(f"Rules side by side, share of {images:,} images", columns, rows)
+    say_more(len(domains))
 
 
 def _row(name: str, first: Sequence[str], second: Sequence[str]) -> list[str]:

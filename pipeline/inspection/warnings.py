@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from lanit.errors import listed
+
 if TYPE_CHECKING:
-    from pipeline.inspection.statistics import DomainStatistics, LabelStatistics
+    from pipeline.inspection.statistics import Alike, DomainStatistics, LabelStatistics
 
 ALWAYS = 0.95
 """A prompt that labels more than this share of the images tells nearly nothing about any of them."""
@@ -26,6 +29,9 @@ OFTEN_COPIED = 0.05
 BETTER_F1 = 0.1
 """A gain in F1 that is worth an offset."""
 
+MOST_ALIKE = 12
+"""Warnings of one kind that are given in words; how many more there are is a warning of its own."""
+
 _NAMED = 5  # domains named in one warning
 
 
@@ -35,7 +41,11 @@ def warnings_of(statistics: LabelStatistics) -> Iterator[str]:
         _never, _always, _coverage, _small, _synonyms, _ambiguous, _flipped, _leaks, _copies, _offsets, _weights,
     )  # fmt: skip
     for check in checks:
-        yield from check(statistics)
+        found = check(statistics)
+        yield from itertools.islice(found, MOST_ALIKE)
+        more = sum(1 for _ in found)
+        if more:
+            yield f"and {more:,} more like the one before: lanit inspect-labels --json has the figures of all phrases"
 
 
 def _never(statistics: LabelStatistics) -> Iterator[str]:
@@ -83,8 +93,16 @@ def _small(statistics: LabelStatistics) -> Iterator[str]:
 
 
 def _synonyms(statistics: LabelStatistics) -> Iterator[str]:
-    for pair in statistics.near_synonyms:
-        yield f"'{pair.first}' and '{pair.second}' label the same images (correlation {pair.phi:.2f}): keep one of them"
+    for group in statistics.alike:
+        yield f"{alike_text(group)}: keep one of them"
+
+
+def alike_text(group: Alike) -> str:
+    """Which prompts label the same images, and how nearly."""
+    first = [f"'{prompt}'" for prompt in group.prompts]
+    named = f"{first[0]} and {first[1]}" if len(first) == 2 else listed(first, _NAMED)
+    how = f"correlation {group.phi:.2f}" if len(first) == 2 else f"correlation with the first {group.phi:.2f} or more"
+    return f"{named} label the same images ({how})"
 
 
 def _ambiguous(statistics: LabelStatistics) -> Iterator[str]:

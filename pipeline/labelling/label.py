@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lanit.errors import LanitError
 from lanit.labels import Rule
-from pipeline.inspection.compare import Comparison, compare_labels
-from pipeline.inspection.inspect_labels import inspect_labels
-from pipeline.inspection.statistics import LabelStatistics
 from pipeline.labelling.known_labels import image_keys
 from pipeline.labelling.label_decisions import Decider, Decision, decide_here
 from pipeline.labelling.learned_prompts import prompt_learner
 from pipeline.labelling.nearest_words import LearnedWord, learned_words
+from pipeline.labelling.people import add_answers, read_people
+from pipeline.labelling.people_labels import AppliedLabels, PeopleCounts, answers_of, apply_people
 from pipeline.store.label_revisions import (
     LabelBlock,
     LabelRevision,
@@ -39,114 +38,156 @@ if TYPE_CHECKING:
     from pipeline.labelling.prompt_sets import PromptSet
     from pipeline.store.store import Store
 
+Progress = Callable[[int, int], None]
+"""Called with (rows done, rows in all)."""
+
 
 @dataclass(frozen=True)
-class LabelReport:
-    """What ``lanit label`` did, or would do in a dry run; then ``revision`` is 0.
+class HowToLabel:
+    """What decides labels beside the prompts. rule: for images of which nobody says anything.
 
-    created: false in a dry run, and where the newest revision already says exactly this.
-    images = labelled + unlabelled + failed; failed: images without an embedding, which carry no label.
+    given: labels of a table or of folders, which replace CLIP's in this revision alone. answers: labels by people,
+    which are kept, and replace any other here and in later revisions. people: whether those kept do so here.
+    centres: of the rule ``clusters``, unit-norm (N×k). decide: what works the labels out; none for this process.
+    """
+
+    rule: Rule = field(default_factory=Rule)
+    given: Truth | None = None
+    answers: Truth | None = None
+    people: bool = True
+    centres: torch.Tensor | None = None
+    decide: Decider | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What :func:`label` made, or :func:`trial` would. revision: its number, 0 in a trial. file: where it lies.
+
+    created: false in a trial, and where the newest revision already says exactly this.
+    images: of the store; failed: those without an embedding, which carry no label.
     unknown_words: words of the prompts that this CLIP never saw, where it says so.
-    human: labels that people set, on or off. not_in_store: rows of the given labels that name no image here.
-    human_left_in: the revision before this one where it holds labels by people and this one does not.
-    comparison: with the newest revision, in a dry run. learned: what learned prompts are near to; else empty.
+    people: labels by people. not_in_store: rows of the labels given that name no image here.
+    learned: what learned prompts are near to; else empty.
     """
 
     revision: int
+    file: RevisionFile
     created: bool
-    dry_run: bool
     images: int
-    labelled: int
-    unlabelled: int
     failed: int
-    prompt_set: str
     unknown_words: tuple[str, ...]
-    human: int
+    people: PeopleCounts
     not_in_store: int
-    human_left_in: int | None
-    statistics: LabelStatistics
-    comparison: Comparison | None
     learned: tuple[LearnedWord, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        nested = ("unknown_words", "statistics", "comparison", "learned")
-        values = {name: value for name, value in vars(self).items() if name not in nested}
-        return values | {
-            "unknown_words": list(self.unknown_words),
-            "statistics": self.statistics.to_json(),
-            "comparison": self.comparison.to_json() if self.comparison else None,
-            "learned": [asdict(word) for word in self.learned],
-        }
-
-
-@dataclass(frozen=True)
-class _Given:
-    """Labels by people, joined to the images of a store. values: int8 (n×N), −1 where CLIP's stand."""
-
-    values: np.ndarray
-    not_in_store: int = 0
-
-    def overrides(self, block: LabelBlock) -> np.ndarray:
-        given: np.ndarray = self.values[block.start : block.start + block.rows]
-        return given
 
 
 def label(
-    store: Store,
-    clip: ClipModel,
-    prompts: PromptSet,
-    rule: Rule,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    given: Truth | None = None,
-    dry_run: bool = False,
-    decide: Decider | None = None,
-    centres: torch.Tensor | None = None,
-) -> LabelReport:
+    store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel | Rule, progress: Progress | None = None
+) -> Labelled:
     """Label every embedded image of ``store`` and write a new revision, unless the newest is already the same.
 
-    given: labels by people, which replace CLIP's. dry_run: write nothing; compare with the newest revision instead.
-    decide: what works the labels out; none for this process. centres: of the rule ``clusters``, unit-norm (N×k).
-    progress: called with (rows done, rows in all). No image is opened: labels are a pure function of embeddings,
-    prompts, rule and what people gave (METHOD 4). What prompts have learned is used. Raises LanitError where ``clip``
-    is not the model that filled the store, where a prompt is longer than its context, or where no given label belongs
-    to an image; the store is then as it was.
+    how: or the rule alone. No image is opened: labels are a pure function of embeddings, prompts, rule and what people
+    said (METHOD 4). What prompts have learned is used. Raises LanitError where ``clip`` is not the model that filled
+    the store, where a prompt is longer than its context, or where no label that was given belongs to an image; the
+    store is then as it was.
     """
-    store.check_fingerprint(clip.fingerprint)
-    known = _join(store, given, prompts.domains) if given is not None else None
-    texts = text_embeddings(clip, prompts)
-    blocks = label_blocks(store, texts, prompts, rule, known.overrides if known else None, progress, decide, centres)
-    header = _header(store, texts, prompts, rule, "label", None, known.values if known else None, centres)
+    work = _prepare(store, clip, prompts, how, keep=True)
     before = store.revisions()
-    newest = _newest(store)
-    comparison = None
-    if dry_run:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "labels.parquet"
-            write_revision(path, header, blocks)
-            made = RevisionFile.open(path, 0, store.fingerprint)
-            statistics = inspect_labels(made)
-            comparison = compare_labels(newest, made) if newest else None
-    else:
-        made = store.revision_file(store.write_labels(header, blocks))
-        statistics = inspect_labels(made)
-    return LabelReport(
-        revision=made.number,
-        created=made.number not in (0, *before),
-        dry_run=dry_run,
-        images=store.rows,
-        labelled=made.rows - statistics.label_counts[0],
-        unlabelled=statistics.label_counts[0],
-        failed=store.rows - made.rows,
-        prompt_set=prompts.name,
-        unknown_words=tuple(clip.unknown_words([*prompts.domains, *prompts.templates])),
-        human=statistics.human,
-        not_in_store=known.not_in_store if known else 0,
-        human_left_in=newest.number if newest and newest.has_human and not made.has_human else None,
-        statistics=statistics,
-        comparison=comparison,
-        learned=learned_words(clip, prompts) if prompts.learned is not None else (),
-    )
+    number = store.write_labels(work.header, work.blocks(progress))
+    return work.result(store.revision_file(number), number not in before)
+
+
+@contextlib.contextmanager
+def trial(
+    store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel | Rule, progress: Progress | None = None
+) -> Iterator[Labelled]:
+    """What :func:`label` would make, for as long as the block lasts; the store stays as it is."""
+    work = _prepare(store, clip, prompts, how, keep=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "labels.parquet"
+        write_revision(path, work.header, work.blocks(progress))
+        yield work.result(RevisionFile.open(path, 0, store.fingerprint), created=False)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A revision about to be made. known: labels that replace CLIP's, if there are any."""
+
+    store: Store
+    clip: ClipModel
+    prompts: PromptSet
+    how: HowToLabel
+    texts: tuple[torch.Tensor, torch.Tensor]
+    header: RevisionHeader
+    known: _Known | None
+    people: PeopleCounts
+    not_in_store: int
+
+    def blocks(self, progress: Progress | None) -> Iterator[LabelBlock]:
+        overrides = self.known.overrides if self.known else None
+        how = self.how
+        return label_blocks(
+            self.store, self.texts, self.prompts, how.rule, overrides, progress, how.decide, how.centres
+        )
+
+    def result(self, revision: RevisionFile, created: bool) -> Labelled:
+        return Labelled(
+            revision=revision.number,
+            file=revision,
+            created=created,
+            images=self.store.rows,
+            failed=self.store.rows - revision.rows,
+            unknown_words=tuple(self.clip.unknown_words([*self.prompts.domains, *self.prompts.templates])),
+            people=self.people,
+            not_in_store=self.not_in_store,
+            learned=learned_words(self.clip, self.prompts) if self.prompts.learned is not None else (),
+        )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Labels that replace CLIP's. given: of a table, int8 (n×N), −1 where CLIP's stand. people: over those."""
+
+    domains: int
+    given: np.ndarray | None
+    people: AppliedLabels | None
+
+    def overrides(self, block: LabelBlock) -> np.ndarray:
+        none = np.full((block.rows, self.domains), -1, np.int8)
+        values = none if self.given is None else self.given[block.start : block.start + block.rows]
+        if self.people is None:
+            return values
+        said = self.people.values(block.start, block.rows, self.domains)
+        return np.where(said >= 0, said, values)
+
+    def decisive(self) -> list[np.ndarray]:
+        """What the digest of a revision covers."""
+        people = self.people
+        given = [] if self.given is None else [self.given]
+        return given + ([] if people is None else [people.rows, people.columns, people.on])
+
+
+def _prepare(store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel | Rule, *, keep: bool) -> _Work:
+    """keep: whether answers are written to the disk, which is the last thing done here."""
+    how = HowToLabel(how) if isinstance(how, Rule) else how
+    store.check_fingerprint(clip.fingerprint)
+    given = None if how.given is None else how.given.values(how.given.align(*image_keys(store)), prompts.domains)
+    answers, not_in_store = None, 0
+    if how.answers is not None:
+        answers, not_in_store = answers_of(how.answers, store, prompts.domains)
+    texts = text_embeddings(clip, prompts)
+    applied, counts = None, PeopleCounts()
+    if how.people:
+        people = read_people(store)
+        if keep and (answers is not None or (people.given and not people.stored)):
+            people = add_answers(store, [] if answers is None else answers)
+        elif answers is not None:
+            people = people.plus(answers)
+        found = apply_people(people, store, prompts.domains)
+        applied, counts = (found if len(found.rows) else None), found.counts
+    known = None if given is None and applied is None else _Known(len(prompts.domains), given, applied)
+    header = _header(store, texts, prompts, how.rule, "label", None, known, how.centres)
+    return _Work(store, clip, prompts, how, texts, header, known, counts, not_in_store)
 
 
 def relabel(
@@ -158,14 +199,16 @@ def relabel(
 ) -> int:
     """Write a revision like ``before``, by other text embeddings (METHOD 15), and return its number.
 
-    Rule, offsets and weights stay, and so do the labels that people gave; of clusters all labels do, since no text
-    decides them. ``before`` labels the images that the store holds now. texts: see :func:`label_blocks`.
-    prompts: the set that ``texts`` are of, such as that of ``before`` with what it has learned; that of ``before`` if
-    left out.
+    Rule, offsets and weights stay, and so do the labels by people that ``before`` has, whatever they said since; of
+    clusters all labels do, since no text decides them. ``before`` labels the images that the store holds now.
+    texts: see :func:`label_blocks`. prompts: the set that ``texts`` are of, such as that of ``before`` with what it has
+    learned; that of ``before`` if left out.
     """
-    rule, prompts = Rule(**before.rule), prompts or before.prompt_set
-    known = _Given(np.where(before.human, before.active, -1).astype(np.int8)) if before.human is not None else None
-    header = _header(store, texts, prompts, rule, origin, before.number, known.values if known else None)
+    rule, prompts, known = Rule(**before.rule), prompts or before.prompt_set, None
+    if before.human is not None:
+        values = np.where(before.human, before.active, -1).astype(np.int8)
+        known = _Known(len(before.domains), values, None)
+    header = _header(store, texts, prompts, rule, origin, before.number, known)
     again = Rule("given") if rule.kind == "clusters" else rule
     blocks = label_blocks(store, texts, prompts, again, known.overrides if known else None)
     if rule.kind == "clusters":
@@ -176,20 +219,6 @@ def relabel(
     return store.write_labels(header, blocks)
 
 
-def _join(store: Store, given: Truth, domains: tuple[str, ...]) -> _Given:
-    rows = given.align(*image_keys(store))
-    unused = len(given.keys) - len(np.unique(rows[rows >= 0]))
-    return _Given(given.values(rows, domains), unused)
-
-
-def _newest(store: Store) -> RevisionFile | None:
-    """The newest revision that can be read, if there is one."""
-    try:
-        return store.revision_file()
-    except LanitError:
-        return None
-
-
 def _header(
     store: Store,
     texts: tuple[torch.Tensor, torch.Tensor],
@@ -197,14 +226,14 @@ def _header(
     rule: Rule,
     origin: str,
     parent: int | None,
-    given: np.ndarray | None,
+    known: _Known | None,
     centres: torch.Tensor | None = None,
 ) -> RevisionHeader:
     """What the revision will say about itself; the digest covers everything that decides the labels."""
-    decisive = [store.parts_array(), *(text.numpy() for text in texts), *([] if given is None else [given])]
+    decisive = [store.parts_array(), *(text.numpy() for text in texts), *([] if known is None else known.decisive())]
     decisive += [] if centres is None else [centres.numpy()]
     return RevisionHeader(
-        store.fingerprint, prompts, rule.to_json(), origin, parent, digest_of(*decisive), given is not None
+        store.fingerprint, prompts, rule.to_json(), origin, parent, digest_of(*decisive), known is not None
     )
 
 

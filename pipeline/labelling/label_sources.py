@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lanit.errors import UsageError
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_names, folder_truth, image_keys, read_truth
 from pipeline.labelling.learned_prompts import LearnedPrompts
+from pipeline.labelling.people import read_people
 from pipeline.labelling.prompt_sets import PromptSet, prompt_set_of
 
 if TYPE_CHECKING:
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelSource:
-    """prompts: the domains, as phrases. given: labels by people, if any. rule: what labels the rest unless chosen."""
+    """prompts: the domains, as phrases. rule: what labels images unless chosen. given: the labels of a table or of
+    folders, where they are all the labelling there is. answers: labels by people to keep, if any."""
 
     prompts: PromptSet
-    given: Truth | None
     rule: RuleKind
+    given: Truth | None = None
+    answers: Truth | None = None
 
 
 def check_sources(
@@ -35,6 +38,7 @@ def check_sources(
     clusters: int | None = None,
     words: Path | None = None,
     bound: float | None = None,
+    without_people: bool = False,
 ) -> None:
     """Raise UsageError where options of ``lanit label`` contradict each other, before anything is read.
 
@@ -50,8 +54,10 @@ def check_sources(
         raise UsageError("--words are the names of --clusters", "Add --clusters 10, or leave --words out.")
     if prompts is None and clusters is None and labels is not None:
         raise UsageError("--labels goes with --prompts", "Leave it out, or give the phrases with --prompts FILE.")
-    if prompts is not None and labels is None and rule == "given":
-        raise UsageError("--rule given needs the labels that people gave", "Add --labels FILE, or --labels folders.")
+    if labels is not None and without_people:
+        raise UsageError("--labels are labels by people, and --without-people leaves those out", "Drop one of the two.")
+    if rule == "given" and without_people:
+        raise UsageError("--rule given has labels by people alone, and --without-people none", "Drop one of the two.")
 
 
 def label_source(
@@ -61,24 +67,29 @@ def label_source(
     noun: str | None = None,
     labels: str | None = None,
     from_table: Path | None = None,
+    rule: str | None = None,
 ) -> LabelSource:
     """Put the options of ``lanit label`` together.
 
     prompts: of ``--prompts``, or the names of clusters. labels: a CSV or Parquet file, or ``folders``. Without prompts,
     the domains too are taken from where the labels are: from the table from_table, or else from the folders. Raises
-    LanitError where the prompts were learned with another CLIP than that of ``store``.
+    LanitError where the prompts were learned with another CLIP than that of ``store``, and where ``rule`` is ``given``
+    and no person said anything.
     """
     if prompts is not None:
         if isinstance(prompts, LearnedPrompts):
             prompts.check_model(store.fingerprint)
             prompts = prompts.prompts
-        given = _known(store, labels, prompts.domains) if labels is not None else None
-        return LabelSource(prompts, given, "adaptive")
+        answers = _known(store, labels, prompts.domains) if labels is not None else None
+        if rule == "given" and answers is None and not read_people(store).kept:
+            message = "--rule given needs labels by people, and the store has none"
+            raise UsageError(message, "Add --labels FILE, or --labels folders.")
+        return LabelSource(prompts, "adaptive", answers=answers)
     if from_table is not None:
         named = prompt_set_of(read_truth(from_table, None, blanks=True).domains, str(from_table), from_table.stem, noun)
-        return LabelSource(named, read_truth(from_table, named.domains, blanks=True), "given")
+        return LabelSource(named, "given", read_truth(from_table, named.domains, blanks=True))
     named = prompt_set_of(folder_names(image_keys(store)[1]), "the folders of the images", FOLDERS, noun)
-    return LabelSource(named, _known(store, FOLDERS, named.domains), "given")
+    return LabelSource(named, "given", _known(store, FOLDERS, named.domains))
 
 
 def _known(store: Store, labels: str, domains: tuple[str, ...]) -> Truth:

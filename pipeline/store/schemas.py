@@ -111,6 +111,21 @@ def labels_schema(domains: Sequence[str], *, human: bool) -> pa.Schema:
     return pa.schema(columns)
 
 
+def people_schema(*, dictionary: bool = True) -> pa.Schema:
+    """Labels by people: one row for each answer. dictionary: texts as numbers of a list of them, as they are in memory,
+    where an image has many answers; on disk they are plain."""
+    text = pa.dictionary(pa.int32(), pa.string()) if dictionary else pa.string()
+    return pa.schema(
+        [
+            pa.field("image_id", text),
+            pa.field("path", text),
+            pa.field("sha256", text),
+            pa.field("phrase", text, nullable=False),
+            pa.field("label", pa.bool_()),
+        ]
+    )
+
+
 def with_metadata(schema: pa.Schema, metadata: dict[str, Any]) -> pa.Schema:
     """``schema`` carrying ``metadata`` as JSON; equal values give equal bytes."""
     return schema.with_metadata({METADATA_KEY: json.dumps(metadata, ensure_ascii=False, sort_keys=True).encode()})

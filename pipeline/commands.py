@@ -1,0 +1,13 @@
+"""Commands of lanit as messages write them: what they say can be typed as it stands."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+DEFAULT_STORE = Path("manifests")
+
+
+def store_option(root: Path) -> str:
+    """What names the store ``root`` after a command: `` --store DIR``, or nothing where it is the default."""
+    return "" if root == DEFAULT_STORE else f" --store {shlex.quote(str(root))}"
