@@ -693,6 +693,8 @@ def train(
             console.print_json(report.to_json())
         else:
             show_train(report)
+    if report.interrupted and rank:  # the first process says so
+        raise typer.Exit(130)
     if report.interrupted:
         raise KeyboardInterrupt
 

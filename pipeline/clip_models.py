@@ -292,14 +292,11 @@ def _from_hub(spec: str) -> _Source:
 def _weights_of_tag(name: str, tag: str) -> tuple[str, dict[str, Any]]:
     """The file of a tag's weights, as open_clip chooses it, and how its images are to be prepared."""
     known: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
-    keys = ("mean", "std", "interpolation", "resize_mode")
-    preprocessing: dict[str, Any] = {key: known[key] for key in keys if key in known}
+    preprocessing = {key: value for key, value in known.items() if key not in ("url", "hf_hub", "quick_gelu")}
     if not known.get("hf_hub"):
         return str(open_clip.download_pretrained(known)), preprocessing
     repository, _, file = known["hf_hub"].rpartition("/")
-    names = _HUB_WEIGHTS if not file else [file]
-    if file.endswith((".bin", ".pth")):
-        names = [f"{file[:-4]}.safetensors", file]
+    names = [f"{file[:-4]}.safetensors", file] if file.endswith((".bin", ".pth")) else [file] if file else _HUB_WEIGHTS
     return str(fetch_first(repository, names, cached=_cached_only())), preprocessing
 
 

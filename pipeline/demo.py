@@ -60,7 +60,7 @@ _STORE = (
 )
 _TRANSLATED = r"face-\d{5,}\.png|translations\.(csv|parquet)|labels\.csv|\.lanit-translate/.+"
 _WRITTEN = {
-    "faces": _FACES, "store": _STORE, "run": r"\.lock", "sources": _FACES, "translated": _TRANSLATED,
+    "faces": _FACES, "store": _STORE, "run": r"\.lock|evaluation\.json", "sources": _FACES, "translated": _TRANSLATED,
     "translated-sample": _TRANSLATED,
 }  # fmt: skip
 """Of each folder of a demo, what its stages write there."""

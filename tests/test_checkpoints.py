@@ -24,15 +24,14 @@ from pipeline.training.checkpoints import (
     find_bundle,
     latest_checkpoint,
     load_bundle,
-    load_optimiser,
     load_strictly,
     newest_whole_checkpoint,
-    optimiser_tensors,
     read_state,
     read_tensors,
     save_bundle,
     save_checkpoint,
 )
+from pipeline.training.optimiser_state import load_optimiser, optimiser_tensors
 from pipeline.training.run_folder import checkpoints
 from pipeline.training.tensor_folders import write_folder
 

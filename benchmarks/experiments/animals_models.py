@@ -7,7 +7,6 @@ CLIP's; it saw the same rows, and nothing in labelling or training reads it.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -23,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.experiments.animals_data import AnimalTable
-from pipeline.files import read_json
+from pipeline.files import json_bytes, read_json
 from pipeline.labelling.prompt_sets import remove_phrase
-from pipeline.training.checkpoints import write_folder
+from pipeline.training.tensor_folders import write_folder
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -34,6 +33,7 @@ TEMPLATES = (
     "a small picture of a {}.",
     "an image of the {}.",
 )
+_REPORT = "training.json"
 NO_CLASS = 0.15
 """Share of captions that name no class: what the base prompt means to this CLIP."""
 
@@ -96,12 +96,12 @@ def _view(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 def _save_clip(out: Path, model: nn.Module, names: tuple[str, ...], report: dict[str, float]) -> None:
     words = {word for text in (*names, *TEMPLATES) for word in re.findall(r"[a-z]+", text)}
-    documents = {
-        "open_clip_config.json": {"model_cfg": _CLIP_CONFIG, "preprocess_cfg": _PREPROCESS},
-        "vocabulary.json": sorted(words),
-        "training.json": report,
+    files = {
+        "open_clip_config.json": json_bytes({"model_cfg": _CLIP_CONFIG, "preprocess_cfg": _PREPROCESS}),
+        "vocabulary.json": json_bytes(sorted(words)),
     }
-    write_folder(out, {"open_clip_model.safetensors": model.state_dict()}, documents)
+    tensors = {"open_clip_model.safetensors": model.state_dict()}
+    write_folder(out, {*files, *tensors, _REPORT}, (_REPORT, report), tensors, files)
 
 
 class AnimalsJudge(nn.Module):
@@ -145,8 +145,9 @@ def train_judge(out: Path, known: AnimalTable, held_out: AnimalTable, epochs: in
         seen = torch.cat([judge(view).argmax(dim=1) for view in views]).numpy()
     accuracy = round(float((seen == held_out.classes).mean()), 4)
     report = {"epochs": epochs, "batch": batch, "images": len(images), "held_out_accuracy": accuracy}
-    documents = {"training.json": report | {"seconds": round(time.monotonic() - begun)}, "names.json": known.names}
-    write_folder(out, {"model.safetensors": judge.state_dict()}, documents)
+    files, tensors = {"names.json": json_bytes(known.names)}, {"model.safetensors": judge.state_dict()}
+    report |= {"seconds": round(time.monotonic() - begun)}
+    write_folder(out, {*files, *tensors, _REPORT}, (_REPORT, report), tensors, files)
 
 
 def load_animals_judge(folder: Path) -> AnimalsJudge:
@@ -156,7 +157,7 @@ def load_animals_judge(folder: Path) -> AnimalsJudge:
 
 
 def training_report(folder: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    report: dict[str, Any] = read_json(folder / _REPORT)
     return report
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from lanit.errors import LanitError
 from pipeline.folders import appearing_folder, foreign_files, locked_beside
-from pipeline.labelling.learned_prompts import FILE_NAME
+from pipeline.labelling.learned_prompts import FILE_NAME as LEARNED_NAME
 from pipeline.training.run_folder import BUNDLE_FILES
 
 CARD_NAME = "README.md"
 PROMPTS_NAME = "prompts.json"
-LEARNED_NAME = FILE_NAME
 DOMAINS_NAME = "domains.csv"
 METRICS_NAME = "metrics.json"
 ONNX_FOLDER = "onnx"

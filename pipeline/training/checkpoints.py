@@ -320,8 +320,8 @@ def newest_whole_checkpoint(
         except LanitError as error:
             damaged.append(error)
             continue
-        for each in damaged:
-            warn(f"{each.message}; going on from {checkpoint.name}, and the steps since then are done again")
+        for reason in damaged:
+            warn(f"{reason.message}; going on from {checkpoint.name}, and the steps since then are done again")
         return found
     if damaged:
         raise damaged[0]
@@ -369,36 +369,3 @@ def forget_checkpoints(run: Path, step: int, keep: int, besides: Collection[int]
     for old in past[: -max(keep, 1)]:
         if step_of(old) not in besides:
             remove_ours(old, CHECKPOINT_FILES.__contains__)
-
-
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of an optimiser as named tensors: ``<parameter index>.<field>``."""
-    state = optimiser.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value) for index, fields in state.items() for name, value in fields.items()
-    }
-
-
-def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], origin: Path) -> None:
-    """Put back what :func:`optimiser_tensors` took. Raises LanitError where it is of other parameters.
-
-    Every moment takes its parameter's memory layout: the fused Adam walks both as they lie in memory.
-    """
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        if int(index) >= len(parameters) or (value.ndim and value.shape != parameters[int(index)].shape):
-            raise LanitError(
-                f"{origin} is of another architecture: optimiser state {key} is {tuple(value.shape)}",
-                "Use the options it was trained with, or another --out.",
-            )
-        like = parameters[int(index)]
-        state.setdefault(int(index), {})[name] = torch.empty_like(like).copy_(value) if value.ndim else value
-    incomplete = [index for index, fields in state.items() if set(fields) != {"step", "exp_avg", "exp_avg_sq"}]
-    if incomplete:
-        raise LanitError(
-            f"{origin} is damaged: the optimiser state of parameter {incomplete[0]} is not whole",
-            "Train again, in another --out.",
-        )
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -29,9 +29,7 @@ from pipeline.training.checkpoints import (
     check_prompts,
     forget_checkpoints,
     load_bundle,
-    load_optimiser,
     load_strictly,
-    optimiser_tensors,
     read_state,
     read_tensors,
     save_bundle,
@@ -39,6 +37,7 @@ from pipeline.training.checkpoints import (
 )
 from pipeline.training.evaluation import Evaluator
 from pipeline.training.metric_lines import forget_later_lines
+from pipeline.training.optimiser_state import load_optimiser, optimiser_tensors
 from pipeline.training.processes import Processes
 from pipeline.training.run_folder import BEST, METRICS, MODEL, checkpoint_folder
 from pipeline.training.sampling import LabelSampler
