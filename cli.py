@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -1148,7 +1148,7 @@ def _folders_to_compare(
     return real, fake
 
 
-def _forget_people(others: list[object], store: Store, dry_run: bool, as_json: bool) -> None:
+def _forget_people(others: Sequence[object], store: Store, dry_run: bool, as_json: bool) -> None:
     """others: options that label, given or none."""
     if any(other is not None for other in others):
         raise UsageError("--forget-people labels nothing", "Give it alone, then label: lanit label --prompts FILE")

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store.schemas import SCHEMA_VERSION, Fingerprint, Manifest, images_schema, labels_schema
+from pipeline.store.schemas import (
+    SCHEMA_VERSION,
+    Fingerprint,
+    Manifest,
+    images_schema,
+    labels_schema,
+    people_schema,
+)
 
 README = Path(__file__).parents[1] / "manifests" / "README.md"
 
@@ -28,6 +35,7 @@ def table(heading: str) -> list[list[str]]:
     [
         ("images/part-NNNNN-XXXXXXXX.parquet", images_schema(512)),
         ("labels/rNNNN.parquet", labels_schema(["<domain>"], human=True)),
+        ("labels/people.parquet", people_schema(dictionary=False)),
     ],
 )
 def test_columns(heading: str, schema: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from lanit.augment import flip_and_crop
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule, assign
 from lanit.ranks import Draws
+from pipeline.commands import store_option
 from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.decoding.images import ImageError
 from pipeline.inspection.statistics import Augmented, LabelStatistics
@@ -62,7 +64,7 @@ def count_flips(
     if revision.origin.startswith("train:") or revision.rule["kind"] in ("given", "clusters"):
         raise LanitError(
             f"revision {revision.number} does not come from words, which --augment would try again",
-            "Add --revision with one that lanit label wrote from prompts.",
+            _another(store),
         )
     if images < 1:
         raise UsageError("--augment needs at least 1 image", "Try --augment 500.")
@@ -84,11 +86,20 @@ def count_flips(
         if progress is not None:
             progress(done, len(rows))
     if not read:
-        raise LanitError(
-            "none of the sampled images is there as it was embedded", "Bring them back, or run lanit embed again."
-        )
+        hint = f"Bring them back, or embed them where they are: lanit embed DIR{store_option(store.root)}"
+        raise LanitError("none of the sampled images is there as it was embedded", hint)
     mirror, crop = (tuple(float(count) for count in counts / read) for counts in changed)
     return Flips(Augmented(read, len(rows) - read, seed), mirror, crop)
+
+
+def _another(store: Store) -> str:
+    """What to type instead: the newest revision that comes from words, or how to make one."""
+    for number in reversed(store.revisions()):
+        with contextlib.suppress(LanitError):
+            found = store.revision_file(number)
+            if not found.origin.startswith("train:") and found.rule["kind"] not in ("given", "clusters"):
+                return f"Add --revision {number}, which does."
+    return f"Label by words first: lanit label --prompts FILE{store_option(store.root)}"
 
 
 def _labeller(clip: ClipModel, revision: RevisionFile, texts: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:

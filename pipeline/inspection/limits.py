@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lanit.errors import LanitError, UsageError
+from lanit.errors import LanitError, UsageError, excerpt
 
 if TYPE_CHECKING:
     from pipeline.inspection.scores import Scores
@@ -37,13 +38,19 @@ def parse_limits(texts: Sequence[str], *, scored: bool) -> dict[str, float]:
     for text in (part.strip() for whole in texts for part in whole.split(",")):
         name, _, value = (part.strip() for part in text.partition("="))
         if name not in LIMITS:
-            raise UsageError(f"--fail-under: there is no figure '{name}'", f"Choose one of {', '.join(LIMITS)}.")
+            raise UsageError(
+                f"--fail-under: there is no figure '{excerpt(name)}'", f"Choose one of {', '.join(LIMITS)}."
+            )
         if name in _SCORES and not scored:
             raise UsageError(f"--fail-under {name} needs known labels", "Add --truth FILE, or --truth folders.")
         try:
             limits[name] = float(value)
+            if math.isnan(limits[name]):
+                raise ValueError(value)
         except ValueError as error:
-            raise UsageError(f"--fail-under {text}: '{value}' is no number", f"Write it like {name}=0.9") from error
+            raise UsageError(
+                f"--fail-under {excerpt(text)}: '{excerpt(value)}' is no number", f"Write it like {name}=0.9"
+            ) from error
     return limits
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lanit.errors import UsageError
+from lanit.errors import UsageError, excerpt
 from lanit.labels import Rule, decide
 from pipeline.inspection.scores import keys_of
 
@@ -63,7 +63,7 @@ def _parse(word: str) -> Rule:
                 return Rule("top-k" if kind == "top-k" else "fixed", float(word.removeprefix(prefix)))
             except ValueError:
                 break
-    raise UsageError(f"--rules: there is no rule '{word}'", _HINT)
+    raise UsageError(f"--rules: there is no rule '{excerpt(word)}'", _HINT)
 
 
 def compare_rules(revision: Labels, rules: Sequence[Rule], truth: Truth | None = None) -> tuple[RuleOutcome, ...]:

@@ -15,6 +15,7 @@ import torch
 
 from lanit.errors import LanitError
 from lanit.labels import Rule
+from pipeline.commands import store_option
 from pipeline.labelling.prompt_sets import PromptSet, prompt_set_of
 from pipeline.suggestion.kmeans import cluster_centres
 from pipeline.suggestion.vocabulary import Vocabulary, new_words, readable_words
@@ -64,7 +65,8 @@ def find_clusters(
     rule = Rule("clusters", count, seed)
     if store.ok < count:
         message = f"the store {store.root} has {store.ok} images with an embedding, too few for {count} clusters"
-        raise LanitError(message, "Ask for fewer, or embed more: lanit embed DIR")
+        fewer = f"Try --clusters {store.ok}, or embed" if store.ok > 1 else "Embed"
+        raise LanitError(message, f"{fewer} more: lanit embed DIR{store_option(store.root)}")
     name = f"clusters-{count}"
     every_word = prompt_set_of(vocabulary.words, f"the vocabulary {vocabulary.name}", name, noun)
     words = readable_words(every_word.domains, clip, every_word.templates)
@@ -72,7 +74,7 @@ def find_clusters(
         raise LanitError(
             f"the vocabulary '{vocabulary.name}' has {len(words)} words that this CLIP knows, too few to name "
             f"{count} clusters",
-            "Give more with --words FILE, or ask for fewer clusters.",
+            "Give more with --words FILE" + (f", or try --clusters {len(words)}." if len(words) > 1 else "."),
         )
     embeddings = store.embeddings_of(_fitted_rows(store.ok, seed))
     centres = _filled(cluster_centres(embeddings, count, seed), embeddings)
@@ -117,7 +119,7 @@ def _filled(centres: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
     if filled < len(centres):
         raise LanitError(
             f"the images fall into {filled} clusters, not {len(centres)}: too many are the same",
-            f"Try --clusters {max(filled, 2)}.",
+            f"Try --clusters {filled}." if filled > 1 else "Label by words: --prompts FILE in the place of --clusters.",
         )
     return np.ascontiguousarray(centres[np.argsort(-sizes, kind="stable")])
 

@@ -111,11 +111,11 @@ def read_truth(path: Path, domains: Sequence[str] | None, *, blanks: bool = Fals
     else:
         found = tuple(domain for domain in domains if plain(domain) in columns)
     if not found:
-        names = f"for any of: {listed(domains)}" if domains else "of labels"
-        raise LanitError(f"{path} has no column {names}", "Name its columns as the prompts.")
-    for names in ([name for name in table.names if name == key], *(columns[plain(domain)] for domain in found)):
-        if len(names) > 1:
-            raise LanitError(f"{path} has {len(names)} columns '{excerpt(names[-1])}'", "Keep one of them.")
+        missing = f"for any of: {listed(domains)}" if domains else "of labels"
+        raise LanitError(f"{path} has no column {missing}", "Name its columns as the prompts.")
+    for alike in ([name for name in table.names if name == key], *(columns[plain(domain)] for domain in found)):
+        if len(alike) > 1:
+            raise LanitError(f"{path} has {len(alike)} columns '{excerpt(alike[-1])}'", "Keep one of them.")
     keys = _key_texts(table.column(key), key, path)
     chosen = [columns[plain(domain)][0] for domain in found]
     values = np.stack([_binary(table.column(name), path, name, blanks) for name in chosen], axis=1)
@@ -247,7 +247,7 @@ def _binary(column: pa.ChunkedArray, path: Path, name: str, blanks: bool) -> NDA
     wrong = (out == _WRONG) | ((out < 0) & (not blanks))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        value = "" if out[row] == _UNKNOWN else excerpt(str(column[row].as_py()))
+        found = "" if out[row] == _UNKNOWN else excerpt(str(column[row].as_py()))
         hint = "Write 0 or 1, or leave it empty." if blanks else "Write 0 or 1 everywhere."
-        raise LanitError(f"{path}: column '{excerpt(name)}' has '{value}' in row {row + 1}", hint)
+        raise LanitError(f"{path}: column '{excerpt(name)}' has '{found}' in row {row + 1}", hint)
     return out

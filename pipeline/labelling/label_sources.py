@@ -86,9 +86,11 @@ def label_source(
             raise UsageError(message, "Add --labels FILE, or --labels folders.")
         return LabelSource(prompts, "adaptive", answers=answers)
     if from_table is not None:
-        named = prompt_set_of(read_truth(from_table, None, blanks=True).domains, str(from_table), from_table.stem, noun)
+        columns, advice = read_truth(from_table, None, blanks=True).domains, "Rename that column, or leave it out."
+        named = prompt_set_of(columns, str(from_table), from_table.stem, noun, advice)
         return LabelSource(named, "given", read_truth(from_table, named.domains, blanks=True))
-    named = prompt_set_of(folder_names(image_keys(store)[1]), "the folders of the images", FOLDERS, noun)
+    advice = "Say what the images show in a table instead: --from-table FILE"
+    named = prompt_set_of(folder_names(image_keys(store)[1]), "the folders of the images", FOLDERS, noun, advice)
     return LabelSource(named, "given", _known(store, FOLDERS, named.domains))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from lanit.errors import LanitError
 
-_ANEW = "Label the store again: lanit label --prompts FILE."
+_ANEW = "Label the store again: lanit label --prompts FILE, with its --store."
 
 
 @dataclass(frozen=True)

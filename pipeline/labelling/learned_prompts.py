@@ -134,7 +134,7 @@ def find_learned_prompts(name: str) -> Path | None:
         if candidate.is_file():
             return candidate
     if any((path / known).is_file() for known in ("config.json", "model.json", "model/model.json")):
-        raise LanitError(f"'{name}' has no learned prompts", "Give its phrases: lanit label --prompts FILE.")
+        raise LanitError(f"'{name}' has no learned prompts", "Give its phrases, with --prompts FILE.")
     return None
 
 

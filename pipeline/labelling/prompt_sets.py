@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, excerpt
 from pipeline.labelling.learned_context import LearnedContext
 
 _ASSET = Path(__file__).parents[1] / "assets" / "prompt-sets.json"
@@ -41,6 +41,9 @@ _GENERAL_TEMPLATES = (
 )
 _SHORT_HELP = "A prompt file has one phrase a line, and optionally 'noun: face' or 'template: a face with {}.'."
 _SETTINGS_HELP = "Write it like: smiling | offset=0.01 weight=2"
+LONGEST_PHRASE = 1000
+"""Characters of a phrase: more cannot be meant as one, and no CLIP has a context for it."""
+
 _UNSET = (0.0, 1.0)  # offset and weight of a phrase without either
 _STORED_KEYS = {"name", "domains", "templates", "bases"}
 _OPTIONAL_KEYS = {"offsets", "weights", "learned"}
@@ -88,7 +91,7 @@ class PromptSet:
     @classmethod
     def from_json(cls, data: object) -> PromptSet:
         """The set that ``to_json`` wrote; LanitError where ``data`` is anything else."""
-        anew = "Label the store again: lanit label --prompts FILE."
+        anew = "Label the store again: lanit label --prompts FILE, with its --store."
         if not isinstance(data, dict) or not _STORED_KEYS <= set(data) <= _STORED_KEYS | _OPTIONAL_KEYS:
             raise LanitError("this is not a stored prompt set", anew)
         domains, templates, bases = (_strings(data[key], key) for key in ("domains", "templates", "bases"))
@@ -135,6 +138,7 @@ class _Draft:
     templates: list[tuple[str, str]] = field(default_factory=list)
     bases: list[tuple[str, str]] = field(default_factory=list)
     settings: list[tuple[float, float]] = field(default_factory=list)  # (offset, weight) of each domain
+    advice: str = ""  # what to do about a phrase that cannot be one, where they come from no prompt file
 
 
 def read_prompt_set(name_or_path: str, noun: str | None = None) -> PromptSet:
@@ -156,9 +160,15 @@ def read_prompt_set(name_or_path: str, noun: str | None = None) -> PromptSet:
     return _complete(draft, noun, path.stem)
 
 
-def prompt_set_of(phrases: Sequence[str], source: str, name: str, noun: str | None = None) -> PromptSet:
-    """The set of ``phrases`` in the templates of ``noun``, or in general ones. source: where they stand, for errors."""
-    draft = _Draft(source, domains=[(_tidy(phrase), f"{source}, '{phrase}'") for phrase in phrases])
+def prompt_set_of(
+    phrases: Sequence[str], source: str, name: str, noun: str | None = None, advice: str = ""
+) -> PromptSet:
+    """The set of ``phrases`` in the templates of ``noun``, or in general ones.
+
+    source: where they stand, for errors; advice: what to do where one of them cannot be a phrase.
+    """
+    draft = _Draft(source, advice=advice)
+    draft.domains = [(_tidy(phrase), f"{source}, phrase {number}") for number, phrase in enumerate(phrases, 1)]
     draft.settings = [_UNSET] * len(draft.domains)
     return _complete(draft, noun, name)
 
@@ -213,7 +223,8 @@ def _parse_text(text: str, source: str) -> _Draft:
         if colon and header.lower() in _HEADERS:
             _add_header(draft, header.lower(), value, where)
         elif colon and difflib.get_close_matches(header.lower(), _HEADERS, cutoff=0.7):
-            raise LanitError(f"{where}: unknown header '{header}:'", "Headers are noun:, template: and base:.")
+            message = f"{where}: unknown header '{excerpt(header)}:'"
+            raise LanitError(message, "Headers are noun:, template: and base:.")
         else:
             phrase, bar, settings = line.partition("|")
             draft.domains.append((phrase.strip(), where))
@@ -227,7 +238,7 @@ def _parse_settings(text: str, where: str) -> tuple[float, float]:
     for word in text.split():
         name, equals, value = word.partition("=")
         if not equals or name in values:
-            raise LanitError(f"{where}: cannot read '{word}' after the '|'", _SETTINGS_HELP)
+            raise LanitError(f"{where}: cannot read '{excerpt(word)}' after the '|'", _SETTINGS_HELP)
         values[name] = value
     if not values:
         raise LanitError(f"{where}: nothing after the '|'", _SETTINGS_HELP)
@@ -237,14 +248,16 @@ def _parse_settings(text: str, where: str) -> tuple[float, float]:
 def _check_settings(values: Mapping[str, object], where: str) -> tuple[float, float]:
     for name in values:
         if name not in ("offset", "weight"):
-            raise LanitError(f"{where}: a phrase has no '{name}'", _SETTINGS_HELP)
+            raise LanitError(f"{where}: a phrase has no '{excerpt(name)}'", _SETTINGS_HELP)
     offset, weight = _number(values.get("offset", _UNSET[0])), _number(values.get("weight", _UNSET[1]))
     if not -2 <= offset <= 2:  # of the difference of two cosines; NaN fails too
         raise LanitError(
-            f"{where}: the offset '{values['offset']}' is no number from -2 to 2", f"It is a margin. {_SETTINGS_HELP}"
+            f"{where}: the offset '{excerpt(str(values['offset']))}' is no number from -2 to 2",
+            f"It is a margin. {_SETTINGS_HELP}",
         )
     if not (weight > 0 and math.isfinite(weight)):
-        raise LanitError(f"{where}: the weight '{values['weight']}' is no number above 0", _SETTINGS_HELP)
+        weight_text = excerpt(str(values["weight"]))
+        raise LanitError(f"{where}: the weight '{weight_text}' is no number above 0", _SETTINGS_HELP)
     return offset, weight
 
 
@@ -282,7 +295,7 @@ def _parse_json(data: object, source: str) -> _Draft:
         raise LanitError(f"{source}: a JSON prompt file is an object", f"Its keys are {', '.join(keys)}.")
     for key in data:
         if key not in (*keys, "name"):
-            raise LanitError(f"{source}: unknown key '{key}'", f"The keys are {', '.join(keys)}.")
+            raise LanitError(f"{source}: unknown key '{excerpt(key)}'", f"The keys are {', '.join(keys)}.")
     draft = _Draft(source)
     if data.get("noun") is not None:
         draft.noun = _check_noun(data["noun"], source)
@@ -336,18 +349,31 @@ def _check_domains(draft: _Draft) -> None:
         raise LanitError(f"{draft.source}: no phrase in it", _SHORT_HELP)
     seen: dict[str, str] = {}
     for domain, where in draft.domains:
-        if "{" in domain or "}" in domain:
-            raise LanitError(f"{where}: '{domain}' has braces", f"Write a template as 'template: {domain}'.")
-        if "|" in domain:
-            raise LanitError(f"{where}: '{domain}' has a bar", _SETTINGS_HELP)
-        if "," in domain or ";" in domain:
-            raise LanitError(f"{where}: '{domain}' has a comma or semicolon", "Put each phrase on a line of its own.")
-        if not any(character.isalnum() for character in domain):
-            raise LanitError(f"{where}: '{domain}' has no letter or digit", _SHORT_HELP)
+        wrong = _wrong_with(domain)
+        if wrong is not None:
+            message, hint = wrong
+            raise LanitError(f"{where}: '{excerpt(domain)}' {message}", draft.advice or hint)
         first = seen.setdefault(domain.casefold(), where)
         if first != where:
             place = first.removeprefix(f"{draft.source}, ")
-            raise LanitError(f"{where}: '{domain}' repeats {place}", "Remove one of the two.")
+            raise LanitError(f"{where}: '{excerpt(domain)}' repeats {place}", "Remove one of the two.")
+
+
+def _wrong_with(domain: str) -> tuple[str, str] | None:
+    """Why ``domain`` cannot be a phrase, and what to do about it; none where it can."""
+    if domain.count("{}") == 1 and "{" not in domain.replace("{}", ""):
+        return "has braces", f"Write a template as 'template: {excerpt(domain)}'."
+    if "{" in domain or "}" in domain:
+        return "has braces", "Leave them out."
+    if "|" in domain:
+        return "has a bar", _SETTINGS_HELP
+    if "," in domain or ";" in domain:
+        return "has a comma or semicolon", "Put each phrase on a line of its own."
+    if not any(character.isalnum() for character in domain):
+        return "has no letter or digit", _SHORT_HELP
+    if len(domain) > LONGEST_PHRASE:
+        return f"has {len(domain):,} characters, more than any CLIP reads", "Put each phrase on a line of its own."
+    return None
 
 
 def _check_templates(draft: _Draft) -> None:
@@ -355,15 +381,17 @@ def _check_templates(draft: _Draft) -> None:
     seen: set[str] = set()
     for template, where in draft.templates:
         if template.count("{}") != 1 or re.search(r"[{}]", template.replace("{}", "")):
-            raise LanitError(f"{where}: the template '{template}' must contain {{}} exactly once", example)
+            raise LanitError(f"{where}: the template '{excerpt(template)}' must contain {{}} exactly once", example)
         if not any(character.isalnum() for character in template):
-            raise LanitError(f"{where}: the template '{template}' has no word besides the phrase", example)
+            raise LanitError(f"{where}: the template '{excerpt(template)}' has no word besides the phrase", example)
         if template in seen:
-            raise LanitError(f"{where}: the template '{template}' is there twice", "Remove one of the two.")
+            raise LanitError(f"{where}: the template '{excerpt(template)}' is there twice", "Remove one of the two.")
         seen.add(template)
     for base, where in draft.bases:
         if "{" in base or "}" in base or not base:
-            raise LanitError(f"{where}: the base '{base}' must be a text without braces", "Leave the phrase out of it.")
+            raise LanitError(
+                f"{where}: the base '{excerpt(base)}' must be a text without braces", "Leave the phrase out of it."
+            )
     if draft.bases and len(draft.bases) != len(draft.templates):
         counts = f"{len(draft.bases)} base and {len(draft.templates)} template texts"
         raise LanitError(f"{draft.source}: {counts}", "Give one base for each template, or no base at all.")
@@ -372,7 +400,8 @@ def _check_templates(draft: _Draft) -> None:
 def _check_noun(noun: object, where: str) -> str:
     text = _tidy(noun) if isinstance(noun, str) else ""
     if not text or re.search(r"[{},;]", text):
-        raise LanitError(f"{where}: '{noun}' is no noun", "Give one word or a few, such as 'noun: face'.")
+        like = "--noun face" if where == "--noun" else "'noun: face'"
+        raise LanitError(f"{where}: '{excerpt(str(noun))}' is no noun", f"Give one word or a few, such as {like}.")
     return text
 
 

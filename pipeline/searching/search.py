@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lanit.errors import LanitError, UsageError
+from lanit.errors import LanitError, UsageError, excerpt, listed
+from pipeline.commands import store_option
 from pipeline.store.index import is_approximate, nearest, open_index
 from pipeline.store.store import Store
 
@@ -138,15 +139,14 @@ def _labelled(store: Store, labels: Sequence[str]) -> np.ndarray:
     for label in labels:
         if label not in revision.domains:
             names = difflib.get_close_matches(label, revision.domains, n=3, cutoff=0.5) or revision.domains
-            message = f"label revision {revision.number} has no label '{label}'"
-            raise UsageError(message, f"Choose one of {', '.join(names)}.")
+            message = f"label revision {revision.number} has no label '{excerpt(label)}'"
+            raise UsageError(message, f"Choose one of {listed(names, 20)}.")
     store.check_current(revision)
     columns = [revision.domains.index(label) for label in labels]
     among = np.concatenate([block.active[:, columns].all(axis=1) for block in revision.blocks(active=True)])
     if not among.any():
-        raise LanitError(
-            f"no image is labelled {' and '.join(labels)}", "Leave out --label, or see: lanit inspect-labels"
-        )
+        hint = f"Leave out --label, or see: lanit inspect-labels{store_option(store.root)}"
+        raise LanitError(f"no image is labelled {' and '.join(labels)}", hint)
     return among
 
 

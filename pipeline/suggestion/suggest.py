@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lanit.errors import LanitError
+from pipeline.commands import store_option
 from pipeline.suggestion.kmeans import cluster_centres
 from pipeline.suggestion.suggest_figures import Shown, count_images, found_by
 from pipeline.suggestion.unexplained import Pick, Scorer, pick_words, same_news
@@ -152,7 +153,9 @@ def suggest_prompts(
     labels = store.revision_file(revision)
     store.check_current(labels)
     if not labels.rows:
-        raise LanitError(f"the store {store.root} has no image with an embedding", "Run: lanit embed DIR")
+        raise LanitError(
+            f"the store {store.root} has no image with an embedding", f"Run: lanit embed DIR{store_option(store.root)}"
+        )
     prompts = labels.prompt_set
     words = readable_words(vocabulary.words, clip, prompts.templates)
     compared = new_words(words, prompts.domains)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, excerpt
 from pipeline.text_towers import OpaqueText
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _words(text: str, source: str) -> tuple[str, ...]:
             continue
         if re.search(r"[{},;|]", line) or not any(character.isalnum() for character in line):
             raise LanitError(
-                f"{source}, line {number}: '{line}' cannot be a prompt", "Write one word or phrase a line."
+                f"{source}, line {number}: '{excerpt(line)}' cannot be a prompt", "Write one word or phrase a line."
             )
         words.setdefault(line.casefold(), line)
     return tuple(words.values())
