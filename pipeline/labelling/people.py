@@ -26,7 +26,7 @@ from pipeline.files import atomic_path, sealed, sync_folder, unsealed
 from pipeline.labelling.known_labels import plain
 from pipeline.store.label_revisions import RevisionFile
 from pipeline.store.schemas import SCHEMA_VERSION, Fingerprint, metadata_of, people_schema, with_metadata
-from pipeline.store.store import LABELS_FOLDER, lock_store
+from pipeline.store.store_folder import LABELS_FOLDER, lock_store
 
 if TYPE_CHECKING:
     from pipeline.store.store import Store
