@@ -212,7 +212,10 @@ def write_store(root: Path, clip_folder: Path, rows: int, dim: int) -> None:
         arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim))
         file = f"images/part-{len(parts):05d}-{start % 2**32:08x}.parquet"
         table = pa.Table.from_arrays(arrays, schema=schema)
-        pq.write_table(table, root / file, compression=packed, use_dictionary=repeated, write_statistics=repeated)
+        pq.write_table(
+            table, root / file, compression=packed, use_dictionary=repeated, write_statistics=repeated,
+            write_page_checksum=True,
+        )  # fmt: skip
         parts.append(Part(file, count, count))
     manifest = Manifest(fingerprint, clip.spec, None, "float32", (SourceEntry("/photos"),), tuple(parts))
     write_json(root / "store.json", manifest.to_json())

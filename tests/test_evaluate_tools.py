@@ -22,6 +22,8 @@ from pipeline.evaluation.features import ClipFeatures, InceptionFeatures, incept
 from pipeline.evaluation.figures import FEW_IMAGES, DomainFigures, Figure, GuideFigures, Repeats, RunFigures
 from pipeline.evaluation.folders import evaluate_folders
 from pipeline.evaluation.judges import SAMPLE_JUDGE, judge_of
+from pipeline.evaluation.measures import BY_NAME
+from pipeline.evaluation.measuring import Made, RealSide, Seen, measure
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.perceptual import Perceptual, lpips_of
 from pipeline.evaluation.warnings import few_images, published_figures, repeated_images, warnings_of_runs
@@ -198,6 +200,37 @@ def test_another_clip_judges_by_its_own_adaptive_threshold(tiny_clip_folder: Pat
     assert judge(images).tolist() == (similar[:, :2] > similar[:, 2:]).tolist()
     with pytest.raises(LanitError, match="the model learned from"):
         judge_of(str(tiny_clip_folder), prompts, CPU, tiny_clip.fingerprint.weights_sha256)
+
+
+# ---------------------------------------------------------------- the table of figures
+
+
+def measured_domain(sources: int = 9, styles: int = 2) -> DomainFigures:
+    """Random features of a domain, with everything that can be at hand."""
+    generator = torch.Generator().manual_seed(0)
+
+    def rows(*shape: int) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.randn(*shape, 8, generator=generator), dim=-1)
+
+    def seen(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, 3, generator=generator) > 0.5
+
+    verdicts = Seen(seen(sources), seen(sources, styles), torch.ones(3).bool())
+    features, unchanged = rows(sources, styles), torch.tensor([False, True, True]).expand(sources, 3)
+    lpips = torch.rand(sources, generator=generator).double()
+    made = Made(features, rows(sources), features, rows(sources), verdicts, verdicts, unchanged, lpips)
+    counts = torch.ones(20, sources, dtype=torch.int64)
+    return measure(RealSide(rows(30), "d", OPTIONS), made, counts, 0, OPTIONS)
+
+
+def test_every_figure_that_is_measured_has_its_row_and_every_row_a_figure() -> None:
+    found = measured_domain()
+    assert set(found.values) == set(BY_NAME)
+    assert set(found.to_json()) == {"domain", "real", "sources", "translations", "repeats", *BY_NAME}
+    assert repr(DomainFigures.from_stored(json.loads(json.dumps(found.to_stored())))) == repr(found)
+    of_one = measured_domain(sources=1)
+    assert set(BY_NAME) - set(of_one.values) == {"kid", "frechet_before"}  # a distance from one source is none
+    assert of_one.to_json()["kid"] is None
 
 
 # ---------------------------------------------------------------- folders

@@ -249,6 +249,8 @@ def test_labels_older_than_the_store_are_shown_by_what_the_store_still_has(
     (later.root / "labels").mkdir()
     (later.root / "labels" / "r0001.parquet").write_bytes((store.root / "labels" / "r0001.parquet").read_bytes())
     report = inspect(later)
+    assert "other images than the store holds now" in report.statistics.warnings[0]
+    assert not any("other images" in warning for warning in inspect(store).statistics.warnings)
     data = gather(later, report.revision)
     assert data.clusters == ()
     assert "lanit label" in data.clusters_note

@@ -21,6 +21,7 @@ from pipeline.exports.webdataset import WebDataset
 from pipeline.files import sha256_bytes, sha256_file
 from pipeline.store.label_revisions import RevisionFile
 from pipeline.store.store import Store
+from pipeline.store.store_images import StoreImages
 
 Layout = Literal["clip-retrieval", "webdataset", "huggingface", "folders", "csv"]
 DEFAULT_SHARD_MB = 500
@@ -127,9 +128,8 @@ def export(
             result |= {"files": reached.files, "groups": groups}
             if not reached.exported:
                 reason = examples[0] if examples else "they could not be read"
-                raise LanitError(
-                    f"none of the {len(selection):,} images can be exported: {reason}", "Are they still there?"
-                )
+                remedy = StoreImages(store, selection.rows[:1]).remedy(0)
+                raise LanitError(f"none of the {len(selection):,} images can be exported: {reason}", remedy)
             destination.commit(target.finish(destination.folder, groups, reached.exported), result)
     report = _report(selection, request, out, result, created=True)
     return replace(report, warnings=(*destination.notes, *examples))

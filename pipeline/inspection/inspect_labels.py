@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.store.label_revisions import Labels, RevisionFile
     from pipeline.store.store import Store
 
+_OF_OTHERS = "these labels are of other images than the store holds now: label them again, by lanit label"
+
 
 @dataclass(frozen=True)
 class InspectOptions:
@@ -65,8 +67,9 @@ class Inspection:
 def inspect_store(store: Store, options: InspectOptions, progress: Advance | None = None) -> Inspection:
     """Report on a revision of ``store``.
 
-    Reads the revision alone, unless the options ask for what needs more: images and CLIP (augment), embeddings
-    (duplicates). progress: of these. Raises LanitError where revisions, truth or images do not fit.
+    Reads the revision and the ids of the images alone, unless the options ask for what needs more: images and CLIP
+    (augment), embeddings (duplicates). progress: of these. Raises LanitError where revisions, truth or images do not
+    fit.
     """
     if options.compare is not None and options.revision is not None:
         raise UsageError("--compare names the revisions itself", "Leave --revision out.")
@@ -101,6 +104,8 @@ def inspect_store(store: Store, options: InspectOptions, progress: Advance | Non
         comparison = compare_labels(earlier, revision)
         if options.flips is not None:
             write_flips(earlier, revision, options.flips)
+    if not store.is_current(revision):
+        statistics = dataclasses.replace(statistics, warnings=(_OF_OTHERS, *statistics.warnings))
     return Inspection(revision, truth, statistics, rules, comparison)
 
 

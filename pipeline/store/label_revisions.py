@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,6 @@ from pipeline.store.schemas import (
 BLOCK_ROWS = 65536
 """Rows of a row group at most: what is in memory at once, whatever the size of the store."""
 
-_ANEW = "Run: lanit label --prompts FILE"
 _NO_KEYS = pa.array([], pa.string())
 
 
@@ -179,13 +179,13 @@ class RevisionFile:
     @classmethod
     def open(cls, path: Path, number: int, fingerprint: Fingerprint) -> RevisionFile:
         """Raises LanitError where the file is damaged, no revision, or of other embeddings than ``fingerprint``'s."""
-        with _noticing_damage(number):
+        with _noticing_damage(path, number):
             with pq.ParquetFile(path) as file:
                 schema, footer = file.schema_arrow, file.metadata
             metadata = unsealed(metadata_of(schema))
         if metadata.get("kind") != "labels" or metadata.get("schema_version") != SCHEMA_VERSION:
-            raise LanitError(f"{path} is not a label revision of schema version {SCHEMA_VERSION}", _ANEW)
-        with _noticing_damage(number):
+            raise LanitError(f"{path} is not a label revision of schema version {SCHEMA_VERSION}", _anew(path))
+        with _noticing_damage(path, number):
             made_by = Fingerprint.from_json(metadata["fingerprint"])
             prompt_set = PromptSet.from_json(metadata["prompt_set"])
             has_human = HUMAN_PREFIX + prompt_set.domains[0] in schema.names
@@ -200,7 +200,7 @@ class RevisionFile:
             raise LanitError(
                 f"label revision {number} was made with {made_by.describe()}; "
                 f"the store now holds {fingerprint.describe()}",
-                _ANEW,
+                _anew(path),
             )
         return cls(path, number, *header, prompt_set, footer.num_rows, has_human)
 
@@ -223,7 +223,7 @@ class RevisionFile:
         start = 0
         with _opened(self.path, self.number) as file:
             for group in range(file.num_row_groups):
-                block = self._block(_row_group(file, group, names, self.number), start, human)
+                block = self._block(self._row_group(file, group, names), start, human)
                 start += block.rows
                 yield block
 
@@ -240,7 +240,7 @@ class RevisionFile:
                 end = start + file.metadata.row_group(group).num_rows
                 positions = np.flatnonzero((order >= start) & (order < end))
                 if len(positions):
-                    pieces.append(_row_group(file, group, names, self.number).take(order[positions] - start))
+                    pieces.append(self._row_group(file, group, names).take(order[positions] - start))
                     places.append(positions)
                 start = end
         if sum(map(len, places)) != len(order):
@@ -266,6 +266,16 @@ class RevisionFile:
         return LabelRevision(self.number, self.parent, self.origin, self.rule, self.prompt_set, active, margin, base,
                              ids, paths, human)  # fmt: skip
 
+    def _row_group(self, file: pq.ParquetFile, group: int, names: list[str]) -> pa.Table:
+        rows = file.metadata.row_group(group).num_rows
+        if not names:
+            return pa.table({"": pa.nulls(rows)})
+        with _noticing_damage(self.path, self.number):
+            table = file.read_row_group(group, columns=names).select(names)
+            if table.num_rows != rows:
+                raise ValueError(f"a row group has {table.num_rows} rows, not {rows}")
+            return table
+
     def _block(self, table: pa.Table, start: int, human: bool) -> LabelBlock:
         names, rows = set(table.column_names), table.num_rows
         ids, paths = (table[name].combine_chunks() if name in names else None for name in ("image_id", "path"))
@@ -288,29 +298,23 @@ Labels = RevisionFile | LabelRevision
 """A revision, on disk or in memory: both have ``blocks``."""
 
 
+def _anew(path: Path) -> str:
+    """What to type in place of the revision ``path``: the same prompts are written again, as the newest."""
+    return f"Run: lanit label --prompts FILE --store {shlex.quote(str(path.parent.parent))}"
+
+
 @contextlib.contextmanager
-def _noticing_damage(number: int) -> Iterator[None]:
+def _noticing_damage(path: Path, number: int) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, LanitError, pa.ArrowException) as error:
-        raise LanitError(f"label revision {number} cannot be read ({error})", _ANEW) from error
+        raise LanitError(f"label revision {number} cannot be read ({error})", _anew(path)) from error
 
 
 def _opened(path: Path, number: int) -> pq.ParquetFile:
     """The file of a revision, whose pages are compared with their checksums as they are read."""
-    with _noticing_damage(number):
+    with _noticing_damage(path, number):
         return pq.ParquetFile(path, page_checksum_verification=True)
-
-
-def _row_group(file: pq.ParquetFile, group: int, names: list[str], number: int) -> pa.Table:
-    rows = file.metadata.row_group(group).num_rows
-    if not names:
-        return pa.table({"": pa.nulls(rows)})
-    with _noticing_damage(number):
-        table = file.read_row_group(group, columns=names).select(names)
-        if table.num_rows != rows:
-            raise ValueError(f"a row group has {table.num_rows} rows, not {rows}")
-        return table
 
 
 def _matrix(table: pa.Table, prefix: str, domains: Sequence[str], dtype: type) -> np.ndarray | None:
@@ -361,7 +365,7 @@ class RevisionHeader:
         Of a revision that says so every page is read, since another is written only where that one will not do.
         """
         try:
-            with _noticing_damage(0):
+            with _noticing_damage(path, 0):
                 schema = pq.read_schema(path)
                 stated = unsealed(metadata_of(schema))
             if stated != json.loads(json.dumps(self.metadata)) or schema.names != self.schema.names:

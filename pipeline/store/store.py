@@ -164,7 +164,9 @@ class Store:
             raise LanitError(
                 f"the store {self.root} holds embeddings of {self.fingerprint.describe()}, "
                 f"not of {fingerprint.describe()}: {differences} differ",
-                hint or "Leave out --clip to use the store's own model, or run: lanit embed DIR --mode overwrite",
+                hint
+                or "Leave out --clip to use the store's own model, or run: "
+                f"lanit embed DIR --store {shlex.quote(str(self.root))} --mode overwrite",
             )
 
     def revisions(self) -> list[int]:

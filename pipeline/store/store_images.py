@@ -82,17 +82,10 @@ class StoreImages:
         """
         count = 1 + sum(not self._is_sound(other) for other in others)
         what = "a stored image" if count == 1 else f"{count:,} stored images, the first being"
-        return LanitError(f"cannot use {what} {self.name(row)}: {error.reason}", self._remedy(row))
+        return LanitError(f"cannot use {what} {self.name(row)}: {error.reason}", self.remedy(row))
 
-    def _is_sound(self, row: int) -> bool:
-        try:
-            self.read(row)
-        except ImageError:
-            return False
-        return True
-
-    def _remedy(self, row: int) -> str:
-        """What to type: it embeds what is there now, and drops what is not."""
+    def remedy(self, row: int) -> str:
+        """What to type where an image is gone or changed: it embeds what is there now, and drops what is not."""
         source, path = self._source[row].as_py(), self._path[row].as_py()
         if not self._is_there(source):
             return f"Bring back {source}, from where it was embedded."
@@ -104,6 +97,13 @@ class StoreImages:
         if self._seems_unchanged(row, file):  # then lanit embed would not look at it
             command = f"touch {shlex.quote(file)} && {command}"
         return f"Run: {command}"
+
+    def _is_sound(self, row: int) -> bool:
+        try:
+            self.read(row)
+        except ImageError:
+            return False
+        return True
 
     def _is_there(self, source: str) -> bool:
         try:
