@@ -20,8 +20,9 @@ SITUATIONS = Path(__file__).with_name("situations.txt")
 _OTHER_CLIP = f"cp -r {ROOT}/pipeline/assets/sample-clip clip && sed -i 's/0.5/0.4/' clip/open_clip_config.json"
 PATIENCE = 20.0
 """Seconds after which a command that a hint named counts as working."""
-VERDICTS = ("works", "leads on", "the same again", "not to be typed", "crashed")
-WRONG = ("the same again", "not to be typed", "crashed")
+_CRASHED = "crashed"
+VERDICTS = ("works", "leads on", "the same again", "not to be typed", _CRASHED)
+WRONG = ("the same again", "not to be typed", _CRASHED)
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ def attempt(world: World, trial: tuple[int, Situation]) -> Tried:
         outcome = start(situation.line, folder).wait(PATIENCE)
         noted = [made for made in record.take() if f"error: {_line(made)}" in outcome.errors]
         if outcome.code is None or outcome.crashed or not noted:
-            ended = "goes on and on" if outcome.code is None else outcome.last_line if outcome.code else "no error"
-            return Tried(situation, None, ended, ())
+            return Tried(situation, None, _ended(outcome), ())
         made, results = noted[-1], []
         for line in typed(made.hint, situation.line, made.message):
             _set_up(world, folder, situation)
@@ -106,12 +106,19 @@ def _set_up(world: World, folder: Path, situation: Situation) -> None:
         must(line, folder)
 
 
+def _ended(outcome: Outcome) -> str:
+    """Of a command that did not end in an error of lanit's."""
+    if outcome.code is None or not outcome.code:
+        return "goes on and on" if outcome.code is None else "no error"
+    return f"{_CRASHED}, {outcome.last_line}" if outcome.crashed else outcome.last_line
+
+
 def _verdict(outcome: Outcome, message: str, ours: bool) -> str:
     """ours: whether lanit itself made an error, not what reads its command line."""
     if outcome.code is None or outcome.code == 0:
         return "works"
     if outcome.crashed:
-        return "crashed"
+        return _CRASHED
     if f"error: {message}" in outcome.errors:
         return "the same again"
     return "leads on" if ours else "not to be typed"
@@ -156,6 +163,7 @@ def _show(tried: list[Tried], missed: list[Construction]) -> bool:
                 print(f"- {verdict}: `lanit {one.situation.line}` ended with `{_line(one.made) if one.made else ''}`; "
                       f"typed `lanit {line}`: `{last}`")  # fmt: skip
         if one.made is None:
+            kept &= not one.ended.startswith(_CRASHED)
             shell = f" after `{one.situation.shell}`" if one.situation.shell else ""
             print(f"- not brought about: `lanit {one.situation.line}`{shell}: {one.ended}")
     if missed:

@@ -40,7 +40,11 @@ WRITING = [
     Writing("train", ("s without cache",), _TRAIN_NEW),
     Writing("train, continued", ("short-s", "short-run"), _TRAIN_ON),
     Writing("translate", ("run",), _TRANSLATE),
-    Writing("translate --overwrite", ("run", "out"), _OTHER),
+    Writing(
+        "translate --overwrite",
+        ("run", "out"),
+        "translate ../faces --model run --to bald --styles 2 --out out --overwrite",
+    ),
     *(
         Writing(f"export {layout}", ("s",), f"export --store s --to {layout} --out ex {options}")
         for layout, options in EXPORTS.items()
