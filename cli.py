@@ -659,7 +659,7 @@ def train(
     """
     from pipeline import console
     from pipeline.devices import pick_device
-    from pipeline.inspection.inspect_labels import inspect_labels
+    from pipeline.inspection.inspect_labels import inspect_labels, people_of
     from pipeline.report_tables import show_coverage, show_options, show_train
     from pipeline.settings import clip_of, merge_settings
     from pipeline.store.image_cache import open_sized_images
@@ -683,7 +683,8 @@ def train(
     with console.silent(when=rank > 0):
         model = clip_of(opened, clip, clip_arch, chosen)
         show_options(f"run {out} on {chosen}", options.to_json(), chosen)
-        show_coverage(inspect_labels(labels_to_train(opened, revision)))
+        labels = labels_to_train(opened, revision)
+        show_coverage(inspect_labels(labels, people=people_of(opened, labels)))
         if not rank:
             with console.progress("decoding at training size") as advance:
                 open_sized_images(opened, options.size, options.cache_gb, advance, console.warn)
@@ -1151,7 +1152,7 @@ def _folders_to_compare(
 def _forget_people(others: Sequence[object], store: Store, dry_run: bool, as_json: bool) -> None:
     """others: options that label, given or none."""
     if any(other is not None for other in others):
-        raise UsageError("--forget-people labels nothing", "Give it alone, then label: lanit label --prompts FILE")
+        raise UsageError("--forget-people labels nothing", "Give it without the options that do.")
     from pipeline import console
     from pipeline.labelling.people import forget_answers, read_people
 

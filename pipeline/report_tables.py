@@ -101,6 +101,8 @@ def show_options(title: str, options: Mapping[str, object], device: str) -> None
 def show_coverage(statistics: LabelStatistics) -> None:
     """What training is about to learn from, on stderr, with a warning for each prompt that teaches nothing."""
     console.note(f"label revision {statistics.revision}: {console.percent(statistics.coverage)} of images have a label")
+    if statistics.people.not_in_revision:
+        console.warn(f"{statistics.people.not_in_revision:,} labels by people are not in it: lanit label applies them")
     for warning in statistics.warnings:
         console.warn(warning)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lanit.errors import LanitError
@@ -75,6 +77,75 @@ def test_bad_tables_are_one_line(mistake: str, tmp_path: Path) -> None:
         read_truth(path, DOMAINS)
     assert expected in caught.value.message
     assert caught.value.hint
+
+
+COLUMNS = {
+    "booleans": pa.array([True, False]),
+    "floats": pa.array([1.0, -1.0]),
+    "decimals": pa.array([Decimal(1), Decimal(0)]),
+    "categories": pa.array(["1", "0"]).dictionary_encode(),
+    "large texts": pa.array([" TRUE ", "0.0"], pa.large_string()),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_columns_of_any_type_that_can_say_it(kind: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"path": ["a.png", "b.png"], "hat": COLUMNS[kind]}), tmp_path / "x.parquet")
+    assert read_truth(tmp_path / "x.parquet", ["hat"]).labels.tolist() == [[True], [False]]
+
+
+NO_LABELS = {
+    "bytes": pa.array([b"1", b"0"]),
+    "lists": pa.array([[1], [0]]),
+    "structs": pa.array([{"a": 1}, {"a": 0}]),
+    "times": pa.array([1, 0], pa.timestamp("ms")),
+}
+
+
+@pytest.mark.parametrize("kind", NO_LABELS)
+def test_columns_of_other_types_are_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"path": ["a.png", "b.png"], "hat": NO_LABELS[kind]}), path)
+    with pytest.raises(LanitError, match="column 'hat' holds"):
+        read_truth(path, None, blanks=True)
+    pq.write_table(pa.table({"path": NO_LABELS[kind], "hat": [1, 0]}), path)
+    with pytest.raises(LanitError, match="column 'path' holds"):
+        read_truth(path, None, blanks=True)
+    pq.write_table(pa.table({"path": ["a.png", "b.png"], "hat": [1, 0], "other": NO_LABELS[kind]}), path)
+    assert read_truth(path, ["hat"]).domains == ("hat",), "a column that nobody asked for does not matter"
+
+
+def test_odd_tables_are_one_line(tmp_path: Path) -> None:
+    names = pa.array(["a.png", "b.png"])
+    tables = {
+        "has 2 columns 'Hat'": pa.table([names, pa.array([1, 0]), pa.array([1, 0])], ["path", "hat", "Hat"]),
+        "has 2 columns 'path'": pa.table([names, names, pa.array([1, 0])], ["path", "path", "hat"]),
+        "row 2 has no path": pa.table({"path": pa.array(["a.png", None]), "hat": [1, 0]}),
+        "has no rows": pa.table({"path": pa.array([], pa.string()), "hat": pa.nulls(0)}),
+    }
+    for message, table in tables.items():
+        pq.write_table(table, tmp_path / "x.parquet")
+        with pytest.raises(LanitError, match=message) as caught:
+            read_truth(tmp_path / "x.parquet", ["hat"], blanks=True)
+        assert caught.value.hint
+    (tmp_path / "x.csv").write_text("path,hat,hat\na.png,1,0\n", encoding="utf-8")
+    with pytest.raises(LanitError, match="has 2 columns 'hat'"):
+        read_truth(tmp_path / "x.csv", None)
+    pq.write_table(pa.table({"path": names, "hat": pa.nulls(2)}), tmp_path / "x.parquet")
+    empty = read_truth(tmp_path / "x.parquet", ["hat"], blanks=True)
+    assert empty.known is not None
+    assert not empty.known.any()
+
+
+def test_a_question_mark_takes_back_and_is_no_label_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("path,hat,smiling\na.png,?,1\nb.png,,?\n", encoding="utf-8")
+    labels = read_truth(path, ["hat", "smiling"], blanks=True)
+    rows = np.array([1, 0, -1])
+    assert labels.values(rows, ["smiling", "hat"]).tolist() == [[-1, -1], [1, -1], [-1, -1]]
+    assert labels.taken_back(rows, ["smiling", "hat"]).tolist() == [[True, False], [False, True], [False, False]]
+    with pytest.raises(LanitError, match=r"column 'hat' has '\?' in row 1"):
+        read_truth(path, ["hat"])
 
 
 def test_missing_and_damaged_tables(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from pipeline.inspection.inspect_labels import Inspection, InspectOptions, inspe
 from pipeline.inspection.page import label_page, render
 from pipeline.inspection.page_data import PageData, gather
 from pipeline.inspection.rows import Strip
+from pipeline.inspection.statistics import MOST_TOGETHER
+from pipeline.labelling.people_labels import PeopleCounts
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.store import Store
 from pipeline.suggestion import kmeans
@@ -237,6 +239,48 @@ def test_many_domains_get_fewer_images_each(store: Store) -> None:
     )
     data = gather(store, store.revision_file())
     assert {len(strip.surest) for strip in data.strips} == {1}
+
+
+def test_of_many_domains_the_largest_get_cards_and_all_get_figures(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = MOST_TOGETHER + 12
+    margin = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32) + 0.01 * np.arange(count)
+    domains = tuple(f"phrase {n}" for n in range(count))
+    rule = {"kind": "adaptive", "value": 0.0}
+    prompts = PromptSet(domains, ("a {}.",), ("a.",), "many")
+    store.add_labels(margin > 0, margin, np.zeros(50, np.float32), prompts, rule, "label", None)
+    monkeypatch.setattr("pipeline.inspection.page.MOST_OTHERS", 9)
+    html = label_page(inspect(store), store)
+    images = (margin > 0).sum(axis=0)
+    by_images = sorted(range(count), key=lambda n: -images[n])
+    shown = sorted(by_images[:MOST_TOGETHER])
+    others = sorted(by_images[MOST_TOGETHER : MOST_TOGETHER + 9])
+    assert f"What {count} phrases catch in 50 images" in html
+    assert re.findall(r'<h3 id="name-\d+">([^<]*)</h3>', html) == [domains[n] for n in shown]
+    listed = html[html.index('id="others"') : html.index("</details>")]
+    rows = re.findall(r'<th scope="row">([^<]*)</th><td>(\d+)</td>', listed)
+    assert rows == [(domains[n], str(images[n])) for n in others]
+    assert "And 3 more" in listed
+    data = document(html)
+    assert data["domains"] == [domains[n] for n in shown]
+    assert len(data["together"]) == len(shown)
+    paths = store.ok_images()["path"].to_pylist()
+    for image in data["images"]:
+        row = margin[paths.index(image["p"])]
+        assert image["m"] == [pytest.approx(row[n], abs=1e-5) for n in shown]
+        assert image["l"] == [place for place, n in enumerate(shown) if row[n] > 0]
+        assert image.get("x", 0) == sum(row[n] > 0 for n in by_images[MOST_TOGETHER:])
+
+
+def test_labels_by_people_have_a_tile(store: Store) -> None:
+    report = inspect(store)
+    assert "By people" not in label_page(report, store)
+    people = PeopleCounts(kept=9, waiting=4, not_in_revision=3)
+    html = label_page(replace(report, statistics=replace(report.statistics, people=people)), store)
+    tile = html[html.index("<dt>By people</dt>") :].split("</div>")[0]
+    assert "3 not in this revision" in tile
+    assert "4 for images that are not here" in tile
 
 
 def test_labels_older_than_the_store_are_shown_by_what_the_store_still_has(

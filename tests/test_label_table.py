@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import console
 from pipeline.inspection.inspect_labels import inspect_labels
-from pipeline.inspection.table import show_statistics
+from pipeline.inspection.table import LARGEST, MOST_DOMAINS, show_statistics
 from pipeline.store.label_revisions import LabelRevision
 
 
@@ -68,3 +68,18 @@ def test_a_report_prints_what_was_asked_for_and_names_the_rest(
         assert option in shown
     for d in statistics.domains:
         assert re.search(rf"{d.domain} +{d.count} +{100 * d.share:.1f} %", shown)
+
+
+def test_of_many_phrases_those_of_the_most_images_are_listed_and_the_rest_is_counted(
+    make_revision: Callable[..., LabelRevision], capsys: pytest.CaptureFixture[str]
+) -> None:
+    margin = np.random.default_rng(0).normal(size=(60, MOST_DOMAINS + 5)) + np.linspace(-1, 1, MOST_DOMAINS + 5)
+    names = tuple(f"phrase-{n:03}" for n in range(MOST_DOMAINS + 5))
+    show_statistics(inspect_labels(make_revision(margin, domains=names)))
+    out, err = capsys.readouterr()
+    images = (margin > 0).sum(axis=0)
+    largest = sorted(sorted(range(len(names)), key=lambda n: -images[n])[:LARGEST])
+    listed = re.findall(r"^(phrase-\d+) ", out, re.MULTILINE)
+    assert listed == [names[n] for n in largest] * 2, "in both tables"
+    assert f"and {len(names) - LARGEST} more, of fewer images: --json has them all" in out
+    assert len(err.splitlines()) < 60

@@ -94,8 +94,11 @@ def test_phrases_that_are_given_become_a_set() -> None:
     prompts = prompt_set_of(["snow  leopard", "Fox"], "the folders", "folders", noun="animal")
     assert prompts.domains == ("snow leopard", "Fox")
     assert prompts.templates == ensemble("animal")
-    with pytest.raises(LanitError, match="the folders, 'a, b'"):
-        prompt_set_of(["fox", "a, b"], "the folders", "folders")
+    with pytest.raises(LanitError, match="the folders, phrase 2: 'a, b' has a comma") as caught:
+        prompt_set_of(["fox", "a, b"], "the folders", "folders", advice="Rename it.")
+    assert caught.value.hint == "Rename it."
+    with pytest.raises(LanitError, match="'Fox' repeats phrase 1"):
+        prompt_set_of(["fox", "Fox"], "the folders", "folders")
 
 
 def test_stored_form_comes_back_and_the_name_is_no_part_of_the_digest(tmp_path: Path) -> None:
@@ -166,6 +169,13 @@ MISTAKES = {
     "broken JSON": ('{"domains": [\n"smiling",]}', "line 2: not valid JSON"),
     "JSON of another kind": ('{"domain": ["smiling"]}', "unknown key 'domain'"),
     "JSON with a number": ('{"domains": ["smiling", 3]}', "list of texts"),
+    "a book": (f"smiling\n{'a ' * 5000}\n", "line 2: 'a a "),
+    "a long header": (f"templat{'e' * 5000}: x\nsmiling", "line 1"),
+    "a long template": (f"template: {'a ' * 5000}\nsmiling", "exactly once"),
+    "a long setting": (f"smiling | {'q' * 5000}", "cannot read 'qqq"),
+    "a long offset": (f"smiling | offset={'9' * 5000}", "the offset '999"),
+    "a long noun": (f"noun: {'{' * 5000}\nsmiling", "is no noun"),
+    "a long key": ('{"' + "k" * 5000 + '": 1}', "unknown key 'kkk"),
 }
 
 
@@ -177,6 +187,7 @@ def test_mistakes_are_one_line_naming_the_place(mistake: str, tmp_path: Path) ->
     assert expected in caught.value.message
     assert caught.value.hint
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
 def test_missing_file_names_close_built_in_sets(tmp_path: Path) -> None:

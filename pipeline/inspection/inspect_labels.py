@@ -123,7 +123,7 @@ def inspect_labels(
     return statistics.with_warnings()
 
 
-def people_of(store: Store, revision: RevisionFile) -> PeopleCounts:
+def people_of(store: Store, revision: Labels) -> PeopleCounts:
     """What people said that counts for ``revision``, and whether it shows it."""
     people = read_people(store)
     if not people.kept:

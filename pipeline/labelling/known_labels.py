@@ -113,8 +113,8 @@ def read_truth(path: Path, domains: Sequence[str] | None, *, blanks: bool = Fals
     if not found:
         missing = f"for any of: {listed(domains)}" if domains else "of labels"
         raise LanitError(f"{path} has no column {missing}", "Name its columns as the prompts.")
-    same: list[list[str]] = [[name for name in table.names if name == key]]
-    for alike in same + [columns[plain(domain)] for domain in found]:
+    columns[key] = [name for name in table.names if name == key]
+    for alike in (columns[name] for name in (key, *map(plain, found))):
         if len(alike) > 1:
             raise LanitError(f"{path} has {len(alike)} columns '{excerpt(alike[-1])}'", "Keep one of them.")
     keys = _key_texts(table.column(key), key, path)

@@ -29,6 +29,7 @@ from typing import Any
 
 from lanit.errors import LanitError, excerpt
 from pipeline.labelling.learned_context import LearnedContext
+from pipeline.labelling.phrase_rules import FILE_HELP, SETTINGS_HELP, wrong_with
 
 _ASSET = Path(__file__).parents[1] / "assets" / "prompt-sets.json"
 _HEADERS = ("noun", "template", "base")
@@ -39,11 +40,6 @@ _GENERAL_TEMPLATES = (
     "a picture of {}.",
     "an image of {}.",
 )
-_SHORT_HELP = "A prompt file has one phrase a line, and optionally 'noun: face' or 'template: a face with {}.'."
-_SETTINGS_HELP = "Write it like: smiling | offset=0.01 weight=2"
-LONGEST_PHRASE = 1000
-"""Characters of a phrase: more cannot be meant as one, and no CLIP has a context for it."""
-
 _UNSET = (0.0, 1.0)  # offset and weight of a phrase without either
 _STORED_KEYS = {"name", "domains", "templates", "bases"}
 _OPTIONAL_KEYS = {"offsets", "weights", "learned"}
@@ -195,7 +191,7 @@ def _read_asset() -> dict[str, Any]:
 
 def _read_text(path: Path, built_in: Sequence[str]) -> str:
     if path.is_dir():
-        raise LanitError(f"the prompt file '{path}' is a folder", _SHORT_HELP)
+        raise LanitError(f"the prompt file '{path}' is a folder", FILE_HELP)
     if not path.exists():
         close = difflib.get_close_matches(str(path), built_in, n=3, cutoff=0.5)
         families = dict.fromkeys(name.rstrip("0123456789") for name in built_in)
@@ -206,9 +202,9 @@ def _read_text(path: Path, built_in: Sequence[str]) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LanitError(f"the prompt file '{path}' is not UTF-8 text", _SHORT_HELP) from error
+        raise LanitError(f"the prompt file '{path}' is not UTF-8 text", FILE_HELP) from error
     if any(unicodedata.category(character) == "Cc" for character in text if character not in "\t\r\n"):
-        raise LanitError(f"the prompt file '{path}' is not a text file", _SHORT_HELP)
+        raise LanitError(f"the prompt file '{path}' is not a text file", FILE_HELP)
     return text
 
 
@@ -238,26 +234,26 @@ def _parse_settings(text: str, where: str) -> tuple[float, float]:
     for word in text.split():
         name, equals, value = word.partition("=")
         if not equals or name in values:
-            raise LanitError(f"{where}: cannot read '{excerpt(word)}' after the '|'", _SETTINGS_HELP)
+            raise LanitError(f"{where}: cannot read '{excerpt(word)}' after the '|'", SETTINGS_HELP)
         values[name] = value
     if not values:
-        raise LanitError(f"{where}: nothing after the '|'", _SETTINGS_HELP)
+        raise LanitError(f"{where}: nothing after the '|'", SETTINGS_HELP)
     return _check_settings(values, where)
 
 
 def _check_settings(values: Mapping[str, object], where: str) -> tuple[float, float]:
     for name in values:
         if name not in ("offset", "weight"):
-            raise LanitError(f"{where}: a phrase has no '{excerpt(name)}'", _SETTINGS_HELP)
+            raise LanitError(f"{where}: a phrase has no '{excerpt(name)}'", SETTINGS_HELP)
     offset, weight = _number(values.get("offset", _UNSET[0])), _number(values.get("weight", _UNSET[1]))
     if not -2 <= offset <= 2:  # of the difference of two cosines; NaN fails too
         raise LanitError(
             f"{where}: the offset '{excerpt(str(values['offset']))}' is no number from -2 to 2",
-            f"It is a margin. {_SETTINGS_HELP}",
+            f"It is a margin. {SETTINGS_HELP}",
         )
     if not (weight > 0 and math.isfinite(weight)):
         weight_text = excerpt(str(values["weight"]))
-        raise LanitError(f"{where}: the weight '{weight_text}' is no number above 0", _SETTINGS_HELP)
+        raise LanitError(f"{where}: the weight '{weight_text}' is no number above 0", SETTINGS_HELP)
     return offset, weight
 
 
@@ -271,7 +267,7 @@ def _number(value: object) -> float:
 
 def _add_header(draft: _Draft, header: str, value: str, where: str) -> None:
     if not value:
-        raise LanitError(f"{where}: '{header}:' has no text", _SHORT_HELP)
+        raise LanitError(f"{where}: '{header}:' has no text", FILE_HELP)
     if header == "template":
         draft.templates.append((value, where))
     elif header == "base":
@@ -346,10 +342,10 @@ def _complete(draft: _Draft, noun: str | None, name: str) -> PromptSet:
 
 def _check_domains(draft: _Draft) -> None:
     if not draft.domains:
-        raise LanitError(f"{draft.source}: no phrase in it", _SHORT_HELP)
+        raise LanitError(f"{draft.source}: no phrase in it", FILE_HELP)
     seen: dict[str, str] = {}
     for domain, where in draft.domains:
-        wrong = _wrong_with(domain)
+        wrong = wrong_with(domain)
         if wrong is not None:
             message, hint = wrong
             raise LanitError(f"{where}: '{excerpt(domain)}' {message}", draft.advice or hint)
@@ -357,23 +353,6 @@ def _check_domains(draft: _Draft) -> None:
         if first != where:
             place = first.removeprefix(f"{draft.source}, ")
             raise LanitError(f"{where}: '{excerpt(domain)}' repeats {place}", "Remove one of the two.")
-
-
-def _wrong_with(domain: str) -> tuple[str, str] | None:
-    """Why ``domain`` cannot be a phrase, and what to do about it; none where it can."""
-    if domain.count("{}") == 1 and "{" not in domain.replace("{}", ""):
-        return "has braces", f"Write a template as 'template: {excerpt(domain)}'."
-    if "{" in domain or "}" in domain:
-        return "has braces", "Leave them out."
-    if "|" in domain:
-        return "has a bar", _SETTINGS_HELP
-    if "," in domain or ";" in domain:
-        return "has a comma or semicolon", "Put each phrase on a line of its own."
-    if not any(character.isalnum() for character in domain):
-        return "has no letter or digit", _SHORT_HELP
-    if len(domain) > LONGEST_PHRASE:
-        return f"has {len(domain):,} characters, more than any CLIP reads", "Put each phrase on a line of its own."
-    return None
 
 
 def _check_templates(draft: _Draft) -> None:
