@@ -53,7 +53,7 @@ SAMPLES = 6
 ADDED = "smiling"  # what the files of the demo are translated to; the page shows every attribute
 CURVES = {"log_every": 20, "sample_every": 100}  # steps between points of the curves
 _MARKER = "demo.json"
-_FACES = r"face-\d{5,}\.png|truth\.csv"
+_FACES = r"face-\d{5,}\.png|truth\.csv|\.lanit-faces\.json|\.lock"
 _STORE = (
     r"store\.json|\.lock|images/(part-\d{5,}-[0-9a-f]{8}\.parquet|unfinished\.jsonl|catalogue\.sqlite.*)"
     r"|labels/r\d{4,}\.parquet|index/(embeddings\.faiss|index\.json)|cache/(images|words|evaluation)-[0-9a-f-]+\.\w+"
