@@ -18,7 +18,7 @@ FEW_IMAGES = 2048
 
 Guide = Literal["latent", "reference"]
 
-DIGITS = 4
+DIGITS = 3
 """Significant, in JSON: what holds on another machine or with another number of threads. See also Measure.decimals."""
 
 
