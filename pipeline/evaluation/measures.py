@@ -60,7 +60,7 @@ MEASURES = (
     Measure("identity", "Distance to the source", "identity", "lower",
             "cosine of CLIP, between a translation and its source", 6, "translations"),
     Measure("diversity", "Diversity", "diversity", "higher",
-            "cosine distance between translations of one source", 7, "translations"),
+            "cosine distance between translations of one source", 6, "translations"),
     Measure("lpips", "LPIPS diversity", "LPIPS", "higher",
             "LPIPS between translations of one source", 6, "translations"),
 )  # fmt: skip

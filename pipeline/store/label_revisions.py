@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from lanit.labels import Rule
+from lanit.rules import Rule
 from pipeline.files import sealed, unsealed
 from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.store.schemas import (

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from lanit.errors import LanitError
 from pipeline.files import read_json, sealed, sweep_folder, write_json
 from pipeline.folders import check_folder, is_free, locked_folder
-from pipeline.inputs.storage import is_url
 from pipeline.store.schemas import METADATA_KEY, PART_NAME, Manifest
 
 MANIFEST_NAME = "store.json"
@@ -74,6 +73,8 @@ def mending_hint(root: Path, manifest: Manifest) -> str:
 
     One input is enough: ``lanit embed`` looks through the others too where a damaged part had images of them.
     """
+    from pipeline.inputs.storage import is_url  # Pillow comes with it: reports do without
+
     entries = sorted(manifest.sources, key=lambda entry: is_url(entry.source) + 2 * (not _may_be_there(entry.source)))
     words = ["lanit", "embed", entries[0].source if entries else "DIR", "--store", str(root)]
     if entries and entries[0].image_column is not None:
@@ -146,4 +147,6 @@ def _lenient(path: Path) -> Any:
 
 
 def _may_be_there(source: str) -> bool:
+    from pipeline.inputs.storage import is_url
+
     return is_url(source) or Path(source).exists()
