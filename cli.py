@@ -1139,12 +1139,12 @@ def _folders_to_compare(
     if real is None or fake is None:
         raise UsageError(
             "--real and --fake go together",
-            f"Give both: lanit evaluate --real {shlex.quote(real or 'DIR')} --fake {shlex.quote(fake or 'DIR')}",
+            f"Give both: --real {shlex.quote(real or 'DIR')} --fake {shlex.quote(fake or 'DIR')}",
         )
     if runs or of_runs:
         raise UsageError(
             f"{(runs or of_runs)[0]} does not go with --real and --fake",
-            f"Leave it out: lanit evaluate --real {shlex.quote(real)} --fake {shlex.quote(fake)}",
+            f"Leave it out: --real {shlex.quote(real)} --fake {shlex.quote(fake)}",
         )
     return real, fake
 

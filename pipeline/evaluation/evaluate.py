@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,7 +129,7 @@ def evaluate_runs(
     measured.
     """
     if len(set(runs)) < len(runs):
-        raise UsageError("a run is named twice", f"Name each once: {_command(dict.fromkeys(runs))}")
+        raise UsageError("a run is named twice", f"Name each once: {shlex.join(dict.fromkeys(runs))}")
     scores = None if truth is None else _label_scores(store, revision, truth)
     clips: dict[str, ClipModel] = {}
     evaluations = [_prepared(run, store, options, tools, revision, clips, tell) for run in runs]
@@ -176,10 +176,6 @@ def _embed_for(bundle: Bundle, store: Store) -> str:
     inputs, other = [entry.source for entry in store.manifest.sources], f"{store.root}-2"
     words = shlex.join(["lanit", "embed", *inputs, "--clip", bundle.clip_spec, "--store", other])
     return f"Embed the images with the model's CLIP too, then evaluate with --store {shlex.quote(other)}: {words}"
-
-
-def _command(runs: Iterable[str]) -> str:
-    return shlex.join(["lanit", "evaluate", *runs])
 
 
 def _warnings(evaluations: Sequence[RunEvaluation], runs: Sequence[RunFigures]) -> tuple[str, ...]:

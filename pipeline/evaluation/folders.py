@@ -172,7 +172,7 @@ def _features(
     if len(folders) <= options.neighbours:
         raise LanitError(
             f"{folder} has {len(folders)} images that can be read, and {options.neighbours + 1} are needed",
-            "Name folders of more images: lanit evaluate --real DIR --fake DIR",
+            f"Add images to {folder}, or name another folder.",
         )
     return _Set(torch.cat(found), np.array(folders), failed)
 

@@ -16,7 +16,7 @@ from pipeline.labelling.label import text_embeddings
 from pipeline.labelling.prompt_sets import PromptSet
 
 SAMPLE_JUDGE = "sample-world"
-_OTHER_JUDGE = "Judge by another CLIP: --judge ViT-B-16/laion2b_s34b_b88k"
+_OTHER_JUDGE = "Judge by another CLIP, such as --judge ViT-B-16/laion2b_s34b_b88k"
 
 
 class Judge(Protocol):
@@ -73,6 +73,6 @@ def judge_of(spec: str | None, prompts: PromptSet, device: torch.device, guide_s
     if judge.fingerprint.weights_sha256 == guide_sha256:
         raise LanitError(
             f"--judge {spec} is the CLIP that the model learned from",
-            f"{_OTHER_JUDGE}, or by {SAMPLE_JUDGE} where the model draws faces of the sample world",
+            f"{_OTHER_JUDGE}, or by --judge {SAMPLE_JUDGE} if these are faces of the sample world",
         )
     return judge
