@@ -220,7 +220,7 @@ def test_every_file_of_a_run_is_known_as_ours(finished: Path) -> None:
 
 def test_every_file_of_a_run_is_described() -> None:
     page = (Path(__file__).parents[1] / "manifests" / "README.md").read_text(encoding="utf-8")
-    section = page.split("\n# Runs and models\n")[1]
+    section = page.split("\n## Runs and models\n")[1]
     names = [name.removesuffix(".safetensors") for name in (*CHECKPOINT_FILES, *MODEL_FILES)]
     for name in (CONFIG, METRICS, f"{SAMPLES}/", f"{CHECKPOINTS}/step-", f"{MODEL}/", f"{BEST}/", *names):
         assert name in section, name

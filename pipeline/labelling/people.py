@@ -226,6 +226,8 @@ def _read_table(root: Path) -> People | None:
                 raise ValueError("rows are missing")
     except FileNotFoundError:
         return None
+    except LanitError as error:
+        raise _damaged(root, path, error.message) from error
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise _damaged(root, path, str(error)) from error
     return People(table, metadata["answers"])
@@ -292,9 +294,7 @@ def _adopted(store: Store) -> People:
     for number in store.revisions():
         path = store.root / LABELS_FOLDER / f"r{number:04d}.parquet"
         with contextlib.suppress(LanitError, OSError, pa.ArrowException, ValueError):
-            made_by = Fingerprint.from_json(
-                metadata_of(pq.read_schema(path))["fingerprint"]
-            )  # whichever: people answered
+            made_by = Fingerprint.from_json(metadata_of(pq.read_schema(path))["fingerprint"])  # whichever it is
             revision = RevisionFile.open(path, number, made_by)
             if revision.has_human and revision.rule["kind"] != "given" and not revision.origin.startswith("train:"):
                 content = content or pa.concat_tables(store.ok_parts(["image_id", "sha256"]))
