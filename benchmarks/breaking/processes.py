@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 600.0
-"""Seconds after which a command counts as hung."""
+"""Seconds of waiting after which a command counts as hung."""
+_LOOK = 0.05
+"""Seconds between two looks at a command, at most."""
 
 _LIBRARIES = (
     "torch._dynamo", "torchvision.transforms", "open_clip", "faiss", "pandas", "pyarrow.parquet", "pyarrow.csv",
@@ -96,16 +98,20 @@ class Running:
         return self._poll(os.WNOHANG) is None
 
     def wait(self, seconds: float = PATIENCE) -> Outcome:
-        """Wait for its end; after ``seconds`` it is killed and counts as hung."""
-        until, pause = time.perf_counter() + seconds, 0.002
+        """Wait for its end; after ``seconds`` it is killed and counts as hung.
+
+        A pause counts as what it was meant to take: a machine that stood still has not waited.
+        """
+        waited, pause = 0.0, 0.002
         while (outcome := self._poll(os.WNOHANG)) is None:
-            if time.perf_counter() > until:
+            if waited > seconds:
                 self.kill()
                 ended = self._poll(0)
                 assert ended is not None
                 return Outcome(None, ended.stdout, ended.stderr, ended.seconds, ended.events)
             time.sleep(pause)
-            pause = min(pause * 1.2, 0.05)
+            waited += pause
+            pause = min(pause * 1.2, _LOOK)
         return outcome
 
     def _poll(self, how: int) -> Outcome | None:
