@@ -94,5 +94,5 @@ def test_a_hint_is_typed_as_it_stands(hint: str, line: str, message: str, expect
 def test_situations_name_commands_and_constructions_are_found_with_their_hints() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert {situation.line.split()[0] for situation in situations()} <= commands
-    found = [place for place in constructions() if place.file == "lanit/labels.py" and "top-k needs" in place.message]
+    found = [place for place in constructions() if place.file == "lanit/rules.py" and "top-k needs" in place.message]
     assert [place.hint for place in found] == ["Try --k 2."]
