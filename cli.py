@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from lanit.errors import LanitError, UsageError
-from pipeline.terminal_text import brief, visible
+from pipeline.showing.terminal_text import brief, visible
 
 if TYPE_CHECKING:
     from pipeline.store.store import Store
@@ -200,17 +200,18 @@ def embed(
       lanit embed s3://bucket/photos/ --engine ray --address auto
     """
 
-    from pipeline import console
     from pipeline.inputs.opening import open_inputs
+    from pipeline.showing import console
     from pipeline.store.store_folder import claim_store
 
     open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
     claim_store(store)
-    from pipeline.decoding.images import MAX_PIXELS
+    from pipeline.decoding.limits import MAX_PIXELS
     from pipeline.embedding.embed import EmbedOptions
     from pipeline.embedding.embed import embed as embed_inputs
-    from pipeline.report_tables import show_embed
-    from pipeline.settings import clip_to_embed, engine_maker, workforce_of
+    from pipeline.embedding.terminal_tables import show_embed
+    from pipeline.settings import engine_maker, workforce_of
+    from pipeline.store.store_clip import clip_to_embed
 
     options = EmbedOptions(
         batch_size, workers, mode, retry_failed, max_failures, max_pixels or MAX_PIXELS, storage, image_column, decode,
@@ -298,9 +299,9 @@ def label(
       lanit label --from-folders
       lanit label --clusters 10 --noun face
     """
-    from pipeline import console
     from pipeline.labelling.label_sources import check_sources, label_source
-    from pipeline.labelling.learned_prompts import read_prompts
+    from pipeline.prompts.learned_prompts import read_prompts
+    from pipeline.showing import console
 
     if forget_people:
         others = [prompts, noun, rule, k, threshold, labels, from_folders or None, from_table, clusters, words]
@@ -314,9 +315,11 @@ def label(
     named = read_prompts(prompts, noun) if prompts is not None else None
     opened = _open_store(store)
     from pipeline.inspection.label_report import label_and_report
+    from pipeline.inspection.terminal_tables import show_label
     from pipeline.labelling.label import HowToLabel
-    from pipeline.report_tables import show_label, warn_of_words
-    from pipeline.settings import clip_of, decider_of, make_rule, workforce_of
+    from pipeline.prompts.terminal_tables import warn_of_words
+    from pipeline.settings import decider_of, make_rule, workforce_of
+    from pipeline.store.store_clip import clip_of
 
     if clusters is None:
         source = label_source(opened, named, noun=noun, labels=labels, from_table=from_table, rule=rule)
@@ -324,7 +327,7 @@ def label(
         model = clip_of(opened, clip, clip_arch)
     else:
         from pipeline.labelling.cluster_labels import find_clusters
-        from pipeline.suggestion.vocabulary import read_vocabulary
+        from pipeline.words.vocabulary import read_vocabulary
 
         vocabulary, model = read_vocabulary(words), clip_of(opened, clip, clip_arch)
         with console.progress("reading words", "words") as advance:
@@ -400,13 +403,13 @@ def inspect(
       lanit inspect-labels --html labels.html
       lanit inspect-labels --fail-under coverage=0.9 --fail-under smallest=100
     """
-    from pipeline import console
     from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
     from pipeline.inspection.limits import check_limits, parse_limits
+    from pipeline.showing import console
 
     limits = parse_limits(fail_under or [], scored=truth is not None)
     if html is not None:
-        from pipeline.pages import check_page
+        from pipeline.showing.pages import check_page
 
         check_page(html)
     options = InspectOptions(
@@ -417,7 +420,7 @@ def inspect(
         report = inspect_store(opened, options, advance)
     if html is not None:
         from pipeline.inspection.page import label_page
-        from pipeline.pages import write_page
+        from pipeline.showing.pages import write_page
 
         with console.progress("thumbnails") as advance:
             page = label_page(report, opened, seed=seed, progress=advance)
@@ -459,18 +462,18 @@ def suggest(
       lanit suggest-prompts --html suggestions.html
       lanit suggest-prompts --vocabulary my-words.txt --top 20
     """
-    from pipeline import console
-    from pipeline.pages import check_page, write_page
+    from pipeline.showing import console
+    from pipeline.showing.pages import check_page, write_page
 
     if html is not None:
         check_page(html)
     opened = _open_store(store)
-    from pipeline.devices import pick_device
-    from pipeline.report_tables import show_suggestions
-    from pipeline.settings import clip_of
+    from pipeline.computing.devices import pick_device
+    from pipeline.store.store_clip import clip_of
     from pipeline.suggestion.suggest import SuggestOptions, suggest_prompts
     from pipeline.suggestion.suggest_page import suggestions_page
-    from pipeline.suggestion.vocabulary import read_vocabulary
+    from pipeline.suggestion.terminal_tables import show_suggestions
+    from pipeline.words.vocabulary import read_vocabulary
 
     words = read_vocabulary(vocabulary)
     model = clip_of(opened, clip, clip_arch, str(pick_device(device)))
@@ -507,17 +510,18 @@ def search(
       lanit search "a photo of a cat" --label "black fur" --top 50 --html cats.html
       lanit search --image example.jpg
     """
-    from pipeline import console
-    from pipeline.pages import check_page, write_page
+    from pipeline.showing import console
+    from pipeline.showing.pages import check_page, write_page
 
     if html is not None:
         check_page(html)
     opened = _open_store(store)
-    from pipeline.report_tables import show_search, warn_of_words
+    from pipeline.prompts.terminal_tables import warn_of_words
     from pipeline.searching.gallery import search_page
     from pipeline.searching.search import check_query
     from pipeline.searching.search import search as search_store
-    from pipeline.settings import clip_to_embed
+    from pipeline.searching.terminal_tables import show_search
+    from pipeline.store.store_clip import clip_to_embed
 
     check_query(text, image)
     model = clip_to_embed(store, clip, clip_arch, None, "cpu", anew=False)
@@ -558,15 +562,15 @@ def duplicates(
       lanit duplicates --threshold 0.98 --csv duplicates.csv
       lanit duplicates --between photos/train photos/val
     """
-    from pipeline import console
-    from pipeline.pages import check_page, write_page
+    from pipeline.showing import console
+    from pipeline.showing.pages import check_page, write_page
 
     if html is not None:
         check_page(html)
     opened = _open_store(store)
-    from pipeline.report_tables import show_duplicates
     from pipeline.searching.duplicates import find_duplicates, write_duplicates
     from pipeline.searching.gallery import duplicates_page
+    from pipeline.searching.terminal_tables import show_duplicates
 
     with console.progress("comparing") as advance:
         report = find_duplicates(opened, threshold, between, every_pair=every_pair, progress=advance)
@@ -603,10 +607,10 @@ def index(
       lanit index
       lanit index --kind pq
     """
-    from pipeline import console
+    from pipeline.showing import console
 
     opened = _open_store(store)
-    from pipeline.report_tables import show_index
+    from pipeline.searching.terminal_tables import show_index
     from pipeline.store.index import rebuild_index
 
     report = rebuild_index(opened, kind)
@@ -657,15 +661,17 @@ def train(
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
       torchrun --nproc-per-node 4 --no-python lanit train --out runs/faces
     """
-    from pipeline import console
-    from pipeline.devices import pick_device
+    from pipeline.computing.devices import pick_device
     from pipeline.inspection.inspect_labels import inspect_labels, people_of
-    from pipeline.report_tables import show_coverage, show_options, show_train
-    from pipeline.settings import clip_of, merge_settings
+    from pipeline.inspection.terminal_tables import show_coverage
+    from pipeline.models.run_folder import check_run_folder
+    from pipeline.settings import merge_settings
+    from pipeline.showing import console
     from pipeline.store.image_cache import open_sized_images
+    from pipeline.store.store_clip import clip_of
     from pipeline.training.processes import launched_rank
-    from pipeline.training.run_folder import check_run_folder
     from pipeline.training.run_setup import labels_to_train
+    from pipeline.training.terminal_tables import show_options, show_train
     from pipeline.training.train_options import TrainOptions, options_from
     from pipeline.training.training import train as train_run
 
@@ -763,11 +769,11 @@ def translate(
       lanit translate photos/ --model runs/faces --to smiling --styles 3 --out translated/ --grid grid.png
       lanit translate photos/ --model sample --interpolate "black hair" "blond hair, smiling" --as gif --out way/
     """
-    from pipeline import console
-    from pipeline.decoding.images import MAX_PIXELS
-    from pipeline.report_tables import show_translate
+    from pipeline.decoding.limits import MAX_PIXELS
     from pipeline.settings import workforce_of
+    from pipeline.showing import console
     from pipeline.translating.requests import interpolation_options, parse_domains, parse_names, parse_references
+    from pipeline.translating.terminal_tables import show_translate
     from pipeline.translating.translation import TranslateOptions, TranslateRequest
     from pipeline.translating.translation import translate as translate_images
 
@@ -822,9 +828,9 @@ def play(
       lanit play --model runs/first --store manifests --port 8000
       lanit play --host 0.0.0.0 --allow-host lab.example.org
     """
-    from pipeline import console
     from pipeline.play.server import PlayOptions, is_local
     from pipeline.play.server import play as serve
+    from pipeline.showing import console
 
     if not is_local(host):
         console.warn(f"whoever reaches {host} can use the page, and there is no password")
@@ -895,8 +901,8 @@ def evaluate(
       lanit evaluate runs/first --store test-store --sources 0 --json
       lanit evaluate --real photos/ --fake translated/
     """
-    from pipeline import console
-    from pipeline.pages import check_page, write_page
+    from pipeline.showing import console
+    from pipeline.showing.pages import check_page, write_page
 
     if html is not None:
         check_page(html)
@@ -904,7 +910,7 @@ def evaluate(
     folders = _folders_to_compare(
         runs or [], real, fake, [name for name, value in of_runs.items() if value is not None]
     )
-    from pipeline.devices import pick_device
+    from pipeline.computing.devices import pick_device
     from pipeline.evaluation.evaluate import Tools, evaluate_runs, extractor_of_folders
     from pipeline.evaluation.folders import evaluate_folders
     from pipeline.evaluation.options import EvaluationOptions
@@ -979,12 +985,12 @@ def export(
       lanit export --to folders --out glasses/ --pairs "eyeglasses"
       lanit export --to csv --out table/ --margins
     """
-    from pipeline import console
+    from pipeline.showing import console
 
     opened = _open_store(store)
     from pipeline.exports.export import ExportRequest, parse_pairs
     from pipeline.exports.export import export as export_store
-    from pipeline.report_tables import show_export
+    from pipeline.exports.terminal_tables import show_export
 
     request = ExportRequest(to, revision, only_labelled, files, parse_pairs(pairs), margins, embeddings, shard_size)
     with console.progress("exporting") as advance:
@@ -1018,9 +1024,9 @@ def export_model(
       lanit export-model runs/first --out first/
       lanit export-model runs/first/best --out first/ --half --onnx --force
     """
-    from pipeline import console
     from pipeline.model_exports.export_model import export_model as export
-    from pipeline.report_tables import show_export_model
+    from pipeline.model_exports.terminal_tables import show_export_model
+    from pipeline.showing import console
 
     report = export(model, out, onnx=onnx, half=half, force=force, note=console.note)
     if as_json:
@@ -1042,9 +1048,9 @@ def push(
     Example:
       lanit push first/ owner/first --private
     """
-    from pipeline import console
-    from pipeline.hub import parse_repository
+    from pipeline.clip.hub import parse_repository
     from pipeline.model_exports.sharing import push as push_model
+    from pipeline.showing import console
 
     report = push_model(folder, parse_repository(repository), private=private)
     if as_json:
@@ -1067,9 +1073,9 @@ def pull(
     Example:
       lanit pull owner/first --out first/
     """
-    from pipeline import console
-    from pipeline.hub import parse_repository
+    from pipeline.clip.hub import parse_repository
     from pipeline.model_exports.sharing import pull as pull_model
+    from pipeline.showing import console
 
     report = pull_model(parse_repository(repository), out, force=force)
     if as_json:
@@ -1092,7 +1098,7 @@ def demo(
       lanit demo
       lanit demo --minutes 1 --out quick-demo
     """
-    from pipeline.demo import run_demo
+    from pipeline.sample_world.demo import run_demo
 
     run_demo(minutes, out, seed, device=device)
 
@@ -1115,8 +1121,8 @@ def sample_faces(
       lanit label --prompts sample-faces
       lanit inspect-labels --truth faces/truth.csv
     """
-    from pipeline import console
     from pipeline.sample_world.dataset import write_faces
+    from pipeline.showing import console
 
     truth = write_faces(out, count, seed, size, tell=console.note)
     if as_json:
@@ -1153,8 +1159,8 @@ def _forget_people(others: Sequence[object], store: Store, dry_run: bool, as_jso
     """others: options that label, given or none."""
     if any(other is not None for other in others):
         raise UsageError("--forget-people labels nothing", "Give it without the options that do.")
-    from pipeline import console
     from pipeline.labelling.people import forget_answers, read_people
+    from pipeline.showing import console
 
     count = read_people(store).kept if dry_run else forget_answers(store)
     if as_json:

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 from lanit.labels import Rule
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.labelling.label import label
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
 from pipeline.store.schemas import Storage
 from pipeline.store.store import Store

@@ -20,10 +20,11 @@ from torch.nn import functional as F
 
 from benchmarks.labels_at_scale import write_clip, write_store
 from lanit.labels import Rule
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
 from pipeline.embedding.embed import embed
-from pipeline.labelling.label import label, relabel, text_embeddings
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.labelling.label import label, relabel
+from pipeline.prompts.prompt_sets import read_prompt_set
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.sample_world.dataset import write_faces
 from pipeline.store.store import Store
 from pipeline.training.sampling import LabelSampler

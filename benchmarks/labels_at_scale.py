@@ -126,11 +126,11 @@ def read(folder: Path) -> dict[str, float]:
 
 def label(folder: Path) -> dict[str, float]:
     from lanit.labels import Rule
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
     from pipeline.inspection.inspect_labels import inspect_labels
     from pipeline.inspection.label_report import label_and_report
-    from pipeline.labelling.label import text_embeddings
-    from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
+    from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
+    from pipeline.prompts.text_embeddings import text_embeddings
     from pipeline.store.store import Store
 
     store, clip, built_in = Store.open(folder / "store"), load_clip(str(folder / "clip")), read_prompt_set(PROMPTS)
@@ -184,7 +184,7 @@ def write_clip(folder: Path, dim: int) -> None:
 
 
 def write_store(root: Path, clip_folder: Path, rows: int, dim: int) -> None:
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
     from pipeline.embedding.parts import rows_of_a_part
     from pipeline.files import write_json
     from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, images_schema, with_metadata
@@ -223,7 +223,7 @@ def write_store(root: Path, clip_folder: Path, rows: int, dim: int) -> None:
 
 def write_labels(root: Path, rows: int) -> None:
     """A newer revision of ``rows`` rows, of random margins, as `lanit label` would write it."""
-    from pipeline.labelling.prompt_sets import read_prompt_set
+    from pipeline.prompts.prompt_sets import read_prompt_set
     from pipeline.store.label_revisions import LabelBlock, RevisionHeader, write_revision
     from pipeline.store.store import Store
 

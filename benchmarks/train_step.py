@@ -27,10 +27,10 @@ from lanit.objectives import Batch, Guidance, LossWeights, Networks, StepOptions
 from lanit.prompts import PromptLearner
 from lanit.ranks import Draws
 from lanit.steps import Optimisers, StepPlan, fused_step, paper_step
-from pipeline import console
-from pipeline.devices import pick_device
-from pipeline.labelling.prompt_sets import PromptSet, ensemble, read_prompt_set, remove_phrase
-from pipeline.text_towers import text_tower
+from pipeline.clip.text_towers import text_tower
+from pipeline.computing.devices import pick_device
+from pipeline.prompts.prompt_sets import PromptSet, ensemble, read_prompt_set, remove_phrase
+from pipeline.showing import console
 from pipeline.training.run_setup import compile_networks
 
 PROMPTS, NOUN, TEMPLATES = "animal-faces-10", "animal face", 9

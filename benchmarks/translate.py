@@ -34,15 +34,15 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 from lanit.networks import GenerativeNetworks, NetworkOptions
-from pipeline.clip_models import load_clip
-from pipeline.devices import pick_device
-from pipeline.embedding.engine import usable_processors
+from pipeline.clip.models import load_clip
+from pipeline.computing.devices import pick_device
+from pipeline.computing.timing import usable_processors
+from pipeline.models.bundle import load_bundle, save_bundle
+from pipeline.models.translator import Translator, load_labeller
 from pipeline.sample_world.dataset import write_faces
-from pipeline.training.checkpoints import load_bundle, save_bundle
 from pipeline.translating.pictures import encode_picture
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.translator import Translator, load_labeller
 
 
 def save_untrained(root: Path, size: int) -> str:

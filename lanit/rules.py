@@ -38,3 +38,16 @@ class Rule:
         """``kind`` and ``value``, and of clusters the ``seed``: what ``Rule(**…)`` takes back."""
         stored: dict[str, Any] = {"kind": self.kind, "value": self.value}
         return stored | {"seed": self.seed} if self.kind == "clusters" else stored
+
+
+def describe_rule(rule: dict[str, Any]) -> str:
+    """A rule in words: "adaptive threshold", "top-k, k = 2", "cosine above 0.25", "arg-max", "10 clusters, seed 0"."""
+    value = rule["value"]
+    return {
+        "adaptive": "adaptive threshold",
+        "top-k": f"top-k, k = {value:g}",
+        "fixed": f"cosine above {value:g}",
+        "argmax": "arg-max",
+        "given": "labels as given",
+        "clusters": f"{value:g} clusters, seed {rule.get('seed', 0)}",
+    }.get(rule["kind"], str(rule["kind"]))

@@ -16,15 +16,16 @@ from torch import Tensor
 
 from lanit.errors import UsageError
 from lanit.inference import edit_style
-from pipeline.clip_models import ClipModel
-from pipeline.decoding.images import ImageError, decode_rgb, rgb_of
-from pipeline.devices import pick_device
-from pipeline.store.image_cache import fit_square
-from pipeline.training.checkpoints import load_bundle
-from pipeline.translating.grids import to_float, to_uint8
+from pipeline.clip.models import ClipModel
+from pipeline.computing.devices import pick_device
+from pipeline.decoding.grids import to_float, to_uint8
+from pipeline.decoding.images import decode_rgb, rgb_of
+from pipeline.decoding.limits import ImageError
+from pipeline.decoding.squares import fit_square
+from pipeline.models.bundle import load_bundle
+from pipeline.models.translator import Translator, load_labeller
 from pipeline.translating.recipe import Kitchen, Resolver, draw_latents
 from pipeline.translating.requests import TranslateRequest, Words, parse_domains, parse_names
-from pipeline.translating.translator import Translator, load_labeller
 
 ModelName = str | Path
 ImageLike = str | Path | Image.Image | np.ndarray

@@ -6,20 +6,16 @@ import contextlib
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanit.errors import UsageError
 from lanit.labels import Rule, RuleKind
-from pipeline.clip_models import DEFAULT_CLIP, ClipModel, Precision, load_clip
-from pipeline.devices import pick_device
-from pipeline.store.store_folder import read_manifest
+from pipeline.clip.models import ClipModel
 
 if TYPE_CHECKING:
+    from pipeline.computing.ray_cluster import Workforce
     from pipeline.embedding.embed import EmbedOptions, EngineMaker
-    from pipeline.embedding.ray_cluster import Workforce
     from pipeline.labelling.label_decisions import Decider
-    from pipeline.store.store import Store
 
 DEFAULT_K = 2
 DEFAULT_THRESHOLD = 0.25
@@ -36,31 +32,6 @@ def make_rule(kind: RuleKind, k: int | None, threshold: float | None) -> Rule:
     return Rule(kind, DEFAULT_THRESHOLD if threshold is None else threshold) if kind == "fixed" else Rule(kind)
 
 
-def clip_of(store: Store, spec: str | None, architecture: str | None, device: str = "cpu") -> ClipModel:
-    """The CLIP that filled ``store``, or the one that ``--clip`` names instead.
-
-    Raises LanitError where that is a model of other weights or other preprocessing.
-    """
-    if spec is None and architecture is None:
-        model = load_clip(store.clip_spec, device, store.clip_architecture)
-    else:
-        model = load_clip(spec or store.clip_spec, device, architecture)
-    store.check_fingerprint(model.fingerprint)
-    return model
-
-
-def clip_to_embed(
-    store: Path, spec: str | None, architecture: str | None, precision: Precision | None, device: str, *, anew: bool
-) -> ClipModel:
-    """The CLIP to embed with: as named, else the one that filled the store, unless that begins anew."""
-    stored = None if anew else read_manifest(store)
-    if stored is not None:
-        precision = precision or ("bf16" if stored.fingerprint.precision == "bf16" else "fp32")
-        if spec is None:
-            spec, architecture = stored.clip_spec, architecture or stored.clip_architecture
-    return load_clip(spec or DEFAULT_CLIP, pick_device(device), architecture, precision or "fp32")
-
-
 @contextlib.contextmanager
 def workforce_of(engine: str, address: str | None, actors: int | None, device: str) -> Iterator[Workforce | None]:
     """The cluster of ``--engine ray --address --actors`` for as long as the block lasts; none for this machine alone.
@@ -73,7 +44,7 @@ def workforce_of(engine: str, address: str | None, actors: int | None, device: s
             raise UsageError(f"{name} is of a Ray cluster", "Add --engine ray.")
         yield None
         return
-    from pipeline.embedding.ray_cluster import workforce
+    from pipeline.computing.ray_cluster import workforce
 
     with workforce(address, actors, device) as force:
         yield force

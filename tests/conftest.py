@@ -64,7 +64,7 @@ def tiny_clip_folder(make_clip: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def tiny_clip(tiny_clip_folder: Path) -> Any:
     """The model of :func:`tiny_clip_folder`, loaded."""
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
 
     return load_clip(str(tiny_clip_folder))
 
@@ -96,16 +96,9 @@ def make_store(tmp_path: Path) -> Callable[..., Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from pipeline.clip.fingerprint import Fingerprint
     from pipeline.files import sha256_bytes, write_json
-    from pipeline.store.schemas import (
-        SCHEMA_VERSION,
-        Fingerprint,
-        Manifest,
-        Part,
-        SourceEntry,
-        images_schema,
-        with_metadata,
-    )
+    from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, images_schema, with_metadata
     from pipeline.store.store import Store
 
     def make(
@@ -168,17 +161,10 @@ def make_labelled_store(tmp_path: Path) -> Callable[..., Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from pipeline.clip.fingerprint import Fingerprint
     from pipeline.files import sha256_bytes, write_json
-    from pipeline.labelling.prompt_sets import PromptSet
-    from pipeline.store.schemas import (
-        SCHEMA_VERSION,
-        Fingerprint,
-        Manifest,
-        Part,
-        SourceEntry,
-        images_schema,
-        with_metadata,
-    )
+    from pipeline.prompts.prompt_sets import PromptSet
+    from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, images_schema, with_metadata
     from pipeline.store.store import Store
 
     def make(
@@ -233,7 +219,7 @@ def make_revision() -> Callable[..., Any]:
 
     active: by default margin > 0. paths, base, human, offsets, weights, domains, rule, number: see LabelRevision.
     """
-    from pipeline.labelling.prompt_sets import PromptSet
+    from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import LabelRevision
 
     def make(
@@ -270,7 +256,7 @@ def make_revision() -> Callable[..., Any]:
 @pytest.fixture(scope="module")
 def two_processes(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A Ray cluster of this machine with two processors, whatever it has, and hardly any shared memory: a Workforce."""
-    from pipeline.embedding.ray_cluster import import_ray, workforce
+    from pipeline.computing.ray_cluster import import_ray, workforce
 
     ray = import_ray()
     with pytest.MonkeyPatch.context() as patch:

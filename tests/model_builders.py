@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 
 from lanit.networks import GenerativeNetworks, NetworkOptions
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.store.schemas import Fingerprint
-from pipeline.training.checkpoints import Bundle, save_bundle
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.models.bundle import Bundle, save_bundle
+from pipeline.prompts.prompt_sets import PromptSet
 
 DOMAINS = ("blond hair", "black hair", "größer <5 | x")
 EXCLUSIVE = ((0, 1, 0), (1, 0, 0), (0, 0, 0))  # blond or black, not both

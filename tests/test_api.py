@@ -17,9 +17,9 @@ from lanit.inference import target_style
 from lanit.labels import edit
 from pipeline.api import Labels, Model
 from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.squares import fit_square
+from pipeline.models.bundle import Bundle, load_bundle, save_bundle
 from pipeline.sample_world.dataset import write_faces
-from pipeline.store.image_cache import fit_square
-from pipeline.training.checkpoints import Bundle, load_bundle, save_bundle
 from tests.model_builders import DOMAINS, random_bundle
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.embedding.catalogue import Catalogue, connect_scratch
+from pipeline.inputs.catalogue import Catalogue, connect_scratch
 from pipeline.inputs.places import Place
 from pipeline.translating.worklist import Naming, Worklist
 

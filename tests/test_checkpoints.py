@@ -14,26 +14,15 @@ from torch import Tensor, nn
 
 from lanit.errors import LanitError
 from lanit.networks import GenerativeNetworks, NetworkOptions
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import read_json
-from pipeline.labelling.learned_prompts import with_context
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.store.schemas import Fingerprint
-from pipeline.training.checkpoints import (
-    Bundle,
-    check_prompts,
-    find_bundle,
-    latest_checkpoint,
-    load_bundle,
-    load_strictly,
-    newest_whole_checkpoint,
-    read_state,
-    read_tensors,
-    save_bundle,
-    save_checkpoint,
-)
+from pipeline.models.bundle import Bundle, check_prompts, find_bundle, load_bundle, save_bundle
+from pipeline.models.run_folder import checkpoints
+from pipeline.models.tensor_folders import load_strictly, read_tensors, write_folder
+from pipeline.prompts.learned_prompts import with_context
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint, read_state, save_checkpoint
 from pipeline.training.optimiser_state import load_optimiser, optimiser_tensors
-from pipeline.training.run_folder import checkpoints
-from pipeline.training.tensor_folders import write_folder
 
 SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)
 
@@ -324,7 +313,7 @@ def test_a_failed_write_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytes
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.training.tensor_folders.save_file", full)
+    monkeypatch.setattr("pipeline.models.tensor_folders.save_file", full)
     with pytest.raises(LanitError, match=r"cannot write .*No space left") as caught:
         write_folder(folder, names, ("a.json", {"a": 2}), {"a.safetensors": {"a": torch.zeros(2)}})
     assert caught.value.hint

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import cli
 from lanit.errors import LanitError, UsageError
 from lanit.labels import RuleKind
-from pipeline.clip_models import DEFAULT_CLIP
+from pipeline.clip.models import DEFAULT_CLIP
 from pipeline.settings import merge_settings, parse_settings
 from pipeline.training.train_options import PRESETS, TrainOptions
 
@@ -100,7 +100,7 @@ def _raise_in_label(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> An
     def fail(name: str, noun: str | None = None) -> None:
         raise error
 
-    monkeypatch.setattr("pipeline.labelling.learned_prompts.read_prompts", fail)
+    monkeypatch.setattr("pipeline.prompts.learned_prompts.read_prompts", fail)
     return run("label", "--prompts", "x")
 
 
@@ -145,10 +145,10 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_a_process_says_the_same(failure: str, code: int, line: str, tmp_path: Path) -> None:
     code_text = f"""
-import sys, cli, lanit.errors, pipeline.labelling.learned_prompts
+import sys, cli, lanit.errors, pipeline.prompts.learned_prompts
 def fail(*arguments):
     raise {failure}
-pipeline.labelling.learned_prompts.read_prompts = fail
+pipeline.prompts.learned_prompts.read_prompts = fail
 sys.argv = ["lanit", "label", "--prompts", "x"]
 cli.main()
 """

@@ -22,12 +22,13 @@ from pipeline.embedding.embed import embed
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.labelling.cluster_labels import find_clusters, name_each
 from pipeline.labelling.known_labels import Truth
-from pipeline.labelling.label import HowToLabel, label, relabel, text_embeddings
+from pipeline.labelling.label import HowToLabel, label, relabel
 from pipeline.labelling.label_sources import check_sources
-from pipeline.labelling.prompt_sets import PromptSet, ensemble
+from pipeline.prompts.prompt_sets import PromptSet, ensemble
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.store.store import Store
-from pipeline.suggestion.kmeans import cluster_centres
-from pipeline.suggestion.vocabulary import Vocabulary
+from pipeline.words.kmeans import cluster_centres
+from pipeline.words.vocabulary import Vocabulary
 
 WORDS = ("red", "large green", "blue noise", "walk", "walking", "hat", "stripes", "old house")
 VOCABULARY = Vocabulary("test", WORDS)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.charts import Chart, Series
-from pipeline.demo_page import DemoResults, ModelResult, Sample, render
+from pipeline.inspection.label_statistics import DomainStatistics, LabelStatistics
 from pipeline.inspection.scores import DomainScores
 from pipeline.inspection.scores import Scores as LabelScores
-from pipeline.inspection.statistics import DomainStatistics, LabelStatistics
+from pipeline.sample_world.demo_page import DemoResults, ModelResult, Sample, render
 from pipeline.sample_world.judge import Scores
+from pipeline.showing.line_charts import Chart, Series
 from tests.html_reader import HtmlReader
 
 DOMAINS = ("smiling", "<i>hat & scarf</i>", "bald")

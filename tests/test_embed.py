@@ -17,7 +17,7 @@ from PIL import Image
 
 import pipeline.embedding.engine
 from lanit.errors import LanitError, UsageError
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
 from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.embedding.embed import EmbedOptions, EmbedReport
 from pipeline.embedding.embed import embed as embed_inputs

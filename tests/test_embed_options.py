@@ -14,7 +14,7 @@ from PIL import Image
 
 import pipeline.embedding.engine
 from lanit.errors import LanitError, UsageError
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.embedding.parts import PART_ROWS, rows_of_a_part
 from pipeline.store.store import Store

@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 from cli import app
 from lanit.errors import LanitError
 from lanit.labels import Rule
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
+from pipeline.decoding.grids import to_float, to_uint8
 from pipeline.decoding.images import decode_rgb
 from pipeline.embedding.embed import embed
 from pipeline.evaluation import run_evaluation
-from pipeline.evaluation.evaluate import RESULT_NAME, Evaluation, Tools, evaluate_runs
+from pipeline.evaluation.evaluate import Evaluation, Tools, evaluate_runs
 from pipeline.evaluation.figures import DomainFigures, Figure, GuideFigures, Repeats
 from pipeline.evaluation.finished import Finished
 from pipeline.evaluation.measures import BY_NAME
@@ -41,13 +42,13 @@ from pipeline.evaluation.translations import (
 from pipeline.files import read_json
 from pipeline.folders import locked_folder
 from pipeline.labelling.label import label
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.models.bundle import load_bundle, save_bundle
+from pipeline.models.run_folder import RESULT_NAME
+from pipeline.models.translator import Translator
+from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
-from pipeline.training.checkpoints import load_bundle, save_bundle
-from pipeline.translating.grids import to_float, to_uint8
-from pipeline.translating.translator import Translator
 
 FACES = 150
 OPTIONS = EvaluationOptions(styles=2, sources=23, guide="latent", bootstrap=20, seed=3)

@@ -32,7 +32,7 @@ from lanit.labels import Rule
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from pipeline.embedding.embed import embed
 from pipeline.files import write_json
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
 
 

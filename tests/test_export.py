@@ -25,7 +25,7 @@ from pipeline.embedding.embed import embed
 from pipeline.exports.export import ExportRequest, Layout, export, parse_pairs
 from pipeline.exports.naming import FileNames, folder_names, suffix_of
 from pipeline.inputs.opening import open_inputs
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
 
 LAYOUTS = get_args(Layout)

@@ -21,14 +21,15 @@ from typer.testing import CliRunner
 
 from cli import app
 from lanit.errors import LanitError
-from pipeline.evaluation.evaluate import RESULT_NAME, Evaluation
+from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, Repeats, RunFigures
 from pipeline.evaluation.options import EvaluationOptions
-from pipeline.labelling.learned_prompts import FILE_NAME, read_learned_prompts, with_context
-from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
 from pipeline.model_exports import export_model as module
 from pipeline.model_exports.export_model import export_model
-from pipeline.training.checkpoints import Bundle, load_bundle, save_bundle
+from pipeline.models.bundle import Bundle, load_bundle, save_bundle
+from pipeline.models.run_folder import RESULT_NAME
+from pipeline.prompts.learned_prompts import FILE_NAME, read_learned_prompts, with_context
+from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from tests.model_builders import COUNTS, DOMAINS, random_bundle, write_run
 
 

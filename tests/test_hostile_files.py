@@ -23,7 +23,8 @@ import faulthandler, json, resource, sys, time
 from pathlib import Path
 from lanit.preprocessing import ClipPreprocessing
 from pipeline.decoding.clip_input import decode_for_clip
-from pipeline.decoding.images import ImageError, decode_rgb, read_image_bytes
+from pipeline.decoding.images import decode_rgb, read_image_bytes
+from pipeline.decoding.limits import ImageError
 
 folder, names = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
 clip = ClipPreprocessing(64, (0.5,) * 3, (0.5,) * 3)

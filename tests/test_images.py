@@ -13,7 +13,8 @@ from PIL import Image, features
 
 from lanit.errors import LanitError
 from pipeline.decoding import images
-from pipeline.decoding.images import ImageError, decode_rgb, find_images, is_image_name, list_images
+from pipeline.decoding.images import decode_rgb, find_images, is_image_name, list_images
+from pipeline.decoding.limits import ImageError
 from tests.image_builders import encoded, jpeg_segment, picture, png, tiff
 
 RED = (250, 10, 20)

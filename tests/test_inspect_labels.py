@@ -15,7 +15,8 @@ import pytest
 import pipeline.store.label_revisions
 from lanit.errors import UsageError
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_labels, inspect_store
-from pipeline.inspection.statistics import MOST_PAIRS, MOST_TOGETHER, LabelStatistics, NearSynonyms
+from pipeline.inspection.label_statistics import LabelStatistics, NearSynonyms
+from pipeline.inspection.statistics import MOST_PAIRS, MOST_TOGETHER
 from pipeline.store.label_revisions import LabelRevision
 from pipeline.store.store import Store
 

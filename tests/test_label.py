@@ -17,14 +17,15 @@ import torch
 import pipeline.labelling.label_decisions
 from lanit.errors import LanitError
 from lanit.labels import Rule
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
+from pipeline.clip.text_towers import OpaqueText
 from pipeline.embedding.embed import embed
 from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.known_labels import Truth
-from pipeline.labelling.label import HowToLabel, label, relabel, text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.labelling.label import HowToLabel, label, relabel
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.store.store import Store
-from pipeline.text_towers import OpaqueText
 
 PROMPTS = PromptSet(
     ("red", "a large green", "blue noise"),

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.inspection.duplicates import with_duplicates
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
-from pipeline.inspection.statistics import Leak
+from pipeline.inspection.label_statistics import Leak
 from pipeline.searching.duplicates import find_duplicates
 from pipeline.store.label_revisions import LabelRevision
 from pipeline.store.store import Store

@@ -19,8 +19,9 @@ from pipeline.embedding.embed import embed
 from pipeline.inspection.flips import count_flips
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_labels, inspect_store
 from pipeline.inspection.label_report import label_and_report
-from pipeline.labelling.label import label, relabel, text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.labelling.label import label, relabel
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.store.store import Store
 
 PROMPTS = PromptSet(("red", "a large green", "blue noise"), ("a photo of {}.",), ("a photo.",), "colours")

@@ -28,9 +28,9 @@ from pipeline.inspection.page_data import PageData, gather
 from pipeline.inspection.rows import Strip
 from pipeline.inspection.statistics import MOST_TOGETHER
 from pipeline.labelling.people_labels import PeopleCounts
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.suggestion import kmeans
+from pipeline.words import kmeans
 from tests.html_reader import HtmlReader
 
 HOSTILE = "</script><img src=x onerror=alert(1)>.png"

@@ -13,7 +13,8 @@ import pytest
 
 import pipeline.store.label_revisions
 from lanit.errors import LanitError
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.label_revisions import (
     LabelBlock,
     LabelRevision,
@@ -23,7 +24,7 @@ from pipeline.store.label_revisions import (
     with_overrides,
     write_revision,
 )
-from pipeline.store.schemas import Fingerprint, with_metadata
+from pipeline.store.schemas import with_metadata
 
 DOMAINS = ("hat", "hat.red", "größe: 3", "a|b")  # a dot is a path in Parquet
 FINGERPRINT = Fingerprint("made-up", "0" * 64, {"size": 32}, "gelu", "fp32", 4)

@@ -65,10 +65,10 @@ def test_scores_equal_scikit_learn(seed: int, count: int, make_revision: Make, m
 
 def test_scores_of_the_sample_world_equal_scikit_learn(tmp_path: Path) -> None:
     from lanit.labels import Rule
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
     from pipeline.embedding.embed import embed
     from pipeline.labelling.label import label
-    from pipeline.labelling.prompt_sets import read_prompt_set
+    from pipeline.prompts.prompt_sets import read_prompt_set
     from pipeline.sample_world.dataset import write_faces
     from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
     from pipeline.store.store import Store

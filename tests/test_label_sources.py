@@ -10,7 +10,7 @@ import pytest
 
 from lanit.errors import LanitError, UsageError
 from pipeline.labelling.label_sources import check_sources, label_source
-from pipeline.labelling.prompt_sets import PromptSet, ensemble
+from pipeline.prompts.prompt_sets import PromptSet, ensemble
 from pipeline.store.store import Store
 
 PROMPTS = PromptSet(("fox", "snow leopard"), ("a {}.",), ("a.",), "test")

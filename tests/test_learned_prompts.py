@@ -18,13 +18,14 @@ import cli
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
 from lanit.prompts import PromptLearner
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
+from pipeline.clip.text_towers import OpaqueText
 from pipeline.embedding.embed import embed
 from pipeline.inspection.label_report import label_and_report
-from pipeline.labelling.label import label, relabel, text_embeddings
+from pipeline.labelling.label import label, relabel
 from pipeline.labelling.label_sources import label_source
-from pipeline.labelling.learned_context import LearnedContext
-from pipeline.labelling.learned_prompts import (
+from pipeline.prompts.learned_context import LearnedContext
+from pipeline.prompts.learned_prompts import (
     LearnedPrompts,
     learned_prompts_bytes,
     prompt_learner,
@@ -33,10 +34,10 @@ from pipeline.labelling.learned_prompts import (
     save_learned_prompts,
     with_context,
 )
-from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
+from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.store.store import Store
-from pipeline.suggestion.word_directions import cached_directions, directions_of
-from pipeline.text_towers import OpaqueText
+from pipeline.words.word_directions import cached_directions, directions_of
 
 PROMPTS = PromptSet(
     ("red", "a large green", "blue noise"),

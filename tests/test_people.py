@@ -14,7 +14,7 @@ import pipeline.labelling.people as people_files
 from lanit.errors import LanitError
 from pipeline.labelling.people import Answer, add_answers, forget_answers, read_people
 from pipeline.labelling.people_labels import AppliedLabels, PeopleCounts, apply_people
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.label_revisions import LabelBlock, RevisionHeader
 from pipeline.store.store import Store
 

@@ -23,10 +23,11 @@ from lanit.errors import LanitError
 from lanit.losses import adversarial_loss, flip_one
 from lanit.ranks import Draws, Ranks
 from pipeline.embedding.embed import embed
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.models.bundle import load_bundle
+from pipeline.models.metric_lines import read_lines
+from pipeline.models.tensor_folders import read_tensors
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.training.checkpoints import load_bundle, read_tensors
-from pipeline.training.metric_lines import read_lines
 from pipeline.training.processes import Pace, Processes, joined_processes
 
 ROOT = Path(__file__).parent.parent

@@ -21,18 +21,18 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+import pipeline.computing.ray_tasks
 import pipeline.embedding.ray_engine
-import pipeline.embedding.ray_tasks
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
+from pipeline.computing.ray_cluster import Node, Workforce, import_ray, share_out, workforce
+from pipeline.computing.ray_tasks import Attempts, TaskProcess, run_tasks
 from pipeline.embedding.embed import EmbedOptions, embed
-from pipeline.embedding.ray_cluster import Node, Workforce, import_ray, share_out, workforce
 from pipeline.embedding.ray_engine import EmbedWorker, ray_engine, task_rows
-from pipeline.embedding.ray_tasks import Attempts, TaskProcess, run_tasks
 from pipeline.labelling.label import label_blocks
-from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.labelling.ray_label import LabelWorker, ray_decider
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.settings import workforce_of
 from pipeline.store.store import Store
 
@@ -111,7 +111,7 @@ def test_the_same_rows_and_embeddings_after_an_interruption_and_the_death_of_a_w
     assert len((ray / "images" / "unfinished.jsonl").read_text().splitlines()) > 1
 
     monkeypatch.setattr(pipeline.embedding.ray_engine, "_TASK_ROWS", 2)
-    monkeypatch.setattr(pipeline.embedding.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
+    monkeypatch.setattr(pipeline.computing.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
     engine = ray_engine(tiny_clip, OPTIONS, two_processes)
     done: list[int] = []
     report = embed([folder], ray, tiny_clip, OPTIONS, engine=engine, progress=lambda *call: done.append(call[0]))
@@ -207,7 +207,7 @@ def test_tasks_are_whole_batches_and_do_not_depend_on_the_cluster() -> None:
 @pytest.fixture
 def without_cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """An Attempts actor of this process, for workers that run in it."""
-    for module in (pipeline.embedding.ray_engine, pipeline.embedding.ray_tasks):
+    for module in (pipeline.embedding.ray_engine, pipeline.computing.ray_tasks):
         monkeypatch.setattr(module, "import_ray", lambda: SimpleNamespace(get=lambda found: found))
     counts = Attempts()
     return SimpleNamespace(begin=SimpleNamespace(remote=counts.begin), end=SimpleNamespace(remote=counts.end))

@@ -14,10 +14,9 @@ import pytest
 
 from lanit.errors import LanitError
 from pipeline.files import read_json
-from pipeline.training.checkpoints import load_bundle
-from pipeline.training.evaluation import Evaluator
-from pipeline.training.metric_lines import read_lines
-from pipeline.training.run_folder import (
+from pipeline.models.bundle import load_bundle
+from pipeline.models.metric_lines import read_lines
+from pipeline.models.run_folder import (
     BEST,
     CHECKPOINT_FILES,
     CHECKPOINTS,
@@ -29,6 +28,7 @@ from pipeline.training.run_folder import (
     is_ours,
     locked_run,
 )
+from pipeline.training.evaluation import Evaluator
 from pipeline.training.training_run import Clock, TrainingRun
 from tests.training_world import TINY, copy_of, draw_store, go, labelled
 

@@ -10,15 +10,15 @@ import torch
 from sklearn.metrics import f1_score
 
 from lanit.labels import Rule, assign
-from pipeline.clip_models import ClipModel, load_clip
-from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.clip.models import ClipModel, load_clip
+from pipeline.decoding.grids import to_float
+from pipeline.models.bundle import load_bundle
+from pipeline.models.translator import Translator
+from pipeline.prompts.prompt_sets import read_prompt_set
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.sample_world.evaluation import EVALUATION_SEED, evaluate
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 from pipeline.sample_world.judge import load_judge
-from pipeline.training.checkpoints import load_bundle
-from pipeline.translating.grids import to_float
-from pipeline.translating.translator import Translator
 
 FACES = 2000
 

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 from cli import app
 from lanit.errors import LanitError, UsageError
-from pipeline.clip_models import load_clip
-from pipeline.decoding.images import ImageError
+from pipeline.clip.models import load_clip
+from pipeline.decoding.limits import ImageError
 from pipeline.embedding.embed import EmbedOptions, embed
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.searching.gallery import search_page
 from pipeline.searching.search import embed_image, search
 from pipeline.store.index import rebuild_index

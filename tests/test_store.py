@@ -16,7 +16,7 @@ import pytest
 from lanit.errors import LanitError
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.files import atomic_path, exclusive_lock, read_json, write_bytes, write_json
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.schemas import metadata_of
 from pipeline.store.store import Store
 from pipeline.store.store_folder import lock_store
@@ -95,7 +95,7 @@ def test_a_revision_older_than_the_images_is_told(
 def test_labels_of_another_model_are_refused(
     store: Store, make_images: Callable[..., Path], make_clip: Callable[..., Path]
 ) -> None:
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
 
     add(store)
     embed([make_images(7)], store.root, load_clip(str(make_clip(seed=9))), EmbedOptions(mode="overwrite"))

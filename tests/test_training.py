@@ -23,16 +23,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
 from lanit.prompts import PromptLearner
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.known_labels import Truth
 from pipeline.labelling.label import HowToLabel, label
-from pipeline.labelling.learned_prompts import read_learned_prompts
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.models.bundle import load_bundle
+from pipeline.models.tensor_folders import read_tensors
+from pipeline.prompts.learned_prompts import read_learned_prompts
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
 from pipeline.training import batches, training
-from pipeline.training.checkpoints import latest_checkpoint, load_bundle, read_tensors
+from pipeline.training.checkpoints import latest_checkpoint
 from pipeline.training.evaluation import Evaluator
 from pipeline.training.loss_log import LossLog
 from pipeline.training.train_options import PRESETS, TrainOptions, options_from

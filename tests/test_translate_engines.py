@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-import pipeline.embedding.ray_tasks
+import pipeline.computing.ray_tasks
 from lanit.errors import LanitError
-from pipeline.embedding.ray_cluster import Workforce
-from pipeline.embedding.ray_tasks import TaskProcess
+from pipeline.computing.ray_cluster import Workforce
+from pipeline.computing.ray_tasks import TaskProcess
 from pipeline.translating import engine as engines
 from pipeline.translating import translation
 from pipeline.translating.engine import GpuEngine
@@ -148,7 +148,7 @@ def test_on_a_cluster_the_same_files_after_an_interruption_and_the_death_of_a_wo
         out.rename(tmp_path / "reference")
         with pytest.raises(KeyboardInterrupt):
             translate(source, out, model, ADD, OPTIONS, progress=stop)
-        monkeypatch.setattr(pipeline.embedding.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
+        monkeypatch.setattr(pipeline.computing.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
         report = translate(source, out, model, ADD, OPTIONS, force=two_processes)
     finally:
         signal.alarm(0)
@@ -167,10 +167,10 @@ def test_on_a_cluster_the_same_files_after_an_interruption_and_the_death_of_a_wo
 
 def test_a_node_with_another_model_or_without_the_folder_says_so(source: Path, model: Path, tmp_path: Path) -> None:
     from pipeline.files import sha256_file
-    from pipeline.training.checkpoints import load_bundle
+    from pipeline.models.bundle import load_bundle
+    from pipeline.models.translator import Translator
     from pipeline.translating.ray_translate import TranslateJob, TranslateWorker
     from pipeline.translating.recipe import Resolver
-    from pipeline.translating.translator import Translator
 
     translator = Translator(load_bundle(model), torch.device("cpu"))
     recipe = Resolver(translator, lambda: pytest.fail("no CLIP is needed"), print).resolve(

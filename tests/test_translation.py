@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from lanit.errors import LanitError, UsageError
-from pipeline.training.checkpoints import load_bundle, save_bundle
+from pipeline.models.bundle import load_bundle, save_bundle
+from pipeline.models.translator import Translator
 from pipeline.translating.requests import TranslateRequest, parse_domains
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.translator import Translator
 from tests.translation_world import (
     DOMAINS,
     EXCLUSIVE,

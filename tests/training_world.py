@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.embedding.embed import embed
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.models.metric_lines import read_lines
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.training.metric_lines import read_lines
 from pipeline.training.train_options import TrainOptions
 from pipeline.training.training import TrainReport, train
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from pipeline.decoding.images import decode_rgb
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.store.image_cache import fit_square
-from pipeline.training.checkpoints import Bundle, save_bundle
+from pipeline.decoding.squares import fit_square
+from pipeline.models.bundle import Bundle, save_bundle
+from pipeline.prompts.prompt_sets import PromptSet
 
 DOMAINS = ("blond hair", "black hair", "hat")
 SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)

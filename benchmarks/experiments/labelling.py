@@ -14,9 +14,10 @@ from benchmarks.experiments.worlds import World
 from lanit.labels import Rule, assign
 from pipeline.files import atomic_path
 from pipeline.labelling.known_labels import read_truth
-from pipeline.labelling.label import HowToLabel, label, text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.suggestion.kmeans import cluster_centres
+from pipeline.labelling.label import HowToLabel, label
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.prompts.text_embeddings import text_embeddings
+from pipeline.words.kmeans import cluster_centres
 
 Texts = tuple[torch.Tensor, torch.Tensor]
 LabelOf = Callable[[np.ndarray, np.ndarray], np.ndarray]

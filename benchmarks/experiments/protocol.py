@@ -19,8 +19,8 @@ from benchmarks.experiments.worlds import World, embed_pictures, judged
 from lanit.labels import with_slack
 from lanit.metrics import density_coverage, frechet_distance, moments
 from lanit.networks import GenerativeNetworks, aggregate
-from pipeline.translating.grids import to_float, to_uint8
-from pipeline.translating.translator import Translator
+from pipeline.decoding.grids import to_float, to_uint8
+from pipeline.models.translator import Translator
 
 NEIGHBOURS = 5
 _PAIRS_SEED = 2**20

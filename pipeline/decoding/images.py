@@ -20,6 +20,7 @@ import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lanit.errors import LanitError
+from pipeline.decoding.limits import MAX_PIXELS, ImageError, _too_large, check_pixels
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -30,9 +31,6 @@ IMAGE_SUFFIXES = frozenset(
 """What counts as an image by name, in any case; also what an extra is needed for (``lanit[dicom]``, ``lanit[heic]``),
 so that a folder of such files fails with what to install."""
 
-MAX_PIXELS = 178_956_970
-"""Images of more pixels are refused unless the caller allows more: a small file can claim to be a huge picture. It is
-the number from which on Pillow takes a picture for an attack."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "HEIF")
 _STRIP_PIXELS = 1 << 22
@@ -51,18 +49,6 @@ _ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 # Pillow warns on odd metadata and on large pictures; neither stops a decode, and a folder may hold thousands of them.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr
-
-
-class ImageError(LanitError):
-    """A file that cannot be decoded. reason: why, without the name of the file."""
-
-    def __init__(self, reason: str, name: str = "") -> None:
-        self.reason = " ".join(reason.split())
-        super().__init__(f"cannot read {name}: {self.reason}" if name else self.reason)
-
-
-class ChangedImage(ImageError):
-    """An image whose data is not what a store knows of it."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +149,6 @@ def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray
         raise ImageError(f"damaged or not supported ({error or type(error).__name__})", name) from error
 
 
-def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Raises ImageError where an image has more pixels than that."""
-    if width * height > max_pixels:
-        raise ImageError(_too_large(width * height, max_pixels))
-
-
 def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     if not data:
         raise ImageError("the file is empty")
@@ -186,10 +166,6 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
 def rgb_of(image: Image.Image) -> np.ndarray:
     """A Pillow image as :func:`decode_rgb` gives a file: uint8 (H×W×3), turned as its EXIF says, laid on white."""
     return _to_rgb(_upright(image))
-
-
-def _too_large(pixels: int | str, max_pixels: int) -> str:
-    return f"{pixels} pixels, which exceeds limit of {max_pixels} (--max-pixels raises it)"
 
 
 def _unidentified(data: bytes) -> str:

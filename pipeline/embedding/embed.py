@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lanit.errors import LanitError, UsageError
-from pipeline.decoding.images import MAX_PIXELS
-from pipeline.embedding.engine import Engine, LocalEngine, RowReader, Tick, usable_processors
+from pipeline.computing.timing import Tick, usable_processors
+from pipeline.decoding.limits import MAX_PIXELS
+from pipeline.embedding.engine import Engine, LocalEngine, RowReader
 from pipeline.embedding.parts import PartWriter, Row
 from pipeline.embedding.stored_inputs import StoredInputs
 from pipeline.inputs.opening import open_inputs
@@ -21,7 +22,7 @@ from pipeline.store.store import Store
 from pipeline.store.store_folder import lock_store, read_manifest
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
 
 Mode = Literal["resume", "overwrite"]
 Decode = Literal["cpu", "gpu"]

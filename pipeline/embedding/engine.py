@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,30 +14,19 @@ import torch
 from torch import Tensor
 
 from lanit.preprocessing import ClipPreprocessing
+from pipeline.clip.batch_encoder import BatchEncoder
+from pipeline.computing.timing import Tick, Timing, usable_processors
 from pipeline.decoding.clip_input import decode_for_clip
-from pipeline.decoding.images import MAX_PIXELS, ImageError
+from pipeline.decoding.limits import MAX_PIXELS, ImageError
 from pipeline.embedding.parts import PartPlan, Row
 from pipeline.files import sha256_bytes
 from pipeline.inputs.places import Input
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
-    from pipeline.embedding.catalogue import KnownRow
+    from pipeline.clip.models import ClipModel
+    from pipeline.inputs.catalogue import KnownRow
 
 _LOOKAHEAD = 8  # images decoded ahead beyond two batches, where the batches are tiny
-
-
-@dataclass
-class Timing:
-    """Seconds of a run. waiting: for images to decode; model: in CLIP, transfers included; writing: of parts."""
-
-    waiting: float = 0.0
-    model: float = 0.0
-    writing: float = 0.0
-
-
-Tick = Callable[[int], None]
-"""Called with the number of rows that were settled since the last call."""
 
 
 class Engine(Protocol):
@@ -103,38 +91,6 @@ class RowReader:
             return None
         row.width, row.height = decoded.width, decoded.height
         return decoded.pixels
-
-
-@dataclass
-class BatchEncoder:
-    """Embeds batches; where the GPU runs out of memory it halves them and goes on."""
-
-    clip: ClipModel
-    notes: list[str] = field(default_factory=list)
-    _most: int | None = None  # images that fit at once, once that is known
-
-    def launch(self, pixels: Sequence[Tensor]) -> list[Tensor]:
-        """Unit-norm embeddings, float32 (n×k) in all, of uint8 images (3×s×s); on a GPU perhaps not computed yet."""
-        most = self._most or len(pixels)
-        if len(pixels) > most:
-            return [part for start in range(0, len(pixels), most) for part in self.launch(pixels[start : start + most])]
-        try:
-            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-                return [self.clip.encode_preprocessed(self.clip.preprocessing.normalise(self._on_device(pixels)))]
-        except torch.OutOfMemoryError:
-            if len(pixels) == 1:
-                raise
-            self._most = (len(pixels) + 1) // 2
-            self.notes.append(f"the GPU is out of memory with {len(pixels)} images at once: going on with {self._most}")
-        torch.cuda.empty_cache()
-        return self.launch(pixels)
-
-    def _on_device(self, pixels: Sequence[Tensor]) -> Tensor:
-        # colours lie innermost: stacked so, their bytes are copied as they are
-        batch = torch.stack([image.permute(1, 2, 0) for image in pixels]).permute(0, 3, 1, 2)
-        if self.clip.device.type == "cuda" and batch.is_cpu:
-            batch = batch.pin_memory()
-        return batch.to(self.clip.device, non_blocking=True)
 
 
 @dataclass
@@ -265,8 +221,3 @@ def fill(rows: Sequence[Row], embeddings: np.ndarray) -> None:
             row.embedding, row.status = embedding, "ok"
         else:
             row.fail("its embedding is not finite")
-
-
-def usable_processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

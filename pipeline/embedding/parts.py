@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,20 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.embedding.catalogue import KNOWN_COLUMNS, Catalogue, KnownRow, Plan, PlannedRow
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.embedding.journal import Journal
 from pipeline.files import sha256_bytes, temporary_name, write_bytes
+from pipeline.inputs.catalogue import KNOWN_COLUMNS, Catalogue, KnownRow, Plan, PlannedRow
+from pipeline.inputs.places import image_id
 from pipeline.store.part_files import check_bytes, check_part, is_part_of_lanit, read_part
-from pipeline.store.schemas import (
-    SCHEMA_VERSION,
-    Fingerprint,
-    Manifest,
-    Part,
-    SourceEntry,
-    Storage,
-    images_schema,
-    with_metadata,
-)
+from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, Storage, images_schema, with_metadata
 from pipeline.store.store_folder import (
     IMAGES_FOLDER,
     UNFINISHED_NAME,
@@ -91,7 +83,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PartPlan:
-    """The rows of the table to be, a part at a time; like :class:`pipeline.embedding.catalogue.Plan`, as often as
+    """The rows of the table to be, a part at a time; like :class:`pipeline.inputs.catalogue.Plan`, as often as
     wanted.
 
     Batches end with a part, so that a resumed run forms the same.
@@ -115,11 +107,6 @@ def tasks_of(part: list[Row], size: int) -> Iterator[list[Row]]:
     """The rows of a part that are to be read, ``size`` of them at a time."""
     rows = [row for row in part if row.to_read]
     return (rows[start : start + size] for start in range(0, len(rows), size))
-
-
-def image_id(source: str, path: str) -> str:
-    """16 hexadecimal digits of BLAKE2b over source and path: stable over runs and inputs added later."""
-    return hashlib.blake2b(f"{source}\0{path}".encode(), digest_size=8).hexdigest()
 
 
 class PartWriter:

@@ -12,20 +12,21 @@ import numpy as np
 import torch
 
 from lanit.errors import LanitError
-from pipeline.clip_models import load_clip
-from pipeline.embedding.catalogue import KnownRow
-from pipeline.embedding.engine import LocalEngine, RowReader, Timing
+from pipeline.clip.models import load_clip
+from pipeline.computing.ray_cluster import Workforce, import_ray
+from pipeline.computing.ray_tasks import run_tasks
+from pipeline.computing.timing import Timing
+from pipeline.embedding.engine import LocalEngine, RowReader
 from pipeline.embedding.parts import tasks_of
-from pipeline.embedding.ray_cluster import Workforce, import_ray
-from pipeline.embedding.ray_tasks import run_tasks
+from pipeline.inputs.catalogue import KnownRow
 from pipeline.inputs.opening import open_source
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel, Precision
+    from pipeline.clip.fingerprint import Fingerprint
+    from pipeline.clip.models import ClipModel, Precision
+    from pipeline.computing.timing import Tick
     from pipeline.embedding.embed import EmbedOptions, EngineMaker
-    from pipeline.embedding.engine import Tick
     from pipeline.embedding.parts import PartPlan, Row
-    from pipeline.store.schemas import Fingerprint
 
 _TASK_ROWS = 1024  # at least, so that handing a task over costs little of it
 _TASKS_PER_PART = 4
@@ -69,10 +70,10 @@ class Settled:
 
 
 class EmbedWorker:
-    """Embeds the rows of one task after another: :class:`pipeline.embedding.ray_tasks.Worker`."""
+    """Embeds the rows of one task after another: :class:`pipeline.computing.ray_tasks.Worker`."""
 
     def __init__(self, job: EmbedJob, contents: Any) -> None:
-        """contents: Ray's reference to :meth:`pipeline.embedding.catalogue.Plan.contents`, of which a node has one
+        """contents: Ray's reference to :meth:`pipeline.inputs.catalogue.Plan.contents`, of which a node has one
         copy.
 
         Raises LanitError where the CLIP found here is another.

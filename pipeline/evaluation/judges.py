@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lanit.errors import LanitError
 from lanit.labels import adaptive, margin
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
 from pipeline.evaluation.features import ClipFeatures
-from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.prompts.text_embeddings import text_embeddings
 
 SAMPLE_JUDGE = "sample-world"
 _OTHER_JUDGE = "Judge by another CLIP, such as --judge ViT-B-16/laion2b_s34b_b88k"

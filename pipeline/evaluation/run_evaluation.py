@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from lanit.labels import adaptive, margin
 from lanit.metrics import resampled_counts
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
 from pipeline.evaluation.features import ClipFeatures, Extractor
 from pipeline.evaluation.figures import DomainFigures, Guide, GuideFigures, RunFigures
 from pipeline.evaluation.finished import Finished
@@ -39,12 +38,12 @@ from pipeline.evaluation.translations import (
     translate_sources,
 )
 from pipeline.files import sha256_file
+from pipeline.models.bundle import find_bundle
+from pipeline.models.translator import Translator
 from pipeline.store.store import Store
-from pipeline.training.checkpoints import find_bundle
-from pipeline.translating.translator import Translator
 
 if TYPE_CHECKING:
-    from pipeline.console import Advance
+    from pipeline.showing.console import Advance
 
 REFERENCES = 200
 """Images of a domain that styles are taken from, at most, drawn."""
@@ -248,9 +247,3 @@ class _Ticker:
         self._done += count
         if self._progress is not None:
             self._progress(self._done, self._total, detail)
-
-
-def run_folder(run: str) -> Path | None:
-    """The folder of a training run, where its evaluation is kept; none for a model by itself."""
-    folder = Path(run)
-    return folder if (folder / "config.json").is_file() else None

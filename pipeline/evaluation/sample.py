@@ -18,10 +18,10 @@ from lanit.errors import LanitError
 from lanit.labels import adaptive, margin
 from lanit.metrics import cosine_distance
 from pipeline.files import sha256_bytes
+from pipeline.models.bundle import Bundle
 from pipeline.store.image_cache import DrawnImages
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
-from pipeline.training.checkpoints import Bundle
 
 BLOCK = 16
 """Images in a network at once. The rounding of a network depends on that number, so it is the same whatever

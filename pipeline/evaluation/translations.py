@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lanit.inference import target_style
 from lanit.labels import edit
+from pipeline.decoding.grids import to_float, to_uint8
 from pipeline.evaluation.sample import batches, generator_of, torch_generator_of
-from pipeline.translating.grids import to_float, to_uint8
-from pipeline.translating.translator import Translator
+from pipeline.models.translator import Translator
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lanit.rules import describe_rule
 from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.shards import write_shards
 from pipeline.files import write_bytes
-from pipeline.inspection.table import describe_rule
-from pipeline.markdown import markdown_text
+from pipeline.showing.markdown import markdown_text
 
 CARD_NAME = "README.md"
 _GROUP_ROWS = 100  # rows of a row group: what a reader must hold to show one of them

@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
 from pipeline.exports.inventory import Writes, Written
 from pipeline.inputs.storage import located, parent_of
 from pipeline.inputs.table_cells import table_suffix

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import IMAGE_SUFFIXES, ImageError, is_image_name
+from pipeline.decoding.images import IMAGE_SUFFIXES, is_image_name
+from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
 from pipeline.inputs.local import is_empty
 from pipeline.inputs.places import NoImagesError, Place
-from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located, storage_of
+from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located
+from pipeline.inputs.storages import storage_of
 from pipeline.inputs.table_cells import TABLE_SUFFIXES, path_cells, path_column
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")

@@ -16,7 +16,8 @@ from pipeline.files import storable
 from pipeline.inputs.folders import Folder
 from pipeline.inputs.patterns import expand_braces, has_wildcards, matches
 from pipeline.inputs.places import Input
-from pipeline.inputs.storage import file_name, is_url, parent_of, scheme_of, storage_of
+from pipeline.inputs.storage import file_name, is_url, parent_of, scheme_of
+from pipeline.inputs.storages import storage_of
 from pipeline.inputs.table_cells import TABLE_SUFFIXES, table_suffix
 from pipeline.inputs.tables import Table
 from pipeline.inputs.tars import Tar, compressed_tar

@@ -19,13 +19,14 @@ from lanit.labels import Rule, assign
 from lanit.ranks import Draws
 from pipeline.commands import store_option
 from pipeline.decoding.clip_input import decode_for_clip
-from pipeline.decoding.images import ImageError
-from pipeline.inspection.statistics import Augmented, LabelStatistics
-from pipeline.labelling.label import text_embeddings
+from pipeline.decoding.limits import ImageError
+from pipeline.inspection.label_statistics import Augmented, LabelStatistics
+from pipeline.inspection.warnings import with_warnings
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.store.store_images import StoreImages
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
     from pipeline.store.label_revisions import RevisionFile
     from pipeline.store.store import Store
 
@@ -44,7 +45,7 @@ class Flips:
         """``statistics`` with these figures, and with the warnings that they call for."""
         triples = zip(statistics.domains, self.mirror, self.crop, strict=True)
         domains = tuple(dataclasses.replace(d, mirror_flips=mirror, crop_flips=crop) for d, mirror, crop in triples)
-        return dataclasses.replace(statistics, domains=domains, augmented=self.sample).with_warnings()
+        return with_warnings(dataclasses.replace(statistics, domains=domains, augmented=self.sample))
 
 
 def count_flips(

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from lanit.errors import UsageError
 from pipeline.inspection.compare import Comparison, compare_labels, write_flips
+from pipeline.inspection.label_statistics import LabelStatistics
 from pipeline.inspection.scores import keys_of, score
-from pipeline.inspection.statistics import LabelStatistics, summarise
+from pipeline.inspection.statistics import summarise
+from pipeline.inspection.warnings import with_warnings
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_truth, read_truth
 from pipeline.labelling.people import read_people
 from pipeline.labelling.people_labels import PeopleCounts, apply_people
 
 if TYPE_CHECKING:
-    from pipeline.console import Advance
     from pipeline.inspection.rules_table import RuleOutcome
+    from pipeline.showing.console import Advance
     from pipeline.store.label_revisions import Labels, RevisionFile
     from pipeline.store.store import Store
 
@@ -90,7 +92,7 @@ def inspect_store(store: Store, options: InspectOptions, progress: Advance | Non
         rules = compare_rules(revision, parse_rules(options.rules), truth)
     if options.augment:
         from pipeline.inspection.flips import count_flips
-        from pipeline.settings import clip_of
+        from pipeline.store.store_clip import clip_of
 
         clip = clip_of(store, options.clip, options.clip_architecture)
         statistics = count_flips(store, revision, clip, options.augment, options.seed, progress).added_to(statistics)
@@ -120,7 +122,7 @@ def inspect_labels(
     statistics = dataclasses.replace(summarise(revision, epsilon), people=people or PeopleCounts())
     if truth is not None:
         statistics = dataclasses.replace(statistics, scores=score(revision, truth))
-    return statistics.with_warnings()
+    return with_warnings(statistics)
 
 
 def people_of(store: Store, revision: Labels) -> PeopleCounts:

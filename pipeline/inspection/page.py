@@ -15,23 +15,23 @@ import numpy as np
 from markupsafe import Markup
 
 from lanit.errors import listed
+from lanit.rules import describe_rule
 from pipeline.inspection import page_data as label_page_data
 from pipeline.inspection.charts import Axis, histogram, shown_axis
 from pipeline.inspection.columns import Cell, Column, cell, columns_of, share, signed
-from pipeline.inspection.table import describe_rule
 from pipeline.inspection.warnings import MOST_ALIKE
-from pipeline.pages import plural, render_page
+from pipeline.showing.pages import plural, render_page
 
 if TYPE_CHECKING:
-    from pipeline.console import Advance
     from pipeline.inspection.clusters import Cluster
     from pipeline.inspection.compare import Comparison
     from pipeline.inspection.inspect_labels import Inspection
+    from pipeline.inspection.label_statistics import DomainStatistics, LabelStatistics
     from pipeline.inspection.page_data import Flips, PageData, ShownImage
     from pipeline.inspection.rows import Strip
     from pipeline.inspection.rules_table import RuleOutcome
     from pipeline.inspection.scores import DomainScores, Scores
-    from pipeline.inspection.statistics import DomainStatistics, LabelStatistics
+    from pipeline.showing.console import Advance
     from pipeline.store.store import Store
 
 _SPARK, _TALL = 28, 72  # heights of the histograms, in units of their drawing

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ChangedImage, ImageError
+from pipeline.decoding.limits import ChangedImage, ImageError
 from pipeline.inspection.clusters import Cluster, cluster_rows, rows_of_some_parts
 from pipeline.inspection.rows import Ints, KnownRows, Strip, choose_rows
 from pipeline.store.store_images import StoreImages

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from lanit.labels import Rule
 from pipeline.labelling.known_labels import image_keys
 from pipeline.labelling.label_decisions import Decider, Decision, decide_here
-from pipeline.labelling.learned_prompts import prompt_learner
-from pipeline.labelling.nearest_words import LearnedWord, learned_words
 from pipeline.labelling.people import add_answers, read_people
 from pipeline.labelling.people_labels import AppliedLabels, PeopleCounts, answers_of, apply_people
+from pipeline.prompts.nearest_words import LearnedWord, learned_words
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.store.label_revisions import (
     LabelBlock,
     LabelRevision,
@@ -30,12 +29,11 @@ from pipeline.store.label_revisions import (
     with_overrides,
     write_revision,
 )
-from pipeline.text_towers import OpaqueText
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
     from pipeline.labelling.known_labels import Truth
-    from pipeline.labelling.prompt_sets import PromptSet
+    from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.store import Store
 
 Progress = Callable[[int, int], None]
@@ -235,23 +233,6 @@ def _header(
     return RevisionHeader(
         store.fingerprint, prompts, rule.to_json(), origin, parent, digest_of(*decisive), known is not None
     )
-
-
-def text_embeddings(clip: ClipModel, prompts: PromptSet) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit-norm text embeddings of the domains, float32 (N×k), and of the base prompt, (k), on the CPU.
-
-    What the prompts have learned is used. A text tower that cannot learn prompts is asked for whole sentences, which is
-    the same mean over templates.
-    """
-    with torch.no_grad():
-        if isinstance(clip.text, OpaqueText) and prompts.learned is None:
-            sentences = clip.encode_texts(prompts.sentences())
-            means = torch.stack([group.mean(dim=0) for group in sentences.split(len(prompts.templates))])
-            unit = F.normalize(means, dim=-1)
-            domains, base = unit[:-1], unit[-1]
-        else:
-            domains, base = prompt_learner(clip.text, prompts).to(clip.device).text_features()
-    return domains.float().cpu(), base.float().cpu()
 
 
 def label_blocks(

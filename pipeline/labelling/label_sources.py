@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from lanit.errors import UsageError
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_names, folder_truth, image_keys, read_truth
-from pipeline.labelling.learned_prompts import LearnedPrompts
 from pipeline.labelling.people import read_people
-from pipeline.labelling.prompt_sets import PromptSet, prompt_set_of
+from pipeline.prompts.learned_prompts import LearnedPrompts
+from pipeline.prompts.prompt_sets import PromptSet, prompt_set_of
 
 if TYPE_CHECKING:
     from lanit.labels import RuleKind

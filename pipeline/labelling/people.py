@@ -21,11 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.commands import store_option
 from pipeline.files import atomic_path, sealed, sync_folder, unsealed
 from pipeline.labelling.known_labels import plain
 from pipeline.store.label_revisions import RevisionFile
-from pipeline.store.schemas import SCHEMA_VERSION, Fingerprint, metadata_of, people_schema, with_metadata
+from pipeline.store.schemas import SCHEMA_VERSION, metadata_of, people_schema, with_metadata
 from pipeline.store.store_folder import LABELS_FOLDER, lock_store
 
 if TYPE_CHECKING:

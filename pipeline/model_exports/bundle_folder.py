@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lanit.errors import LanitError
 from pipeline.folders import appearing_folder, foreign_files, locked_beside
-from pipeline.labelling.learned_prompts import FILE_NAME as LEARNED_NAME
-from pipeline.training.run_folder import BUNDLE_FILES
+from pipeline.models.run_folder import BUNDLE_FILES
+from pipeline.prompts.learned_prompts import FILE_NAME as LEARNED_NAME
 
 CARD_NAME = "README.md"
 PROMPTS_NAME = "prompts.json"

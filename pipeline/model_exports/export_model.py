@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import sealed, write_bytes, write_json
-from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.model_exports.bundle_folder import (
     CARD_NAME,
     DOMAINS_NAME,
@@ -22,7 +21,8 @@ from pipeline.model_exports.bundle_folder import (
 )
 from pipeline.model_exports.model_card import model_card
 from pipeline.model_exports.run_metrics import read_metrics
-from pipeline.training.checkpoints import Bundle, check_prompts, fill_bundle, find_bundle, load_bundle
+from pipeline.models.bundle import Bundle, check_prompts, fill_bundle, find_bundle, load_bundle
+from pipeline.prompts.prompt_sets import PromptSet
 
 
 @dataclass(frozen=True)

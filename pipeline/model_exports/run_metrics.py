@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from lanit.errors import LanitError
-from pipeline.evaluation.evaluate import RESULT_NAME
 from pipeline.files import read_json, sha256_file
 from pipeline.model_exports.bundle_folder import METRICS_NAME
-from pipeline.training.checkpoints import Bundle
-from pipeline.training.metric_lines import read_lines
-from pipeline.training.run_folder import CONFIG, METRICS
+from pipeline.models.bundle import Bundle
+from pipeline.models.metric_lines import read_lines
+from pipeline.models.run_folder import CONFIG, METRICS, RESULT_NAME
 
 _KEPT = ("protocol", "images", "options", "extractor", "real_features")
 """Of an evaluation; the rest names folders of this machine, or other models."""

@@ -12,11 +12,11 @@ import huggingface_hub
 import huggingface_hub.constants
 
 from lanit.errors import LanitError
+from pipeline.clip.hub import LOGIN, Repository, fetch, hub_answers, hub_error
 from pipeline.files import json_bytes, read_json, sealed
-from pipeline.hub import LOGIN, Repository, fetch, hub_answers, hub_error
 from pipeline.model_exports.bundle_folder import CARD_NAME, FILES, appearing_export, check_out, files_of
-from pipeline.training.checkpoints import check_prompts, load_bundle
-from pipeline.training.run_folder import BUNDLE_FILES
+from pipeline.models.bundle import check_prompts, load_bundle
+from pipeline.models.run_folder import BUNDLE_FILES
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from lanit.errors import LanitError
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
+from pipeline.decoding.grids import to_float, to_uint8
+from pipeline.models.translator import Translator
 from pipeline.sample_world.faces import ATTRIBUTES
 from pipeline.sample_world.judge import Judge, Scores, score
-from pipeline.translating.grids import to_float, to_uint8
-from pipeline.translating.translator import Translator
 
 EVALUATION_SEED = 404  # a world of its own: no training saw its faces
 _BATCH = 64

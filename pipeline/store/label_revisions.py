@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
 from lanit.rules import Rule
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import sealed, unsealed
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.schemas import (
     ACTIVE_PREFIX,
     HUMAN_PREFIX,
     MARGIN_PREFIX,
     SCHEMA_VERSION,
-    Fingerprint,
     labels_schema,
     metadata_of,
     with_metadata,

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import sha256_file
-from pipeline.store.schemas import PART_NAME, Fingerprint, Part, Storage, images_schema, metadata_of
+from pipeline.store.schemas import PART_NAME, Part, Storage, images_schema, metadata_of
 from pipeline.store.store_folder import MANIFEST_NAME, is_parquet_of_lanit
 
 
@@ -45,8 +46,8 @@ def check_part(path: Path, part: Part | None, fingerprint: Fingerprint, storage:
         schema, metadata = footer.schema_arrow, footer.metadata
     try:
         made_by = Fingerprint.from_json(metadata_of(schema).get("fingerprint", {}))
-    except LanitError as error:
-        raise LanitError(f"{path} is damaged: {error.message}") from error
+    except (LanitError, ValueError) as error:
+        raise LanitError(f"{path} is damaged: {getattr(error, 'message', error)}") from error
     counts = (metadata.num_rows, _ok_of(metadata))
     if (
         (part is not None and (counts[0] != part.rows or counts[1] not in (None, part.ok)))

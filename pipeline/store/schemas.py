@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
 from lanit.errors import LanitError
+from pipeline.clip.fingerprint import Fingerprint
 
 SCHEMA_VERSION = 2
 METADATA_KEY = b"lanit"
@@ -27,50 +28,6 @@ ACTIVE_PREFIX = "label:"
 MARGIN_PREFIX = "margin:"
 HUMAN_PREFIX = "human:"
 _ANEW = "Write the store anew: lanit embed DIR --mode overwrite"
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """Which CLIP made an embedding; two embeddings may be compared only under equal fingerprints.
-
-    architecture: open_clip's name, or ``custom-`` and a digest of the configuration.
-    weights_sha256: over names, shapes, types and bytes of the state dict in sorted order, as loaded.
-    preprocessing: :meth:`lanit.preprocessing.ClipPreprocessing.to_json`.
-    activation: ``gelu`` or ``quick_gelu``; the same weights give other embeddings under the other.
-    precision: of the image tower, ``fp32`` or ``bf16``; the text tower is always fp32.
-    """
-
-    architecture: str
-    weights_sha256: str
-    preprocessing: dict[str, Any]
-    activation: str
-    precision: str
-    embedding_dim: int
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Fingerprint:
-        """Raises LanitError where a field is missing."""
-        try:
-            return cls(**{field.name: value[field.name] for field in fields(cls)})
-        except (KeyError, TypeError, IndexError) as error:
-            raise LanitError(f"the CLIP fingerprint lacks {error}", _ANEW) from error
-
-    def describe(self) -> str:
-        """One phrase that tells a person which model this is."""
-        size = self.preprocessing.get("size")
-        return f"{self.architecture} (weights {self.weights_sha256[:12]}, {self.activation}, {size} px)"
-
-    def differences(self, other: Fingerprint) -> list[str]:
-        """Names of the fields that differ."""
-        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
-
-    def same_model(self, other: Fingerprint) -> bool:
-        """Whether text embeddings of the one may be compared with image embeddings of the other: precision apart,
-        which the text tower does not share."""
-        return self.differences(other) in ([], ["precision"])
 
 
 def images_schema(embedding_dim: int, storage: Storage = "float32") -> pa.Schema:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lanit.errors import LanitError
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import publish, temporary_beside
 from pipeline.store.label_revisions import (
     BLOCK_ROWS,
@@ -25,11 +26,11 @@ from pipeline.store.label_revisions import (
     write_revision,
 )
 from pipeline.store.part_files import check_part, read_part
-from pipeline.store.schemas import Fingerprint, Manifest, Part, images_schema
+from pipeline.store.schemas import Manifest, Part, images_schema
 from pipeline.store.store_folder import LABELS_FOLDER, UNFINISHED_NAME, lock_store, mending_hint, read_manifest
 
 if TYPE_CHECKING:
-    from pipeline.labelling.prompt_sets import PromptSet
+    from pipeline.prompts.prompt_sets import PromptSet
 
 __all__ = ["LabelRevision", "Store"]
 

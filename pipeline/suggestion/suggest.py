@@ -15,14 +15,14 @@ import numpy as np
 
 from lanit.errors import LanitError
 from pipeline.commands import store_option
-from pipeline.suggestion.kmeans import cluster_centres
 from pipeline.suggestion.suggest_figures import Shown, count_images, found_by
 from pipeline.suggestion.unexplained import Pick, Scorer, pick_words, same_news
-from pipeline.suggestion.vocabulary import Vocabulary, new_words, readable_words
-from pipeline.suggestion.word_directions import Progress, cached_directions, directions_of
+from pipeline.words.kmeans import cluster_centres
+from pipeline.words.vocabulary import Vocabulary, new_words, readable_words
+from pipeline.words.word_directions import Progress, cached_directions, directions_of
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
     from pipeline.store.label_revisions import RevisionFile
     from pipeline.store.store import Store
 

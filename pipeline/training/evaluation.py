@@ -12,7 +12,7 @@ from lanit.inference import translate_edited
 from lanit.labels import adaptive, edit, margin
 from lanit.metrics import frechet_distance, mean_kernel, moments
 from lanit.networks import GenerativeNetworks
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
 
 _SEED = 2**31 + 1
 _BATCH = 32

@@ -17,21 +17,21 @@ from lanit.labels import exclusive_pairs
 from lanit.objectives import Networks
 from lanit.prompts import PromptLearner
 from lanit.steps import Optimisers
-from pipeline import console
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
+from pipeline.clip.text_towers import OpaqueText
 from pipeline.files import read_json, sealed, sha256_bytes, write_json
 from pipeline.folders import remove_ours
-from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.learned_prompts import prompt_learner
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.models.run_folder import BEST, BUNDLE_FILES, CONFIG, METRICS, MODEL, SAMPLES, is_ours
+from pipeline.models.tensor_folders import read_document
+from pipeline.prompts.learned_prompts import prompt_learner
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.prompts.text_embeddings import text_embeddings
+from pipeline.showing import console
 from pipeline.store.image_cache import SizedImages, open_sized_images
 from pipeline.store.store import LabelRevision, Store
-from pipeline.text_towers import OpaqueText
 from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint
 from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
 from pipeline.training.processes import Processes
-from pipeline.training.run_folder import BEST, BUNDLE_FILES, CONFIG, METRICS, MODEL, SAMPLES, is_ours
-from pipeline.training.tensor_folders import read_document
 from pipeline.training.train_options import TrainOptions
 from pipeline.training.training_run import TrainingRun
 

@@ -27,21 +27,21 @@ from lanit.objectives import Parts
 from lanit.ranks import Draws
 from lanit.schedules import diversity_weight, ema_decay, r1_weight, step_seed
 from lanit.steps import StepPlan, fused_step, paper_step
-from pipeline import console
-from pipeline.clip_models import ClipModel
-from pipeline.labelling.nearest_words import LearnedWord, learned_words
+from pipeline.clip.models import ClipModel
+from pipeline.decoding.grids import labelled_grid, to_uint8, write_png
+from pipeline.models.metric_lines import add_line, read_lines
+from pipeline.models.run_folder import METRICS, SAMPLES, locked_run
+from pipeline.prompts.nearest_words import LearnedWord, learned_words
+from pipeline.showing import console
 from pipeline.store.store import Store
 from pipeline.training.batches import Fetcher, make_batch
 from pipeline.training.evaluation import BETTER_BELOW
 from pipeline.training.loss_log import LossLog
-from pipeline.training.metric_lines import add_line, read_lines
 from pipeline.training.processes import Pace, Processes, joined_processes
 from pipeline.training.refresh import refresh, rehearse
-from pipeline.training.run_folder import METRICS, SAMPLES, locked_run
 from pipeline.training.run_setup import prepare_run
 from pipeline.training.train_options import TrainOptions
 from pipeline.training.training_run import TrainingRun
-from pipeline.translating.grids import labelled_grid, to_uint8, write_png
 
 _WARM_STEPS = 5  # not timed: allocations and kernel selection
 _TIMED_STEPS = 30  # when a run limited by minutes plans its number of steps

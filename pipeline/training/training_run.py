@@ -19,27 +19,19 @@ from lanit.objectives import Guidance, Networks
 from lanit.prompts import PromptLearner
 from lanit.schedules import learns_prompts
 from lanit.steps import Optimisers
-from pipeline.clip_models import ClipModel
-from pipeline.labelling.learned_prompts import with_context
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.clip.models import ClipModel
+from pipeline.models.bundle import Bundle, check_prompts, load_bundle, save_bundle
+from pipeline.models.metric_lines import forget_later_lines
+from pipeline.models.run_folder import BEST, METRICS, MODEL, checkpoint_folder
+from pipeline.models.tensor_folders import load_strictly, read_tensors
+from pipeline.prompts.learned_prompts import with_context
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.image_cache import SizedImages
 from pipeline.store.store import LabelRevision, Store
-from pipeline.training.checkpoints import (
-    Bundle,
-    check_prompts,
-    forget_checkpoints,
-    load_bundle,
-    load_strictly,
-    read_state,
-    read_tensors,
-    save_bundle,
-    save_checkpoint,
-)
+from pipeline.training.checkpoints import forget_checkpoints, read_state, save_checkpoint
 from pipeline.training.evaluation import Evaluator
-from pipeline.training.metric_lines import forget_later_lines
 from pipeline.training.optimiser_state import load_optimiser, optimiser_tensors
 from pipeline.training.processes import Processes
-from pipeline.training.run_folder import BEST, METRICS, MODEL, checkpoint_folder
 from pipeline.training.sampling import LabelSampler
 from pipeline.training.train_options import TrainOptions
 

@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.decoding.images import MAX_PIXELS, ImageError, decode_rgb
-from pipeline.embedding.engine import Tick, Timing
+from pipeline.computing.timing import Tick, Timing
+from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.limits import MAX_PIXELS, ImageError
+from pipeline.decoding.squares import fit_square
 from pipeline.inputs.places import Input
-from pipeline.store.image_cache import fit_square
+from pipeline.models.translator import Translator
 from pipeline.translating.pictures import PictureWriter, encode_film, encode_picture
 from pipeline.translating.recipe import Kitchen, Made, describe
 from pipeline.translating.results import Row
-from pipeline.translating.translator import Translator
 from pipeline.translating.worklist import Item, Plan, tagged
 
 _AHEAD_ON_GPU = 3  # batches that are being decoded while the model works

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F
 
-from pipeline.clip_models import ClipModel
-from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.clip.models import ClipModel
+from pipeline.models.translator import Translator
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.translating.requests import Words
-from pipeline.translating.translator import Translator
 
 NEAR = 0.6
 """Cosine from which on a domain counts as near a phrase, both measured from the base prompt (docs/LOG.md)."""

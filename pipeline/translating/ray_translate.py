@@ -11,18 +11,18 @@ from pathlib import Path
 import torch
 
 from lanit.errors import LanitError
-from pipeline.embedding.engine import Tick, Timing
-from pipeline.embedding.ray_cluster import Workforce
-from pipeline.embedding.ray_tasks import run_tasks
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.computing.ray_cluster import Workforce
+from pipeline.computing.ray_tasks import run_tasks
+from pipeline.computing.timing import Tick, Timing
 from pipeline.files import sha256_file
 from pipeline.inputs.opening import open_source
-from pipeline.store.schemas import Fingerprint
-from pipeline.training.checkpoints import find_bundle, load_bundle
+from pipeline.models.bundle import find_bundle, load_bundle
+from pipeline.models.translator import Translator, load_labeller
 from pipeline.translating.engine import Reader, Workshop, local_engine
 from pipeline.translating.pictures import PictureWriter
 from pipeline.translating.recipe import Kitchen, Look, Recipe
 from pipeline.translating.results import Row
-from pipeline.translating.translator import Translator, load_labeller
 from pipeline.translating.worklist import SCRATCH_NAME, Item, Plan
 
 _AGAIN = "Install the same lanit and give the same files on all."
@@ -62,7 +62,7 @@ class Done:
 
 
 class TranslateWorker:
-    """Translates the images of one task after another: :class:`pipeline.embedding.ray_tasks.Worker`."""
+    """Translates the images of one task after another: :class:`pipeline.computing.ray_tasks.Worker`."""
 
     def __init__(self, job: TranslateJob) -> None:
         """Raises LanitError where the model or the CLIP found here is another, or the folder of results is not."""

@@ -16,12 +16,12 @@ from torch import Tensor
 from lanit.errors import LanitError, UsageError
 from lanit.inference import edit_style, interpolated, target_style
 from lanit.labels import edit
-from pipeline.clip_models import ClipModel
-from pipeline.decoding.images import MAX_PIXELS
+from pipeline.clip.models import ClipModel
+from pipeline.decoding.limits import MAX_PIXELS
+from pipeline.models.translator import Translator
 from pipeline.translating.phrases import stand_in
 from pipeline.translating.references import Reference, read_reference
 from pipeline.translating.requests import TranslateRequest, Words, parse_domains
-from pipeline.translating.translator import Translator
 
 Look = Literal["needed", "results", "both"]
 """What CLIP looks at: the images where their own labels are needed, and no more; the results too; always both."""

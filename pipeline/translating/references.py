@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError
-from pipeline.clip_models import ClipModel
-from pipeline.decoding.images import ImageError, decode_rgb, is_image_name, read_image_bytes
+from pipeline.clip.models import ClipModel
+from pipeline.decoding.grids import to_float
+from pipeline.decoding.images import decode_rgb, is_image_name, read_image_bytes
+from pipeline.decoding.limits import ImageError
+from pipeline.decoding.squares import fit_square
 from pipeline.files import sha256_bytes
 from pipeline.inputs.opening import open_inputs
-from pipeline.store.image_cache import fit_square
-from pipeline.translating.grids import to_float
-from pipeline.translating.translator import Translator
+from pipeline.models.translator import Translator
 
 _BATCH = 32
 

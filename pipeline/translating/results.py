@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.column_names import own_columns
-from pipeline.embedding.parts import image_id
 from pipeline.files import atomic_path, sealed, unsealed
+from pipeline.inputs.places import image_id
 from pipeline.parquet_seals import close_sealed, is_whole
 from pipeline.store.schemas import MARGIN_PREFIX
 from pipeline.translating.worklist import Item

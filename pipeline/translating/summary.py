@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.decoding.images import ImageError, decode_rgb
+from pipeline.decoding.grids import labelled_grid, write_png
+from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.limits import ImageError
+from pipeline.models.translator import Translator
 from pipeline.store.schemas import MARGIN_PREFIX
 from pipeline.translating.engine import Reader
-from pipeline.translating.grids import labelled_grid, write_png
-from pipeline.translating.translator import Translator
 from pipeline.translating.worklist import Item
 
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pyarrow as pa
 
 from lanit.errors import LanitError, UsageError
-from pipeline.clip_models import ClipModel
-from pipeline.decoding.images import MAX_PIXELS
-from pipeline.devices import pick_device
-from pipeline.embedding.engine import Tick, usable_processors
+from pipeline.clip.models import ClipModel
+from pipeline.computing.devices import pick_device
+from pipeline.computing.timing import Tick, usable_processors
+from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.files import sha256_file
 from pipeline.inputs.places import Input
-from pipeline.training.checkpoints import find_bundle, load_bundle
+from pipeline.models.bundle import find_bundle, load_bundle
+from pipeline.models.translator import Translator, load_labeller
 from pipeline.translating.announcements import Announcements
 from pipeline.translating.destination import Destination
 from pipeline.translating.engine import Engine, Reader, Workshop, local_engine
@@ -29,11 +30,10 @@ from pipeline.translating.recipe import Kitchen, Look, Recipe, Resolver
 from pipeline.translating.requests import TranslateRequest, parse_domains, parse_names, parse_references
 from pipeline.translating.results import KIND, LABELS_NAME, SCHEMA_VERSION, TABLE_NAME, Row, Tables
 from pipeline.translating.summary import recognised, write_grid
-from pipeline.translating.translator import Translator, load_labeller
 from pipeline.translating.worklist import Item, Naming, Plan, Worklist, tagged
 
 if TYPE_CHECKING:
-    from pipeline.embedding.ray_cluster import Workforce
+    from pipeline.computing.ray_cluster import Workforce
 
 __all__ = [
     "TABLE_NAME", "TranslateOptions", "TranslateReport", "TranslateRequest", "parse_domains", "parse_names",

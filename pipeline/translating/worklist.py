@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
 from pipeline.decoding.images import IMAGE_SUFFIXES
-from pipeline.embedding.catalogue import Catalogue, connect_scratch, scratch_errors
 from pipeline.files import storable
 from pipeline.folders import plain_file
+from pipeline.inputs.catalogue import Catalogue, connect_scratch, scratch_errors
 from pipeline.inputs.places import Input
 from pipeline.inputs.storage import is_url
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanit.errors import LanitError, UsageError
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import sealed, unsealed, write_bytes
-from pipeline.labelling.learned_context import LearnedContext
-from pipeline.labelling.prompt_sets import PromptSet, built_in_names, read_prompt_set
-from pipeline.store.schemas import Fingerprint
+from pipeline.prompts.learned_context import LearnedContext
+from pipeline.prompts.prompt_sets import PromptSet, built_in_names, read_prompt_set
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from pathlib import Path
 from lanit.errors import LanitError
 from pipeline.files import read_json, sweep_folder
 from pipeline.folders import check_folder, check_replaceable, locked_folder, remove_ours, restore_folders
-from pipeline.labelling.learned_prompts import FILE_NAME as PROMPTS_FILE
+from pipeline.prompts.learned_prompts import FILE_NAME as PROMPTS_FILE
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -18,6 +18,8 @@ SAMPLES = "samples"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
 BEST = "best"
+RESULT_NAME = "evaluation.json"
+"""In the folder of a run: its own figures, as ``--json`` prints them, sealed."""
 
 STATE_FILE = "state.json"
 TENSOR_GROUPS = (
@@ -95,3 +97,9 @@ def locked_run(folder: Path, option: str = "--out") -> Iterator[None]:
         for checkpoint in checkpoints(folder):
             check_replaceable(checkpoint, CHECKPOINT_FILES.__contains__)
         yield
+
+
+def find_run(run: str) -> Path | None:
+    """The folder of a training run, where its evaluation is kept; none for a model by itself."""
+    folder = Path(run)
+    return folder if (folder / CONFIG).is_file() else None

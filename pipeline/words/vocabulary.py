@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanit.errors import LanitError, excerpt
-from pipeline.text_towers import OpaqueText
+from pipeline.clip.text_towers import OpaqueText
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
 
 _ASSETS = Path(__file__).parents[1] / "assets" / "vocabulary"
 _BUILT_IN = ("words.txt", "phrases.txt")

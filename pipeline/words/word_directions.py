@@ -15,12 +15,12 @@ import numpy as np
 
 from lanit.errors import LanitError
 from pipeline.files import sweep_beside, write_bytes
-from pipeline.labelling.label import text_embeddings
+from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.store.caches import content_of, named_content
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
-    from pipeline.labelling.prompt_sets import PromptSet
+    from pipeline.clip.models import ClipModel
+    from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.store import Store
 
 _WORDS = 64  # read by CLIP at once

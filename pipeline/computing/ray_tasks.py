@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from lanit.errors import LanitError
-from pipeline.embedding.ray_cluster import Workforce, import_ray
+from pipeline.computing.ray_cluster import Workforce, import_ray
 
 _MOST_ATTEMPTS = 4  # times that a task is begun: Ray itself would begin it anew for as long as the process dies
 _AGAIN = "The same command goes on where it stopped."

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.charts import Chart, line_chart
-from pipeline.inspection.statistics import LabelStatistics
-from pipeline.pages import render_page
+from pipeline.inspection.label_statistics import LabelStatistics
 from pipeline.sample_world.judge import Scores
+from pipeline.showing.line_charts import Chart, line_chart
+from pipeline.showing.pages import render_page
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from lanit.errors import LanitError, excerpt
-from pipeline.labelling.learned_context import LearnedContext
-from pipeline.labelling.phrase_rules import FILE_HELP, SETTINGS_HELP, wrong_with
+from pipeline.prompts.learned_context import LearnedContext
+from pipeline.prompts.phrase_rules import FILE_HELP, SETTINGS_HELP, wrong_with
 
 _ASSET = Path(__file__).parents[1] / "assets" / "prompt-sets.json"
 _HEADERS = ("noun", "template", "base")

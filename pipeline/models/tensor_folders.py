@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from lanit.errors import LanitError
 from pipeline.files import json_bytes, read_json, sealed, sha256_file
@@ -81,3 +81,48 @@ def check_files(folder: Path, names: Collection[str], digests: Mapping[str, str]
             raise LanitError(f"cannot read {path}: {error.strerror or error}", hint) from error
         if other:
             raise LanitError(f"{path} is damaged, or of another run: it has not the digest written beside it", hint)
+
+
+def _shapes(path: Path, hint: str) -> dict[str, tuple[int, ...]]:
+    """Of each tensor of a safetensors file, by its header alone. Raises LanitError where it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise LanitError(f"cannot read {path}: {error}", hint) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises LanitError where it is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise LanitError(
+            f"cannot read {path}: {error}", "The file is damaged: use another checkpoint or train again."
+        ) from error
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], origin: Path) -> None:
+    """Load all of ``state`` into all of ``module``; raises LanitError that names the first differences."""
+    own, given = (
+        {name: tuple(value.shape) for name, value in tensors.items()} for tensors in (module.state_dict(), state)
+    )
+    _check_shapes(own, given, origin, "Use the options it was trained with, or another --out.")
+    module.load_state_dict(dict(state))
+
+
+def _check_shapes(
+    own: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], origin: Path, hint: str
+) -> None:
+    """Raise LanitError, with ``hint``, that names the first differences of what ``origin`` holds."""
+    differences = [f"{name} is missing" for name in own if name not in given]
+    differences += [f"{name} is unknown" for name in given if name not in own]
+    differences += [
+        f"{name} is {given[name]}, not {own[name]}" for name in own if name in given and given[name] != own[name]
+    ]
+    if differences:
+        shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
+        raise LanitError(
+            f"{origin} is of another architecture: {shown}",
+            hint,
+        )

@@ -14,8 +14,8 @@ from lanit.errors import LanitError
 
 if TYPE_CHECKING:
     from lanit.prompts import TextTower
-    from pipeline.clip_models import ClipModel
-    from pipeline.labelling.prompt_sets import PromptSet
+    from pipeline.clip.models import ClipModel
+    from pipeline.prompts.prompt_sets import PromptSet
 
 NEAREST = 5
 

@@ -15,34 +15,34 @@ import torch
 
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
-from pipeline import console
-from pipeline.charts import Chart, Series
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
+from pipeline.computing.devices import pick_device
 from pipeline.decoding.images import decode_rgb
-from pipeline.demo_page import DemoResults, ModelResult, Sample, render
-from pipeline.devices import pick_device
+from pipeline.decoding.squares import fit_square
 from pipeline.embedding.embed import embed
 from pipeline.files import is_temporary, read_json, sealed, write_bytes, write_json
 from pipeline.folders import check_folder, check_replaceable, locked_folder, remove_ours
 from pipeline.inspection.inspect_labels import inspect_labels
-from pipeline.inspection.statistics import LabelStatistics
+from pipeline.inspection.label_statistics import LabelStatistics
 from pipeline.inspection.table import show_statistics
 from pipeline.labelling.known_labels import Truth, read_truth
 from pipeline.labelling.label import label
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.models import run_folder
+from pipeline.models.bundle import Bundle, load_bundle
+from pipeline.models.metric_lines import read_lines
+from pipeline.models.translator import Translator, load_labeller
+from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
+from pipeline.sample_world.demo_page import DemoResults, ModelResult, Sample, render
 from pipeline.sample_world.evaluation import EVALUATION_SEED, add_domain, evaluate
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 from pipeline.sample_world.judge import load_judge
-from pipeline.store.image_cache import fit_square
+from pipeline.showing import console
+from pipeline.showing.line_charts import Chart, Series
 from pipeline.store.store import Store
-from pipeline.training import run_folder
-from pipeline.training.checkpoints import Bundle, load_bundle
-from pipeline.training.metric_lines import read_lines
 from pipeline.training.train_options import options_from
 from pipeline.training.training import train
 from pipeline.translating.translation import TranslateRequest, translate
-from pipeline.translating.translator import Translator, load_labeller
 
 FACE_SIZE = 64
 WORLD = 1000  # plus the seed: worlds of training faces; the shipped models learned from 101, 202 and 303

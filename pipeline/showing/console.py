@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.terminal_text import brief, shortened, visible
+from pipeline.showing.terminal_text import brief, shortened, visible
 
 
 class Advance(Protocol):

@@ -12,8 +12,8 @@ from torch import Tensor
 from lanit.errors import LanitError
 from lanit.inference import editing_codes, target_style
 from lanit.labels import adaptive, edit, margin
-from pipeline.clip_models import ClipModel, load_clip
-from pipeline.training.checkpoints import Bundle
+from pipeline.clip.models import ClipModel, load_clip
+from pipeline.models.bundle import Bundle
 
 
 class Translator:

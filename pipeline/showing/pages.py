@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
@@ -17,11 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from lanit.errors import UsageError
-from pipeline.decoding.images import ChangedImage, ImageError
 from pipeline.files import write_bytes
-
-if TYPE_CHECKING:
-    from pipeline.store.store_images import StoreImages
 
 _SUFFIXES = (".html", ".htm")
 _GONE = ("not there", "not there any more")
@@ -37,14 +32,6 @@ class Picture:
     name: str
     link: str | None = None
     has_changed: bool = False
-
-
-def stored_picture(images: StoreImages, row: int, side: int, source: str, path: str) -> Picture:
-    """The thumbnail of a stored image, of at most ``side`` pixels, or what became of it."""
-    try:
-        return Picture(images.thumbnail(row, side), path, file_link(source, path))
-    except ImageError as error:
-        return Picture(None, path, file_link(source, path), isinstance(error, ChangedImage))
 
 
 def render_page(template: str, values: Mapping[str, object]) -> str:

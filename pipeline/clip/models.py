@@ -24,18 +24,18 @@ from torch.nn import functional as F
 from lanit.errors import LanitError, UsageError, excerpt
 from lanit.preprocessing import ClipPreprocessing
 from lanit.prompts import TextTower
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.clip.hub import fetch_first
+from pipeline.clip.hub import hub_answers as _hub_answers
+from pipeline.clip.text_towers import OpaqueText as OpaqueText  # part of this module's interface
+from pipeline.clip.text_towers import OpenClipText as OpenClipText
+from pipeline.clip.text_towers import text_tower
 from pipeline.files import read_json
-from pipeline.hub import fetch_first
-from pipeline.hub import hub_answers as _hub_answers
-from pipeline.store.schemas import Fingerprint
-from pipeline.text_towers import OpaqueText as OpaqueText  # part of this module's interface
-from pipeline.text_towers import OpenClipText as OpenClipText
-from pipeline.text_towers import text_tower
 
 DEFAULT_CLIP = "ViT-B-32/openai"
 DEFAULT_ARCHITECTURE = "ViT-B-32"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-SAMPLE_FOLDER = Path(__file__).parent / "assets" / "sample-clip"
+SAMPLE_FOLDER = Path(__file__).parents[1] / "assets" / "sample-clip"
 CONFIG_NAME = "open_clip_config.json"
 _HUB_WEIGHTS = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]  # of a repository, the first it has
 _ELSEWHERE = "Give local weights (--clip FILE or FOLDER), or try --clip sample."
