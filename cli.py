@@ -672,12 +672,12 @@ def train(
     from pipeline.training.processes import launched_rank
     from pipeline.training.run_setup import labels_to_train
     from pipeline.training.terminal_tables import show_options, show_train
-    from pipeline.training.train_options import TrainOptions, options_from
+    from pipeline.training.train_options import all_settings, options_from
     from pipeline.training.training import train as train_run
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
     named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}
-    options = options_from(preset, merge_settings(TrainOptions, settings or [], named))
+    options = options_from(preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
         console.print_json(options.to_json())
         return

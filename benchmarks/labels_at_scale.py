@@ -129,15 +129,15 @@ def label(folder: Path) -> dict[str, float]:
     from pipeline.clip.models import load_clip
     from pipeline.inspection.inspect_labels import inspect_labels
     from pipeline.inspection.label_report import label_and_report
+    from pipeline.prompts.embed_prompts import embed_prompts
     from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
-    from pipeline.prompts.text_embeddings import text_embeddings
     from pipeline.store.store import Store
 
     store, clip, built_in = Store.open(folder / "store"), load_clip(str(folder / "clip")), read_prompt_set(PROMPTS)
     prompts = PromptSet(built_in.domains, built_in.templates[:TEMPLATES], built_in.bases[:TEMPLATES], built_in.name)
     figures: dict[str, float] = {}
     with timed(figures, "texts"):
-        text_embeddings(clip, prompts)
+        embed_prompts(clip, prompts)
     with timed(figures, "label and report"):
         report = label_and_report(store, clip, prompts, Rule())
     with timed(figures, "report"):

@@ -39,6 +39,7 @@ from pipeline.computing.devices import pick_device
 from pipeline.computing.timing import usable_processors
 from pipeline.models.bundle import load_bundle, save_bundle
 from pipeline.models.translator import Translator, load_labeller
+from pipeline.prompts.embed_prompts import with_texts
 from pipeline.sample_world.dataset import write_faces
 from pipeline.translating.pictures import encode_picture
 from pipeline.translating.requests import TranslateRequest
@@ -60,8 +61,7 @@ def save_untrained(root: Path, size: int) -> str:
         fingerprint=clip.fingerprint,
         clip_spec=str(weights),
         clip_architecture="ViT-B-32",
-        domains_embedding=normalize(texts[:-1], dim=1),
-        base_embedding=normalize(texts[-1], dim=0),
+        prompts=with_texts(sample.prompt_set, normalize(texts[:-1], dim=1), normalize(texts[-1], dim=0)),
     )
     save_bundle(root / "model", bundle)
     return str(root / "model")

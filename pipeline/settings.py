@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lanit.errors import UsageError
@@ -68,9 +67,9 @@ def decider_of(force: Workforce | None, remark: Callable[[str], None]) -> Decide
     return ray_decider(force, remark)
 
 
-def merge_settings(options: type[Any], texts: Sequence[str], named: dict[str, Any]) -> dict[str, Any]:
+def merge_settings(defaults: Mapping[str, Any], texts: Sequence[str], named: dict[str, Any]) -> dict[str, Any]:
     """``--set`` texts and options of their own (None: not given) as one dict; UsageError where both name one."""
-    settings = parse_settings(options, texts)
+    settings = parse_settings(defaults, texts)
     given = {name: value for name, value in named.items() if value is not None}
     for name in settings:
         if name in given:
@@ -78,13 +77,11 @@ def merge_settings(options: type[Any], texts: Sequence[str], named: dict[str, An
     return settings | given
 
 
-def parse_settings(options: type[Any], texts: Sequence[str]) -> dict[str, Any]:
-    """Values by field name, each of the type of its field's default (int, float or str).
+def parse_settings(defaults: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """Values by name, each of the type of its default (int, float or str).
 
-    options: a dataclass whose fields all have plain defaults.
     Raises UsageError for a text without "=", an unknown name, a name given twice, or a value of another type.
     """
-    defaults = {field.name: field.default for field in fields(options) if field.default is not MISSING}
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))

@@ -19,6 +19,7 @@ from pipeline.files import read_json
 from pipeline.models.bundle import Bundle, check_prompts, find_bundle, load_bundle, save_bundle
 from pipeline.models.run_folder import checkpoints
 from pipeline.models.tensor_folders import load_strictly, read_tensors, write_folder
+from pipeline.prompts.embed_prompts import with_texts
 from pipeline.prompts.learned_prompts import with_context
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint, read_state, save_checkpoint
@@ -34,16 +35,16 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 @pytest.fixture
 def bundle() -> Bundle:
     torch.manual_seed(0)
+    prompts = PromptSet(("blond hair", "größer", "hat"), ("a {}.", "one {}"), ("a.", "one"), "test")
     return Bundle(
         networks=GenerativeNetworks(SIZES),
         options=SIZES,
-        prompt_set=PromptSet(("blond hair", "größer", "hat"), ("a {}.", "one {}"), ("a.", "one"), "test"),
+        prompt_set=prompts,
         fingerprint=Fingerprint("tiny", "ab" * 32, {"size": 32}, "gelu", "fp32", 5),
         clip_spec="sample",
         clip_architecture=None,
         exclusive=torch.tensor([[0, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.bool),
-        domains_embedding=torch.randn(3, 5),
-        base_embedding=torch.randn(5),
+        prompts=with_texts(prompts, torch.randn(3, 5), torch.randn(5)),
         training={"steps": 7, "device": "cpu"},
     )
 
@@ -52,8 +53,9 @@ def test_a_bundle_comes_back_whole(bundle: Bundle, tmp_path: Path) -> None:
     save_bundle(tmp_path / "model", bundle)
     loaded = load_bundle(tmp_path)
     assert same(loaded.networks.state_dict(), bundle.networks.state_dict())
-    for name in ("exclusive", "domains_embedding", "base_embedding"):
-        assert torch.equal(getattr(loaded, name), getattr(bundle, name))
+    assert torch.equal(loaded.exclusive, bundle.exclusive)
+    for name in ("domains", "base", "offsets", "weights"):
+        assert torch.equal(getattr(loaded.prompts, name), getattr(bundle.prompts, name))
     for name in ("options", "prompt_set", "fingerprint", "clip_spec", "clip_architecture", "training"):
         assert getattr(loaded, name) == getattr(bundle, name)
     assert not loaded.networks.training

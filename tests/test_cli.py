@@ -21,7 +21,7 @@ from lanit.errors import LanitError, UsageError
 from lanit.labels import RuleKind
 from pipeline.clip.models import DEFAULT_CLIP
 from pipeline.settings import merge_settings, parse_settings
-from pipeline.training.train_options import PRESETS, TrainOptions
+from pipeline.training.train_options import PRESETS, all_settings
 
 ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands
@@ -249,10 +249,10 @@ def test_sample_faces_are_counted(tmp_path: Path) -> None:
 
 
 def test_settings_have_the_type_of_their_default() -> None:
-    parsed = parse_settings(TrainOptions, ["r1-every=4", "domain = 2", "slack=drop"])
+    parsed = parse_settings(all_settings(), ["r1-every=4", "domain = 2", "slack=drop"])
     assert parsed == {"r1_every": 4, "domain": 2.0, "slack": "drop"}
     assert isinstance(parsed["domain"], float)
-    assert merge_settings(TrainOptions, ["crop=0"], {"size": 64, "steps": None}) == {"crop": 0.0, "size": 64}
+    assert merge_settings(all_settings(), ["crop=0"], {"size": 64, "steps": None}) == {"crop": 0.0, "size": 64}
 
 
 @pytest.mark.parametrize(
@@ -268,4 +268,4 @@ def test_settings_have_the_type_of_their_default() -> None:
 )
 def test_bad_settings_are_usage_errors(texts: list[str], named: dict[str, Any], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
-        merge_settings(TrainOptions, texts, named)
+        merge_settings(all_settings(), texts, named)

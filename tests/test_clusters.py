@@ -24,8 +24,8 @@ from pipeline.labelling.cluster_labels import find_clusters, name_each
 from pipeline.labelling.known_labels import Truth
 from pipeline.labelling.label import HowToLabel, label, relabel
 from pipeline.labelling.label_sources import check_sources
+from pipeline.prompts.embed_prompts import embed_prompts, with_texts
 from pipeline.prompts.prompt_sets import PromptSet, ensemble
-from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.store.store import Store
 from pipeline.words.kmeans import cluster_centres
 from pipeline.words.vocabulary import Vocabulary
@@ -69,12 +69,12 @@ def test_a_cluster_is_named_by_the_word_that_sets_it_apart_most(store: Store, ti
     """By hand: over all templates, the best pair of centre and word, then the best of what is left."""
     found = find_clusters(store, tiny_clip, 3, VOCABULARY, noun="room")
     assert found.prompts.templates == ensemble("room")
-    texts, base = text_embeddings(tiny_clip, found.prompts.about(WORDS))
+    embedded = embed_prompts(tiny_clip, found.prompts.about(WORDS))
     embeddings = store.embeddings().astype(np.float64)
     left = {
-        (n, word): float((centre - embeddings.mean(axis=0)) @ (text - base.double().numpy()))
+        (n, word): float((centre - embeddings.mean(axis=0)) @ (text - embedded.base.double().numpy()))
         for n, centre in enumerate(found.centres.double().numpy())
-        for word, text in zip(WORDS, texts.double().numpy(), strict=True)
+        for word, text in zip(WORDS, embedded.domains.double().numpy(), strict=True)
     }
     names: dict[int, str] = {}
     while left:
@@ -116,8 +116,10 @@ def test_the_revision_is_like_any_other(store: Store, tiny_clip: Any) -> None:
         label(store, tiny_clip, found.prompts, HowToLabel(found.rule, answers=given, centres=found.centres)).revision
     )
     assert (plain.active.sum(axis=1) == 1).all()
-    texts, base = text_embeddings(tiny_clip, found.prompts)
-    np.testing.assert_allclose(plain.margin, store.embeddings() @ (texts - base).numpy().T, atol=1e-5)
+    embedded = embed_prompts(tiny_clip, found.prompts)
+    np.testing.assert_allclose(
+        plain.margin, store.embeddings() @ (embedded.domains - embedded.base).numpy().T, atol=1e-5
+    )
     assert merged.active[:2].tolist() == [[True] * 3, [False] * 3]
     np.testing.assert_array_equal(merged.active[2:], plain.active[2:])
     assert Rule(**plain.rule) == found.rule
@@ -135,7 +137,7 @@ def test_labels_of_clusters_stay_where_training_moves_the_prompts(store: Store, 
     ).revision
     before = store.labels(number)
     moved = torch.nn.functional.normalize(torch.randn(4, 24, generator=torch.Generator().manual_seed(0)))
-    after = store.labels(relabel(store, before, (moved[:3], moved[3]), "train:run step 3"))
+    after = store.labels(relabel(store, before, with_texts(found.prompts, moved[:3], moved[3]), "train:run step 3"))
     np.testing.assert_array_equal(after.active, before.active)
     np.testing.assert_array_equal(after.human, before.human)
     np.testing.assert_allclose(after.margin, store.embeddings() @ (moved[:3] - moved[3]).numpy().T, atol=1e-5)

@@ -104,6 +104,17 @@ def read_faces(world: Path, store: Store, rows: np.ndarray) -> np.ndarray:
     return np.stack([decode_rgb(world / "faces" / paths[row]) for row in rows])
 
 
+def added_by_hand(
+    translator: Translator, image: torch.Tensor, own: torch.Tensor, domain: int, codes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One image (1×3×S×S) with a domain added, and its labels: what excludes it goes, what stays keeps its style."""
+    labels = own & ~translator.exclusive[domain]
+    encoded = translator.networks.style_encoder(image)[0]
+    styles = [encoded[n] for n in torch.nonzero(labels).flatten().tolist() if n != domain] + [codes[domain]]
+    labels[domain] = True
+    return translator.networks.generator(image, torch.stack(styles).mean(dim=0)[None]).clamp(-1, 1), labels
+
+
 # ---------------------------------------------------------------- translations
 
 
@@ -117,11 +128,11 @@ def test_translations_are_those_of_lanit_translate_add(world: Path, store: Store
     made = np.concatenate(list(translate_sources(translator, sources, lacking, domain, styles)))
     assert made.shape == (len(lacking), 3, 32, 32, 3)
     latents = torch.randn(len(rows) * 3, 16, generator=torch_generator_of(1, "latents")).reshape(len(rows), 3, 16)
-    add = torch.arange(len(translator.domains)) == domain
-    for style in range(3):
-        images = to_float(sources.images[lacking])
-        plain, _ = translator.edit(images, own[lacking], add, torch.zeros_like(add), latents[lacking, style])
-        assert np.abs(made[:, style].astype(int) - to_uint8(plain)).max() <= 1  # rounding of another batch
+    for place, row in enumerate(lacking):
+        for style in range(3):
+            codes = translator.networks.mapping(latents[row, style][None])[0]
+            plain, _ = added_by_hand(translator, to_float(sources.images[[row]]), own[row], domain, codes)
+            assert np.abs(made[place, style].astype(int) - to_uint8(plain)[0]).max() <= 1  # rounding of another batch
 
 
 def test_reference_styles_are_those_of_the_reference(world: Path, store: Store, translator: Translator) -> None:
@@ -134,13 +145,10 @@ def test_reference_styles_are_those_of_the_reference(world: Path, store: Store, 
     styles = reference_styles(translator, pool, len(rows), 2, 5, "smiling")
     made = np.concatenate(list(translate_sources(translator, Sources(images, own), lacking, domain, styles)))
     assert len(styles.chosen.unique()) > 1
-    add = torch.arange(len(translator.domains)) == domain
     for place, row in enumerate(lacking[:3]):
         for style in range(2):
-            reference = to_float(pool[styles.chosen[row, style]][None])
-            plain, _ = translator.edit(
-                to_float(images[[row]]), own[[row]], add, torch.zeros_like(add), torch.zeros(1, 16), reference
-            )
+            codes = translator.networks.style_encoder(to_float(pool[styles.chosen[row, style]][None]))[0]
+            plain, _ = added_by_hand(translator, to_float(images[[row]]), own[row], domain, codes)
             assert np.abs(made[place, style].astype(int) - to_uint8(plain)[0]).max() <= 1
 
 
@@ -157,16 +165,13 @@ def test_every_figure_of_a_domain_is_the_plain_formula(
     own, images = labels[rows], read_faces(world, store, rows)
     lacking = np.flatnonzero(~own[:, domain])
     latents = torch.randn(len(rows) * 2, 16, generator=torch_generator_of(OPTIONS.seed, "latents"))
-    add = torch.arange(len(translator.domains)) == domain
     made, targets = [], []
     for row in lacking:
         for style in range(2):
-            one, target = translator.edit(
-                to_float(images[[row]]), torch.from_numpy(own[[row]]), add, torch.zeros_like(add),
-                latents[[2 * row + style]],
-            )  # fmt: skip
+            codes = translator.networks.mapping(latents[[2 * row + style]])[0]
+            one, target = added_by_hand(translator, to_float(images[[row]]), torch.from_numpy(own[row]), domain, codes)
             made.append(to_uint8(one)[0])
-        targets.append(target[0].numpy())
+        targets.append(target.numpy())
 
     def embedded(pictures: np.ndarray) -> np.ndarray:
         return clip.encode_images(to_float(pictures)).double().numpy()
@@ -180,7 +185,7 @@ def test_every_figure_of_a_domain_is_the_plain_formula(
     inside = scipy.spatial.distance.cdist(real, fake) < radius[:, None]
     assert figures["density"].value == pytest.approx(inside.sum(axis=0).mean() / 5, abs=0.02)
     assert figures["coverage"].value == pytest.approx(inside.any(axis=1).mean(), abs=0.02)
-    directions = (translator.bundle.domains_embedding - translator.bundle.base_embedding).double().numpy()
+    directions = (translator.bundle.prompts.domains - translator.bundle.prompts.base).double().numpy()
     seen, seen_before = (fake @ directions.T > 0).reshape(len(lacking), 2, -1), before @ directions.T > 0
     assert figures["accuracy"].value == pytest.approx(seen[:, :, domain].mean())
     assert figures["accuracy_before"].value == pytest.approx(seen_before[:, domain].mean())

@@ -68,7 +68,7 @@ def test_half_precision_rounds_the_networks_and_nothing_else(run: Path, bundle: 
     stored = load_file(tmp_path / "half" / "model.safetensors")
     for name, value in bundle.networks.state_dict().items():
         assert torch.equal(stored[f"networks.{name}"], value.half())
-    assert torch.equal(stored["domains_embedding"], bundle.domains_embedding)
+    assert torch.equal(stored["domains_embedding"], bundle.prompts.domains)
     assert "float16" in (tmp_path / "half" / "README.md").read_text(encoding="utf-8")
 
 

@@ -24,6 +24,7 @@ from pipeline.embedding.embed import embed
 from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.label import label, relabel
 from pipeline.labelling.label_sources import label_source
+from pipeline.prompts.embed_prompts import embed_prompts, with_texts
 from pipeline.prompts.learned_context import LearnedContext
 from pipeline.prompts.learned_prompts import (
     LearnedPrompts,
@@ -35,7 +36,6 @@ from pipeline.prompts.learned_prompts import (
     with_context,
 )
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
-from pipeline.prompts.text_embeddings import text_embeddings
 from pipeline.store.store import Store
 from pipeline.words.word_directions import cached_directions, directions_of
 
@@ -74,7 +74,7 @@ def test_labels_by_the_file_are_those_of_the_refresh(store: Store, tiny_clip: An
     learner = PromptLearner(tiny_clip.text, PROMPTS.domains, PROMPTS.templates, PROMPTS.bases)
     with torch.no_grad():
         texts = learner.text_features(learned_context(tiny_clip))
-    refreshed = store.labels(relabel(store, before, texts, "train:run step 7"))
+    refreshed = store.labels(relabel(store, before, with_texts(PROMPTS, *texts), "train:run step 7"))
     source = label_source(store, read_prompts(str(file)))
     report = label(store, tiny_clip, source.prompts, Rule(source.rule))
     labelled = store.labels(report.revision)
@@ -83,14 +83,15 @@ def test_labels_by_the_file_are_those_of_the_refresh(store: Store, tiny_clip: An
     clear = np.abs(refreshed.margin - np.array(PROMPTS.offsets)) > 1e-5
     assert (labelled.active == refreshed.active)[clear].all()
     assert np.abs(labelled.margin - before.margin).max() > 1e-3, "they did learn something"
-    for ours, theirs in zip(text_embeddings(tiny_clip, source.prompts), texts, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    ours = embed_prompts(tiny_clip, source.prompts)
+    for found, expected in zip((ours.domains, ours.base), texts, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_text_embeddings_are_open_clips_own_with_the_tokens_replaced(tiny_clip: Any) -> None:
     """By hand: open_clip reads the whole sentence, whose embeddings before the phrase a hook replaces."""
     context = learned_context(tiny_clip)
-    domains, _ = text_embeddings(tiny_clip, with_context(PROMPTS, context))
+    domains = embed_prompts(tiny_clip, with_context(PROMPTS, context)).domains
     lengths = [len(tiny_clip.tokenizer.encode(template.split("{}")[0])) for template in PROMPTS.templates]
     for n, domain in enumerate(PROMPTS.domains):
         features = []
@@ -133,7 +134,7 @@ def test_the_revision_says_that_prompts_were_learned_and_training_begins_from_th
 def test_a_refresh_can_say_what_the_prompts_have_learned(store: Store, tiny_clip: Any) -> None:
     before = store.labels(label(store, tiny_clip, PROMPTS, Rule()).revision)
     learned = with_context(PROMPTS, learned_context(tiny_clip))
-    after = store.labels(relabel(store, before, text_embeddings(tiny_clip, learned), "train:run step 3", learned))
+    after = store.labels(relabel(store, before, embed_prompts(tiny_clip, learned), "train:run step 3", learned))
     assert after.prompt_set == learned
 
 
@@ -231,17 +232,18 @@ def test_another_clip_is_refused_another_precision_is_not(
 
 def test_words_are_compared_as_the_learned_prompts_read_them(store: Store, tiny_clip: Any) -> None:
     learned = with_context(PROMPTS, learned_context(tiny_clip))
-    texts, base = text_embeddings(tiny_clip, learned)
-    np.testing.assert_allclose(directions_of(tiny_clip, learned, PROMPTS.domains), (texts - base).numpy(), atol=1e-6)
+    embedded = embed_prompts(tiny_clip, learned)
+    difference = (embedded.domains - embedded.base).numpy()
+    np.testing.assert_allclose(directions_of(tiny_clip, learned, PROMPTS.domains), difference, atol=1e-6)
     plain = cached_directions(store, tiny_clip, PROMPTS, PROMPTS.domains)
     kept = cached_directions(store, tiny_clip, learned, PROMPTS.domains)
     assert np.abs(plain - kept).max() > 1e-3, "the cache tells them apart"
     one = learned.first_template()
-    texts, base = text_embeddings(tiny_clip, one)
+    embedded = embed_prompts(tiny_clip, one)
     learner = PromptLearner(tiny_clip.text, PROMPTS.domains, PROMPTS.templates[:1], PROMPTS.bases[:1])
     expected, expected_base = learner.text_features(learned_context(tiny_clip)[:1, : learner.context.shape[1]])
-    torch.testing.assert_close(texts, expected.detach())
-    torch.testing.assert_close(base, expected_base.detach())
+    torch.testing.assert_close(embedded.domains, expected.detach())
+    torch.testing.assert_close(embedded.base, expected_base.detach())
 
 
 def test_templates_that_begin_with_the_phrase_have_nothing_to_learn(tiny_clip: Any, tmp_path: Path) -> None:
@@ -251,8 +253,8 @@ def test_templates_that_begin_with_the_phrase_have_nothing_to_learn(tiny_clip: A
     found = read_learned_prompts(path).prompts
     assert found.learned == LearnedContext((1, 0, 16), b"")
     assert PromptSet.from_json(found.to_json()) == found
-    for ours, plain in zip(text_embeddings(tiny_clip, found), text_embeddings(tiny_clip, prompts), strict=True):
-        torch.testing.assert_close(ours, plain)
+    ours, plain = embed_prompts(tiny_clip, found), embed_prompts(tiny_clip, prompts)
+    torch.testing.assert_close((ours.domains, ours.base), (plain.domains, plain.base))
 
 
 def run(*arguments: object) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,12 +27,13 @@ from pipeline.models.run_folder import (
     is_ours,
     locked_run,
 )
+from pipeline.training.clock import Clock
 from pipeline.training.evaluation import Evaluator
-from pipeline.training.training_run import Clock, TrainingRun
-from tests.training_world import TINY, copy_of, draw_store, go, labelled
+from pipeline.training.learner import Learner
+from tests.training_world import TINY, changed, copy_of, draw_store, go, labelled
 
 STEPS, BEST_STEP = 3, 2
-OPTIONS = replace(TINY, steps=STEPS, log_every=1, evaluate_every=1, checkpoint_every=1, keep=2, refresh_every=0)
+OPTIONS = changed(TINY, steps=STEPS, log_every=1, evaluate_every=1, checkpoint_every=1, keep=2, refresh_every=0)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_damaged_and_torn_lines_of_metrics_end_no_run(run: Path, tiny_clip: Any)
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(run: Path, tiny_clip: Any) -> None:
     for name in ("checkpoints", "model", "best"):
         shutil.rmtree(run / name)
-    go(run, tiny_clip, replace(OPTIONS, steps=1, seed=7))
+    go(run, tiny_clip, changed(OPTIONS, steps=1, seed=7))
     lines = [(line["step"], line["kind"]) for line in read_lines(run / "metrics.jsonl")[0]]
     assert len(lines) == len(set(lines))
     assert max(step for step, _ in lines) == 1
@@ -192,12 +192,12 @@ def test_a_folder_of_somebody_else_is_refused_as_it_is(run: Path, tiny_clip: Any
 def test_files_of_the_user_in_a_run_stay(run: Path, tiny_clip: Any) -> None:
     (run / "notes.txt").write_text("mine")
     (run / "samples" / "favourite.png").write_text("mine")
-    go(run, tiny_clip, replace(OPTIONS, steps=STEPS + 1))
+    go(run, tiny_clip, changed(OPTIONS, steps=STEPS + 1))
     assert (run / "notes.txt").read_text() == (run / "samples" / "favourite.png").read_text() == "mine"
     (run / "model" / "thesis.txt").write_text("mine")
     before = contents(run)
     with pytest.raises(LanitError, match=r"holds thesis\.txt"):
-        go(run, tiny_clip, replace(OPTIONS, steps=STEPS + 2))
+        go(run, tiny_clip, changed(OPTIONS, steps=STEPS + 2))
     assert contents(run) == before
 
 
@@ -207,7 +207,7 @@ def test_a_second_train_in_a_folder_is_refused_and_changes_nothing(run: Path, ti
         locked_run(run),
         pytest.raises(LanitError, match="another lanit command is writing to") as caught,
     ):
-        go(run, tiny_clip, replace(OPTIONS, steps=STEPS + 1))
+        go(run, tiny_clip, changed(OPTIONS, steps=STEPS + 1))
     assert "another --out" in caught.value.hint
     assert contents(run) == before
 
@@ -238,12 +238,12 @@ def test_a_run_of_an_older_lanit_goes_on(run: Path, tiny_clip: Any) -> None:
     before = {name: data for name, data in contents(run).items() if name != "config.json"}
     assert go(run, tiny_clip, OPTIONS).started_at == STEPS
     assert {name: data for name, data in contents(run).items() if name != "config.json"} == before
-    assert go(run, tiny_clip, replace(OPTIONS, steps=STEPS + 1)).started_at == STEPS
+    assert go(run, tiny_clip, changed(OPTIONS, steps=STEPS + 1)).started_at == STEPS
     assert load_bundle(run).training["steps"] == STEPS + 1
 
 
 def test_asking_whether_the_prompts_are_learned_begins_nothing() -> None:
     clock = Clock(step=5, planned=6)
-    learning = TrainingRun.learning.fget  # type: ignore[attr-defined]
-    assert not learning(SimpleNamespace(learner=object(), clock=clock, options=TINY))
+    method: Any = SimpleNamespace(learns_prompts=True)
+    assert not Learner(method, TINY.prompts_from, clock).learning
     assert not clock.learning

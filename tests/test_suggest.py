@@ -424,7 +424,7 @@ def test_words_are_read_once_and_again_only_when_they_change(
     np.testing.assert_array_equal(made, directions_of(clip, prompts, words))
     one_by_one = np.concatenate([directions_of(clip, prompts, [word]) for word in words])
     np.testing.assert_allclose(made, one_by_one, atol=1e-6)
-    monkeypatch.setattr(pipeline.words.word_directions, "text_embeddings", None)
+    monkeypatch.setattr(pipeline.words.word_directions, "embed_prompts", None)
     np.testing.assert_array_equal(cached_directions(store, clip, prompts, words), made)
     monkeypatch.undo()
     assert len(cached_directions(store, clip, prompts, words[:2])) == 2

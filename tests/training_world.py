@@ -13,7 +13,7 @@ from pipeline.embedding.embed import embed
 from pipeline.models.metric_lines import read_lines
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import TrainOptions, make_options
 from pipeline.training.training import TrainReport, train
 
 IMAGES = 12
@@ -22,11 +22,16 @@ PROMPTS = PromptSet(
 )
 STEPS = 6
 # Phase 2 begins at half of the steps; labels are refreshed after steps 4 and 6.
-TINY = TrainOptions(
-    size=32, steps=STEPS, batch_size=2, channels=4, max_channels=8, mapping_width=8, precision="float32", r1_every=2,
-    diversity_until=0.8, prompts_from=0.5, prompt_learning_rate=1e-2, learning_rate=1e-3, refresh_every=2, log_every=2,
-    sample_every=0, checkpoint_every=0, keep=10, domain=1.0,
-)  # fmt: skip
+TINY = make_options({
+    "size": 32, "steps": STEPS, "batch_size": 2, "channels": 4, "max_channels": 8, "mapping_width": 8,
+    "precision": "float32", "r1_every": 2, "diversity_until": 0.8, "prompts_from": 0.5, "prompt_learning_rate": 1e-2,
+    "learning_rate": 1e-3, "refresh_every": 2, "log_every": 2, "sample_every": 0, "checkpoint_every": 0, "keep": 10,
+    "domain": 1.0,
+})  # fmt: skip
+
+
+def changed(options: TrainOptions, **settings: Any) -> TrainOptions:
+    return make_options(options.to_json() | settings)
 
 
 def draw_store(folder: Path, clip: Any) -> Path:

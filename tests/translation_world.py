@@ -66,8 +66,8 @@ def good(source: Path) -> list[str]:
 def margins_of(bundle: Bundle, clip: Any, path: Path) -> list[float]:
     """f_n − f_base, one image and one domain at a time."""
     seen = clip.encode_images(as_batch(path))[0]
-    of_base = float((seen * bundle.base_embedding).sum())
-    return [float((seen * text).sum()) - of_base for text in bundle.domains_embedding]
+    of_base = float((seen * bundle.prompts.base).sum())
+    return [float((seen * text).sum()) - of_base for text in bundle.prompts.domains]
 
 
 def own_labels(bundle: Bundle, clip: Any, path: Path) -> set[str]:

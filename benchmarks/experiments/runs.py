@@ -73,7 +73,7 @@ def run_job(world: World, arm: Arm, seed: int, plan: Plan) -> dict[str, Any]:
     bundle = load_bundle(folder)
     label_of = supervision.label_of
     if arm.learns:
-        label_of = by_prompts(Rule(), (bundle.domains_embedding, bundle.base_embedding))
+        label_of = by_prompts(Rule(), bundle.prompts)
     begun = time.monotonic()
     scores = score_references(world, bundle.networks, label_of, plan.translations)
     if arm.experiment == "levels" and arm.level != "clusters":  # a cluster is no domain that could be asked for

@@ -15,8 +15,12 @@ from pipeline.files import atomic_path
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """Uint8 (n×S×S×3) of float images (n×3×S×S), clamped to [-1, 1]."""
-    scaled = (images.float().clamp(-1, 1) + 1) * 127.5
-    return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return to_bytes(images.float().clamp(-1, 1)).cpu().numpy()
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Uint8 (…×S×S×3), on their device, of floats (…×3×S×S) in [-1, 1]."""
+    return ((images + 1) * 127.5).round_().to(torch.uint8).movedim(-3, -1)
 
 
 def to_float(images: np.ndarray) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lanit.labels import adaptive, margin
 from lanit.metrics import resampled_counts
 from pipeline.clip.models import ClipModel
 from pipeline.evaluation.features import ClipFeatures, Extractor
@@ -34,7 +33,7 @@ from pipeline.evaluation.translations import (
     Styles,
     latent_styles,
     reference_styles,
-    targets,
+    target_of,
     translate_sources,
 )
 from pipeline.files import sha256_file
@@ -216,8 +215,8 @@ class RunEvaluation:
         clips, others, verdicts, distances = (torch.cat(each) if each else None for each in found)
         assert clips is not None
         chosen = torch.from_numpy(rows)
-        target, _ = targets(self.translator, sources.own[chosen], domain)
-        unchanged = target == sources.own[chosen]
+        wanted = target_of(self.translator, sources.own[chosen], domain).weights > 0
+        unchanged = wanted == sources.own[chosen]
         return Made(
             features=clips if others is None else others,
             before=features[chosen],
@@ -232,9 +231,7 @@ class RunEvaluation:
 
     def _recognise(self, embeddings: Tensor) -> Tensor:
         """Domains by the model's prompts (METHOD 1): bool (…×N) of unit-norm (…×k)."""
-        bundle = self.translator.bundle
-        margins = margin(embeddings, bundle.domains_embedding, bundle.base_embedding)
-        return adaptive(margins, torch.tensor(bundle.prompt_set.offsets))
+        return self.translator.bundle.prompts.labels(embeddings)
 
 
 class _Ticker:

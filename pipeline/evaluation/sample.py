@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lanit.errors import LanitError
-from lanit.labels import adaptive, margin
 from lanit.metrics import cosine_distance
 from pipeline.files import sha256_bytes
 from pipeline.models.bundle import Bundle
@@ -78,12 +77,8 @@ def _revision_of(store: Store, domains: Sequence[str]) -> int | None:
 
 
 def _by_prompts(store: Store, bundle: Bundle) -> Bools:
-    offsets = torch.tensor(bundle.prompt_set.offsets)
-    parts = [
-        adaptive(margin(torch.tensor(part), bundle.domains_embedding, bundle.base_embedding), offsets).numpy()
-        for part in store.embedding_parts()
-    ]
-    return np.concatenate(parts) if parts else np.empty((0, len(offsets)), bool)
+    parts = [bundle.prompts.labels(torch.tensor(part)).numpy() for part in store.embedding_parts()]
+    return np.concatenate(parts) if parts else np.empty((0, len(bundle.prompt_set.domains)), bool)
 
 
 def generator_of(seed: int, what: str) -> np.random.Generator:

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from lanit.augment import flip_and_crop
 from lanit.errors import LanitError, UsageError
-from lanit.labels import Rule, assign
+from lanit.labels import EmbeddedPrompts, Rule, assign
 from lanit.ranks import Draws
 from pipeline.commands import store_option
 from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.decoding.limits import ImageError
 from pipeline.inspection.label_statistics import Augmented, LabelStatistics
 from pipeline.inspection.warnings import with_warnings
-from pipeline.prompts.text_embeddings import text_embeddings
+from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.store.store_images import StoreImages
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ def count_flips(
     if images < 1:
         raise UsageError("--augment needs at least 1 image", "Try --augment 500.")
     store.check_current(revision)
-    texts = text_embeddings(clip, revision.prompt_set)
+    prompts = embed_prompts(clip, revision.prompt_set)
     rows = np.sort(np.random.default_rng(seed).permutation(revision.rows)[:images]).tolist()
     draws = Draws(torch.Generator().manual_seed(seed))
-    label = _labeller(clip, revision, texts)
+    label = _labeller(clip, Rule(**revision.rule), prompts)
     changed = torch.zeros(2, len(revision.domains), dtype=torch.int64)
     read = done = 0
     for batch, tried in _decoded(StoreImages(store), rows, clip):
@@ -103,15 +103,13 @@ def _another(store: Store) -> str:
     return f"Label by words first: lanit label --prompts FILE{store_option(store.root)}"
 
 
-def _labeller(clip: ClipModel, revision: RevisionFile, texts: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
+def _labeller(clip: ClipModel, rule: Rule, prompts: EmbeddedPrompts) -> Callable[[Tensor], Tensor]:
     """From images, float32 (B×3×s×s) in [-1, 1] at CLIP's size, to labels, bool (B×N)."""
-    rule, prompts = Rule(**revision.rule), revision.prompt_set
-    offsets, weights = torch.tensor(prompts.offsets), torch.tensor(prompts.weights)
 
     @torch.no_grad()
     def label(images: Tensor) -> Tensor:
         embeddings = clip.encode_preprocessed(clip.preprocessing.normalise(images.to(clip.device))).cpu()
-        return assign(rule, embeddings, *texts, offsets, weights)[0]
+        return assign(rule, embeddings, prompts)[0]
 
     return label
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError
+from lanit.labels import EmbeddedPrompts
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.models.run_folder import (
@@ -30,6 +31,7 @@ from pipeline.models.tensor_folders import (
     read_tensors,
     write_folder,
 )
+from pipeline.prompts.embed_prompts import with_texts
 from pipeline.prompts.learned_prompts import FILE_NAME as PROMPTS_FILE
 from pipeline.prompts.learned_prompts import learned_prompts_bytes, read_learned_prompts
 from pipeline.prompts.prompt_sets import PromptSet
@@ -45,7 +47,7 @@ class Bundle:
     """A trained model: networks, and what is needed to use them.
 
     exclusive: bool (N×N), domains that the training labels never show together (:func:`lanit.labels.exclusive_pairs`).
-    domains_embedding (N×k), base_embedding (k): the prompts' text embeddings when it was saved, for CLIP labels.
+    prompts: ``prompt_set`` as its CLIP saw it when the model was saved, for labels; on the CPU.
     training: steps, images seen, seconds, options and the like, for people.
     """
 
@@ -56,8 +58,7 @@ class Bundle:
     clip_spec: str
     clip_architecture: str | None
     exclusive: Tensor
-    domains_embedding: Tensor
-    base_embedding: Tensor
+    prompts: EmbeddedPrompts
     training: dict[str, Any]
 
 
@@ -79,7 +80,7 @@ def _contents(bundle: Bundle, half: bool) -> tuple[tuple[str, dict[str, object]]
     tensors = {f"networks.{name}": value for name, value in bundle.networks.state_dict().items()}
     if half:
         tensors = {name: value.half() for name, value in tensors.items()}
-    tensors |= {"domains_embedding": bundle.domains_embedding, "base_embedding": bundle.base_embedding}
+    tensors |= {"domains_embedding": bundle.prompts.domains, "base_embedding": bundle.prompts.base}
     tensors["exclusive"] = bundle.exclusive
     document: dict[str, object] = {
         "bundle_version": BUNDLE_VERSION,
@@ -181,8 +182,7 @@ def load_bundle(model: str | Path) -> Bundle:
         clip_spec=spec,
         clip_architecture=architecture,
         exclusive=extra[0].bool(),
-        domains_embedding=extra[1].float(),
-        base_embedding=extra[2].float(),
+        prompts=with_texts(prompts, extra[1].float(), extra[2].float()),
         training=training,
     )
 

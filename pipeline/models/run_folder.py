@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lanit.errors import LanitError
+from lanit.methods.table import STATE_GROUPS
 from pipeline.files import read_json, sweep_folder
 from pipeline.folders import check_folder, check_replaceable, locked_folder, remove_ours, restore_folders
 from pipeline.prompts.learned_prompts import FILE_NAME as PROMPTS_FILE
@@ -22,11 +23,8 @@ RESULT_NAME = "evaluation.json"
 """In the folder of a run: its own figures, as ``--json`` prints them, sealed."""
 
 STATE_FILE = "state.json"
-TENSOR_GROUPS = (
-    "networks", "average", "generative_optimiser", "discriminator_optimiser", "prompts", "prompt_optimiser",
-)  # fmt: skip
-CHECKPOINT_FILES = (STATE_FILE, *(f"{name}.safetensors" for name in TENSOR_GROUPS))
-"""All that a checkpoint can consist of; the last two where prompts are learned."""
+CHECKPOINT_FILES = (STATE_FILE, *(f"{name}.safetensors" for name in STATE_GROUPS))
+"""All that a checkpoint can consist of."""
 BUNDLE_FILES = ("model.json", "model.safetensors")
 """What every model consists of; one with learned prompts has their file besides."""
 MODEL_FILES = (*BUNDLE_FILES, PROMPTS_FILE)

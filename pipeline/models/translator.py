@@ -1,4 +1,4 @@
-"""A trained model in memory: own labels by CLIP, translation of batches."""
+"""A trained model in memory: its networks and prompts on a device, domains by name, own labels by CLIP."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError
-from lanit.inference import editing_codes, target_style
-from lanit.labels import adaptive, edit, margin
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.models.bundle import Bundle
 
@@ -25,8 +23,7 @@ class Translator:
         self.networks = bundle.networks.to(device)
         self.domains = bundle.prompt_set.domains
         self.exclusive = bundle.exclusive.to(device)
-        self._texts, self._base = bundle.domains_embedding.to(device), bundle.base_embedding.to(device)
-        self._offsets = torch.tensor(bundle.prompt_set.offsets, device=device)
+        self.prompts = bundle.prompts.to(device)
 
     def weights(self, domains: Sequence[tuple[str, float]]) -> Tensor:
         """Float32 (N) of names, in any case, and weights. Raises LanitError for a name that is no domain."""
@@ -53,46 +50,11 @@ class Translator:
 
     def margins(self, images: Tensor, clip: ClipModel) -> Tensor:
         """f_n − f_base, float32 (B×N), of images (B×3×H×W) in [-1, 1], by CLIP and the model's prompts (METHOD 1)."""
-        return margin(clip.encode_images(images), self._texts, self._base)
-
-    def active(self, margins: Tensor) -> Tensor:
-        """Labels, bool (B×N), of margins (B×N): those above the offsets of the prompts (METHOD 1)."""
-        return adaptive(margins, self._offsets)
+        return self.prompts.margins(clip.encode_images(images))
 
     def labels(self, images: Tensor, clip: ClipModel) -> Tensor:
         """The images' own labels, bool (B×N), by CLIP and the model's prompts (METHOD 1)."""
-        return self.active(self.margins(images, clip))
-
-    def latents(self, seed: int, count: int) -> Tensor:
-        """The latent of ``seed``, the same for every image and device: float32 (count×16)."""
-        drawn = torch.randn(1, self.bundle.options.latent_dim, generator=torch.Generator().manual_seed(seed))
-        return drawn.to(self.device).expand(count, -1)
-
-    @torch.no_grad()
-    def translate(
-        self, images: Tensor, target: Tensor, kept: Tensor, latents: Tensor, reference: Tensor | None = None
-    ) -> Tensor:
-        """Images, float32 (B×3×S×S) in [-1, 1], in the mix ``target``, non-negative float (B×N).
-
-        kept: bool (B×N), domains in which the image keeps its own style. latents: (B×16). reference: (1×3×S×S), whose
-        style serves the other domains instead of the latents'.
-        """
-        codes = editing_codes(self.networks, images, latents, kept)
-        if reference is not None:
-            other = self.networks.style_encoder(reference).expand(len(images), -1, -1)
-            stays = torch.cat([kept, torch.zeros_like(kept[:, :1])], dim=1)
-            codes = torch.where(stays[:, :, None], codes, other)
-        return self.networks.generator(images, target_style(codes, target)).clamp(-1, 1)
-
-    def edit(
-        self, images: Tensor, own: Tensor, add: Tensor, remove: Tensor, latents: Tensor, reference: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Images after adding and removing domains, and their labels, bool (B×N).
-
-        own: bool (B×N), the images' labels before. add, remove: bool (N). What stays keeps the image's own style.
-        """
-        target = edit(own, add, remove, self.exclusive)
-        return self.translate(images, target.float(), own & target & ~add, latents, reference), target
+        return self.prompts.active(self.margins(images, clip))
 
 
 def load_labeller(bundle: Bundle, spec: str | None, device: torch.device) -> ClipModel:

@@ -178,12 +178,12 @@ class Workshop:
             for row in of_image:
                 row.requested, row.target = requested, wanted[position]
         if made.before is not None:
-            margins, names = made.before.cpu().numpy(), _names(translator.active(made.before), translator)
+            margins, names = made.before.cpu().numpy(), _names(translator.prompts.active(made.before), translator)
             for position, of_image in enumerate(rows):
                 for row in of_image:
                     row.before, row.before_margins = names[position], margins[position]
         for style, of_style in enumerate(() if made.after is None else made.after):
-            margins, names = of_style.cpu().numpy(), _names(translator.active(of_style), translator)
+            margins, names = of_style.cpu().numpy(), _names(translator.prompts.active(of_style), translator)
             for position, of_image in enumerate(rows):
                 of_image[style].after, of_image[style].margins = names[position], margins[position]
 

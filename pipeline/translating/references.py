@@ -54,7 +54,7 @@ def read_reference(
         if good:
             batch = to_float(np.stack(good)).to(translator.device)
             with torch.inference_mode():
-                codes = translator.networks.style_encoder(batch).double().sum(dim=0).cpu()
+                codes = translator.networks.own_codes(batch).double().sum(dim=0).cpu()
                 total = codes if count == 0 else total + codes
                 if clip is not None:
                     shown += translator.labels(batch, clip).float().sum(dim=0).cpu()

@@ -15,7 +15,7 @@ import numpy as np
 
 from lanit.errors import LanitError
 from pipeline.files import sweep_beside, write_bytes
-from pipeline.prompts.text_embeddings import text_embeddings
+from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.store.caches import content_of, named_content
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def directions_of(
     found = [np.empty((0, clip.embedding_dim), np.float32)]
     for start in range(0, len(phrases), _WORDS):
         batch = phrases[start : start + _WORDS]
-        texts, base = text_embeddings(clip, prompts.about(batch))
-        found.append((texts - base).numpy())
+        embedded = embed_prompts(clip, prompts.about(batch))
+        found.append((embedded.domains - embedded.base).numpy())
         if progress is not None:
             progress(start + len(batch), len(phrases))
     return np.concatenate(found)

@@ -1,4 +1,4 @@
-"""From the prompts to their text embeddings."""
+"""From prompts to what CLIP sees of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from lanit.labels import EmbeddedPrompts
 from pipeline.clip.text_towers import OpaqueText
 from pipeline.prompts.learned_prompts import prompt_learner
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from pipeline.prompts.prompt_sets import PromptSet
 
 
-def text_embeddings(clip: ClipModel, prompts: PromptSet) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit-norm text embeddings of the domains, float32 (N×k), and of the base prompt, (k), on the CPU.
+def embed_prompts(clip: ClipModel, prompts: PromptSet) -> EmbeddedPrompts:
+    """The embedded prompts of a set, float32 on the CPU.
 
     What the prompts have learned is used. A text tower that cannot learn prompts is asked for whole sentences, which is
     the same mean over templates.
@@ -29,4 +30,10 @@ def text_embeddings(clip: ClipModel, prompts: PromptSet) -> tuple[torch.Tensor, 
             domains, base = unit[:-1], unit[-1]
         else:
             domains, base = prompt_learner(clip.text, prompts).to(clip.device).text_features()
-    return domains.float().cpu(), base.float().cpu()
+    return with_texts(prompts, domains.float().cpu(), base.float().cpu(), clip.logit_scale)
+
+
+def with_texts(prompts: PromptSet, domains: torch.Tensor, base: torch.Tensor, scale: float = 1.0) -> EmbeddedPrompts:
+    """The prompts of a set whose texts are embedded already, ū (N×k) and ū_base (k). scale: α, for the losses."""
+    offsets, weights = (torch.tensor(values, device=base.device) for values in (prompts.offsets, prompts.weights))
+    return EmbeddedPrompts(domains, base, offsets, weights, scale)
