@@ -110,7 +110,7 @@ def _parts(images: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows that go through the networks together, and their images; on a CPU the last are filled up to the number."""
     few = max(1, _PIXELS_ON_CPU // images.shape[-1] ** 2) if images.device.type == "cpu" else len(images)
     for start in range(0, len(images), few):
-        part = images[start : start + few]
+        part = images[start : start + few].contiguous()  # rounding depends on the layout too
         rows = slice(start, start + len(part))
         if len(part) < few:
             part = torch.cat([part, part[-1:].expand(few - len(part), -1, -1, -1)])

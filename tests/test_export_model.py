@@ -288,8 +288,8 @@ def test_a_missing_or_unfinished_model_is_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"exclusive": torch.zeros(4, 4, dtype=torch.bool)}, r"exclusive of \(4, 4\), not \(3, 3\)"),
-        ({"domains_embedding": torch.zeros(2, 5)}, r"domains_embedding of \(2, 5\), not \(3, 5\)"),
-        ({"base_embedding": torch.zeros(6)}, r"base_embedding of \(6,\), not \(5,\)"),
+        ({"domains": torch.zeros(2, 5)}, r"domains_embedding of \(2, 5\), not \(3, 5\)"),
+        ({"base": torch.zeros(6)}, r"base_embedding of \(6,\), not \(5,\)"),
         ({"prompt_set": PromptSet(("hat",), ("a {}.",), ("a.",), "test")}, r"networks of \(4,\), not \(2,\)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -297,7 +297,9 @@ def test_a_missing_or_unfinished_model_is_named(tmp_path: Path) -> None:
 def test_a_model_whose_parts_are_of_other_domains_is_refused(
     bundle: Bundle, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    save_bundle(tmp_path / "model", replace(bundle, **change))
+    change = dict(change)
+    texts = {name: change.pop(name) for name in ("domains", "base") if name in change}
+    save_bundle(tmp_path / "model", replace(bundle, prompts=replace(bundle.prompts, **texts), **change))
     with pytest.raises(LanitError, match=rf"model is damaged: {message}"):
         load_bundle(tmp_path / "model")
 

@@ -67,7 +67,7 @@ READINGS = [
         ),
     ),
     Reading(
-        "labels by people", ("s",), r"s/(labels/(?!r\d)|(?!labels|images|index|cache)[^/]+/).*", (*_STORE, _TRAIN_NEW)
+        "labels by people", ("s",), r"s/(labels/(?!r\d)|(?!labels|images|index|cache)[^/]+/).*", (_TRAIN_NEW, *_STORE)
     ),
     Reading("index", ("s",), r"s/index/.*", ("search smiling --store s --json", "index --store s")),
     Reading("cache of words", ("s",), r"s/cache/words.*", ("suggest-prompts --store s --json",)),

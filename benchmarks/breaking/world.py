@@ -55,7 +55,6 @@ EXPORTS = {
 _SMALL = {
     "pipeline.embedding.parts:PART_ROWS": 32,
     "pipeline.store.image_cache:_CHUNK": 32,
-    "pipeline.store.image_cache:_FLUSHED": 1,
     "pipeline.exports.folders:_CHUNK": 16,
     "pipeline.translating.translation:TranslateOptions.part_images": 32,
 }
