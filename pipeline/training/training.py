@@ -333,7 +333,8 @@ def _is_best(clock: Clock, by: str, figures: dict[str, float]) -> bool:
 def _log(run: TrainingRun, losses: LossLog) -> None:
     """Write the mean losses since the last line."""
     rate = run.options.to_json().get("learning_rate")
-    hint = f"Lower --learning-rate (now {rate:g}) or try --set precision=float32; the last checkpoint is kept."
+    lower = "" if rate is None else f"Lower --learning-rate (now {rate:g}) or try "
+    hint = f"{lower or 'Try '}--set precision=float32; the last checkpoint is kept."
     means = losses.means(run.processes.ranks, hint)
     losses.clear()
     line = {"kind": "losses"} | {name: round(value, 5) for name, value in means.items()}
