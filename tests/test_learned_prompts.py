@@ -23,7 +23,7 @@ from pipeline.clip.text_towers import OpaqueText
 from pipeline.embedding.embed import embed
 from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.label import label, relabel
-from pipeline.labelling.label_sources import label_source
+from pipeline.labelling.label_sources import LabelRequest, label_source
 from pipeline.prompts.learned_context import LearnedContext
 from pipeline.prompts.learned_prompts import (
     LearnedPrompts,
@@ -75,8 +75,9 @@ def test_labels_by_the_file_are_those_of_the_refresh(store: Store, tiny_clip: An
     with torch.no_grad():
         texts = learner.text_features(learned_context(tiny_clip))
     refreshed = store.labels(relabel(store, before, texts, "train:run step 7"))
-    source = label_source(store, read_prompts(str(file)))
-    report = label(store, tiny_clip, source.prompts, Rule(source.rule))
+    source = label_source(store, LabelRequest(prompts=str(file)))
+    assert source is not None
+    report = label(store, tiny_clip, *source)
     labelled = store.labels(report.revision)
     np.testing.assert_allclose(labelled.margin, refreshed.margin, atol=1e-6)
     np.testing.assert_allclose(labelled.similarity_base, refreshed.similarity_base, atol=1e-6)

@@ -307,7 +307,7 @@ def _old_manifest(root: Path, fingerprint: Fingerprint, storage: Storage) -> Man
     old = read_manifest(root)
     if old is None:
         return None
-    again = "Name another --store, or add --mode overwrite to replace them."
+    again = "Name another --store, or add --overwrite to replace them."
     if old.fingerprint != fingerprint:
         raise LanitError(
             f"the store {root} holds embeddings of {old.fingerprint.describe()}, not of {fingerprint.describe()}: "

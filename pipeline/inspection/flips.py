@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lanit.augment import flip_and_crop
 from lanit.errors import LanitError, UsageError
-from lanit.labels import Rule, assign
+from lanit.labels import assign
 from lanit.ranks import Draws
 from pipeline.commands import store_option
 from pipeline.decoding.clip_input import decode_for_clip
@@ -62,7 +62,7 @@ def count_flips(
     training's (METHOD §5), of what CLIP sees. Raises LanitError where the revision's prompts were learned in training,
     where it has no rule, or where no sampled image can be read.
     """
-    if revision.origin.startswith("train:") or revision.rule["kind"] in ("given", "clusters"):
+    if revision.of_training or not revision.rule.by_similarity:
         raise LanitError(
             f"revision {revision.number} does not come from words, which --augment would try again",
             _another(store),
@@ -98,14 +98,14 @@ def _another(store: Store) -> str:
     for number in reversed(store.revisions()):
         with contextlib.suppress(LanitError):
             found = store.revision_file(number)
-            if not found.origin.startswith("train:") and found.rule["kind"] not in ("given", "clusters"):
+            if not found.of_training and found.rule.by_similarity:
                 return f"Add --revision {number}, which does."
     return f"Label by words first: lanit label --prompts FILE{store_option(store.root)}"
 
 
 def _labeller(clip: ClipModel, revision: RevisionFile, texts: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
     """From images, float32 (B×3×s×s) in [-1, 1] at CLIP's size, to labels, bool (B×N)."""
-    rule, prompts = Rule(**revision.rule), revision.prompt_set
+    rule, prompts = revision.rule, revision.prompt_set
     offsets, weights = torch.tensor(prompts.offsets), torch.tensor(prompts.weights)
 
     @torch.no_grad()

@@ -15,7 +15,6 @@ import numpy as np
 from markupsafe import Markup
 
 from lanit.errors import listed
-from lanit.rules import describe_rule
 from pipeline.inspection import page_data as label_page_data
 from pipeline.inspection.charts import Axis, histogram, shown_axis
 from pipeline.inspection.columns import Cell, Column, cell, columns_of, share, signed
@@ -132,7 +131,7 @@ def render(report: Inspection, data: PageData, store: str) -> str:
         "data": data,
         "store": store,
         "prompts": report.revision.prompt_set.name,
-        "rule": describe_rule(statistics.rule),
+        "rule": statistics.rule.describe(),
         "warnings": [(text, _named(text, statistics)) for text in statistics.warnings],
         "columns": shown,
         "phrases": phrases,

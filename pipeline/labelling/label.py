@@ -202,7 +202,7 @@ def relabel(
     texts: see :func:`label_blocks`. prompts: the set that ``texts`` are of, such as that of ``before`` with what it has
     learned; that of ``before`` if left out.
     """
-    rule, prompts, known = Rule(**before.rule), prompts or before.prompt_set, None
+    rule, prompts, known = before.rule, prompts or before.prompt_set, None
     if before.human is not None:
         values = np.where(before.human, before.active, -1).astype(np.int8)
         known = _Known(len(before.domains), values, None)
@@ -230,9 +230,7 @@ def _header(
     """What the revision will say about itself; the digest covers everything that decides the labels."""
     decisive = [store.parts_array(), *(text.numpy() for text in texts), *([] if known is None else known.decisive())]
     decisive += [] if centres is None else [centres.numpy()]
-    return RevisionHeader(
-        store.fingerprint, prompts, rule.to_json(), origin, parent, digest_of(*decisive), known is not None
-    )
+    return RevisionHeader(store.fingerprint, prompts, rule, origin, parent, digest_of(*decisive), known is not None)
 
 
 def label_blocks(

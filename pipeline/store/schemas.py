@@ -27,7 +27,7 @@ PART_NAME = re.compile(r"images/part-\d{5,}-(?P<digest>[0-9a-f]{8})\.parquet")
 ACTIVE_PREFIX = "label:"
 MARGIN_PREFIX = "margin:"
 HUMAN_PREFIX = "human:"
-_ANEW = "Write the store anew: lanit embed DIR --mode overwrite"
+_ANEW = "Write the store anew: lanit embed DIR --overwrite"
 
 
 def images_schema(embedding_dim: int, storage: Storage = "float32") -> pa.Schema:

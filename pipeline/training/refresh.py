@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lanit.labels import Rule
 from pipeline.labelling.label import label_blocks, relabel
 from pipeline.store.label_revisions import LabelBlock, LabelRevision
 from pipeline.training.training_run import TrainingRun
@@ -41,7 +40,7 @@ def rehearse(run: TrainingRun) -> dict[str, Any]:
         values: np.ndarray = np.where(human[rows], before.active[rows], -1).astype(np.int8)
         return values
 
-    for block in label_blocks(run.store, _texts(run), before.prompt_set, Rule(**before.rule), given):
+    for block in label_blocks(run.store, _texts(run), before.prompt_set, before.rule, given):
         flips += (block.active != before.active[block.start : block.start + block.rows]).sum(axis=0)
     return _line("refresh rehearsed", before.number, before, flips, begun)
 

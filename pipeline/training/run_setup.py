@@ -56,7 +56,7 @@ def prepare_run(
     processes.check_batch(options.batch_size)
     store.check_fingerprint(clip.fingerprint)
     clip.model.to(device)
-    labels = labels_to_train(store, revision)
+    labels = store.labels_to_train(revision).read()
     store.check_current(labels)
     config = _checked_config(folder, options, labels)
     torch.manual_seed(options.seed)
@@ -142,17 +142,6 @@ def _plan_anew(run: TrainingRun, config: dict[str, Any]) -> None:
         clock.planned = max(clock.step, round(clock.step / clock.seconds * run.options.minutes * 60))
     if config["options"] != asked:
         write_json(run.folder / CONFIG, sealed(config | {"options": asked}))
-
-
-def labels_to_train(store: Store, revision: int | None) -> LabelRevision:
-    """The named revision, or the newest that ``lanit label`` wrote: what a run relabelled as it learned is its own."""
-    if revision is not None:
-        return store.labels(revision)
-    for number in reversed(store.revisions()):
-        labels = store.revision_file(number)
-        if not labels.origin.startswith("train:"):
-            return labels.read()
-    return store.labels()
 
 
 def _uses_bf16(options: TrainOptions, device: torch.device) -> bool:

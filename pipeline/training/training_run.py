@@ -107,7 +107,7 @@ class TrainingRun:
     @property
     def relabels(self) -> bool:
         """Whether learned prompts decide the labels: not where people or clusters do."""
-        return self.learner is not None and self.labels.rule["kind"] not in ("given", "clusters")
+        return self.learner is not None and self.labels.rule.by_similarity
 
     def guidance(self) -> Guidance:
         """CLIP with the prompts as they are: cached text embeddings in phase 1, learned ones in phase 2."""
