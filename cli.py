@@ -415,7 +415,6 @@ def inspect(
     """
     from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
     from pipeline.inspection.limits import check_limits, parse_limits
-    from pipeline.inspection.page import label_page
     from pipeline.inspection.terminal_tables import show_inspection
     from pipeline.showing import console
 
@@ -428,10 +427,13 @@ def inspect(
     opened = _open_store(store)
     with console.progress("looking at images") as advance:
         report = inspect_store(opened, options, advance)
-    _answer(
-        report, show_inspection, as_json, html=html,
-        page=lambda advance: label_page(report, opened, seed=seed, progress=advance),
-    )  # fmt: skip
+
+    def page(advance: Advance) -> str:
+        from pipeline.inspection.page import label_page  # with Pillow, which the plain report does without
+
+        return label_page(report, opened, seed=seed, progress=advance)
+
+    _answer(report, show_inspection, as_json, html=html, page=page)
     check_limits(report.statistics, limits)
 
 

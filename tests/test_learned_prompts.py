@@ -84,7 +84,7 @@ def test_labels_by_the_file_are_those_of_the_refresh(store: Store, tiny_clip: An
     clear = np.abs(refreshed.margin - np.array(PROMPTS.offsets)) > 1e-5
     assert (labelled.active == refreshed.active)[clear].all()
     assert np.abs(labelled.margin - before.margin).max() > 1e-3, "they did learn something"
-    for ours, theirs in zip(text_embeddings(tiny_clip, source.prompts), texts, strict=True):
+    for ours, theirs in zip(text_embeddings(tiny_clip, source[0]), texts, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
@@ -220,7 +220,7 @@ def test_another_clip_is_refused_another_precision_is_not(
     stranger = load_clip(str(make_clip(1)))
     save_learned_prompts(other, PROMPTS, learned_context(stranger), stranger.fingerprint)
     with pytest.raises(LanitError, match=r"were learned with .* not with .*: weights_sha256 differ"):
-        label_source(store, read_prompts(str(other)))
+        label_source(store, LabelRequest(prompts=str(other)))
     wide = with_context(PROMPTS, torch.zeros(3, 4, 17))
     with pytest.raises(LanitError, match=r"the learned prompts are \(3, 4, 17\)"):
         label(store, tiny_clip, wide, Rule())
