@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from pipeline.decoding.limits import ImageError
 from pipeline.exports.inventory import Written
+from pipeline.inputs.formats import format_of
 from pipeline.inputs.storage import located, parent_of
-from pipeline.inputs.table_cells import table_suffix
 from pipeline.store.label_revisions import RevisionFile
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
@@ -174,7 +174,8 @@ def read_record(images: StoreImages, record: Record) -> bytes | Missing:
 @functools.cache
 def _folder_of(source: str) -> str:
     """What the paths of its images are relative to."""
-    return parent_of(source) if table_suffix(source) and not Path(source).is_dir() else source
+    kind = format_of(source)
+    return parent_of(source) if kind and kind.names_files and not Path(source).is_dir() else source
 
 
 def _numbers(flags: np.ndarray) -> tuple[int, ...]:
