@@ -16,7 +16,8 @@ RuleKind = Literal["adaptive", "top-k", "fixed", "argmax", "given", "clusters"]
 class _Kind:
     """text: as :meth:`Rule.parse` takes it, and words: for people, {} being the value in both.
 
-    needs: what the value must be, for people; allows: whether one is; hint: what to type instead.
+    needs: what the value must be, for people; allows: whether one is; whole: whether it is a whole number. such_as: what
+    may be typed.
     by_similarity: whether similarities decide, and not people or centres. weighted: whether weights count.
     """
 
@@ -24,34 +25,33 @@ class _Kind:
     words: str
     needs: str = ""
     allows: Callable[[float], bool] = lambda value: True
-    hint: str = ""
+    whole: bool = False
+    such_as: str = ""
     by_similarity: bool = True
     weighted: bool = False
-
-
-def _whole(least: int) -> Callable[[float], bool]:
-    return lambda value: value >= least and float(value).is_integer()
 
 
 _KINDS: dict[str, _Kind] = {
     "adaptive": _Kind("adaptive", "adaptive threshold"),
     "top-k": _Kind(
-        "top-{}", "top-k, k = {}", "top-k needs a whole number of at least 1", _whole(1), "Try --rule top-2.",
-        weighted=True,
+        "top-{}", "top-k, k = {}", "top-k needs a whole number of at least 1", lambda value: value >= 1,
+        whole=True, such_as="--rule top-2", weighted=True,
     ),
     "fixed": _Kind(
         "fixed={}", "cosine above {}", "a cosine threshold lies between -1 and 1", lambda value: -1 <= value <= 1,
-        "Try --rule fixed=0.25.",
+        such_as="--rule fixed=0.25",
     ),
     "argmax": _Kind("argmax", "arg-max", weighted=True),
     "given": _Kind("given", "labels as given", by_similarity=False),
     "clusters": _Kind(
-        "clusters={}", "{} clusters", "clusters are a whole number of at least 2", _whole(2), "Try --clusters 10.",
-        by_similarity=False,
+        "clusters={}", "{} clusters", "clusters are a whole number of at least 2", lambda value: value >= 2,
+        whole=True, such_as="--clusters 10", by_similarity=False,
     ),
 }  # fmt: skip
 
-SPELLINGS = "adaptive, top-2, fixed=0.25, argmax"
+SPELLINGS = ", ".join(
+    kind.such_as.removeprefix("--rule ") or kind.text for kind in _KINDS.values() if kind.by_similarity
+)
 """Rules as they are typed, each with some value."""
 
 
@@ -72,8 +72,9 @@ class Rule:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise UsageError(f"unknown rule '{self.kind}'", f"Choose one of {', '.join(_KINDS)}.")
-        if not self._kind.allows(self.value):
-            raise UsageError(f"{self._kind.needs}, not {self.value:g}", self._kind.hint)
+        whole = not self._kind.whole or float(self.value).is_integer()
+        if not (whole and self._kind.allows(self.value)):
+            raise UsageError(f"{self._kind.needs}, not {self.value:g}", f"Try {self._kind.such_as}.")
 
     @classmethod
     def parse(cls, text: str) -> Rule:
@@ -89,9 +90,9 @@ class Rule:
                 value = float(text.removeprefix(start))
             except ValueError:
                 break
-            return cls(name, int(value) if name == "top-k" and value.is_integer() else value)  # type: ignore[arg-type]
-        if text in _KINDS and _KINDS[text].hint:
-            raise UsageError(f"the rule {text} lacks its number", _KINDS[text].hint)
+            return cls(name, int(value) if kind.whole and value.is_integer() else value)  # type: ignore[arg-type]
+        if text in _KINDS and _KINDS[text].such_as:
+            raise UsageError(f"the rule {text} lacks its number", f"Try {_KINDS[text].such_as}.")
         raise UsageError(f"there is no rule '{excerpt(text)}'", f"Choose one of {SPELLINGS}, given.")
 
     @property
