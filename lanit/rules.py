@@ -16,8 +16,7 @@ RuleKind = Literal["adaptive", "top-k", "fixed", "argmax", "given", "clusters"]
 class _Kind:
     """text: as :meth:`Rule.parse` takes it, and words: for people, {} being the value in both.
 
-    needs: what the value must be, for people; allows: whether one is; whole: whether it is a whole number. such_as: what
-    may be typed.
+    needs: what the value must be, for people; allows: whether one is; whole: of whole numbers. such_as: as typed.
     by_similarity: whether similarities decide, and not people or centres. weighted: whether weights count.
     """
 

@@ -39,7 +39,7 @@ from pipeline.searching.duplicates import find_duplicates
 from pipeline.searching.search import search
 from pipeline.settings import merge_settings, parse_settings
 from pipeline.store.index import rebuild_index
-from pipeline.store.schemas import Storage
+from pipeline.store.schemas import StoredType
 from pipeline.suggestion.suggest import SuggestOptions
 from pipeline.training.train_options import PRESETS, TrainOptions
 from pipeline.training.training import train
@@ -111,7 +111,7 @@ OTHERWISE = {
 SAID = {
     ("embed", "clip"): f"the store's, else {DEFAULT_CLIP}",
     ("embed", "precision"): f"the store's, else {inspect.signature(load_clip).parameters['precision'].default}",
-    ("embed", "storage"): f"the store's, else {get_args(Storage)[0]}",
+    ("embed", "storage"): f"the store's, else {get_args(StoredType)[0]}",
     ("label", "rule"): Rule().text,
     ("inspect-labels", "epsilon"): f"{DEFAULT_EPSILON_SHARE:g} of the margins' standard deviation",
     ("train", "seed"): str(TrainOptions().seed),

@@ -17,7 +17,7 @@ from pipeline.embedding.stored_inputs import StoredInputs
 from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Input
 from pipeline.store.index import build_index, index_state
-from pipeline.store.schemas import SourceEntry, Storage
+from pipeline.store.schemas import SourceEntry, StoredType
 from pipeline.store.store import Store
 from pipeline.store.store_folder import lock_store, read_manifest
 
@@ -29,7 +29,7 @@ Progress = Callable[[int, int, str], None]
 """Called with (images done, images in all, where the time goes) as the run goes on."""
 EngineMaker = Callable[[RowReader, Tick], Engine]
 
-DEFAULT_STORAGE: Storage = "float32"
+DEFAULT_STORAGE: StoredType = "float32"
 _SLOW_LOADER = 0.2  # share of the run spent waiting for images from which on more workers are worth trying
 _SHARES_AFTER = 5.0  # seconds
 
@@ -55,7 +55,7 @@ class EmbedOptions:
     retry_failed: bool = False
     max_failures: int | None = None
     max_pixels: int = MAX_PIXELS
-    storage: Storage | None = None
+    storage: StoredType | None = None
     image_column: str | None = None
     decode: Decode = "cpu"
     part_rows: int | None = None
@@ -179,7 +179,7 @@ def embed(
     return run.report(index)
 
 
-def stored_type(store: Path, anew: bool) -> Storage:
+def stored_type(store: Path, anew: bool) -> StoredType:
     """The type of the embeddings that a store holds, the default where there is none.
 
     anew: whether the store is to be overwritten, and so need not be understood.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lanit.errors import LanitError, UsageError
-from pipeline.exports.destination import MISSING_NAME, Destination, Progress
+from pipeline.exports.destination import MISSING_NAME, Destination, Reached
 from pipeline.exports.folders import Folders, domain_groups, pair_groups
 from pipeline.exports.layouts import ExportRequest, Target, layout_of
 from pipeline.exports.selection import Chunk, Missing, Selection
@@ -149,7 +149,7 @@ def _identity(selection: Selection, request: ExportRequest) -> dict[str, Any]:
     }
 
 
-def _fill(destination: Destination, target: Target, selection: Selection, reached: Progress) -> list[str]:
+def _fill(destination: Destination, target: Target, selection: Selection, reached: Reached) -> list[str]:
     """Write what is still to be written. Returns a line for each of the first few images that were missing."""
     reached.counts = reached.counts or (0,) * len(selection.groups)
     examples: list[str] = []
