@@ -866,7 +866,10 @@ def evaluate(
         styles=styles, sources=sources, guide=guide, real=real_images, bootstrap=bootstrap, match_size=match_size,
         seed=seed, batch_size=batch_size,
     )  # fmt: skip
-    tools = Tools(features, inception_weights, lpips_weights, judge, clip, pick_device(device))
+    tools = Tools(
+        features=features, inception_weights=inception_weights, lpips_weights=lpips_weights, judge=judge, clip=clip,
+        device=pick_device(device),
+    )  # fmt: skip
     if folders is not None:
         with console.progress("reading") as advance:
             compared = evaluate_folders(*folders, extractor_of_folders(tools, store), options, progress=advance)

@@ -131,6 +131,10 @@ CASES = {
     "threshold that is no cosine": Case(
         "label --prompts good.txt --rule fixed=25", ("between -1 and 1", "--rule fixed=0.25"), code=2
     ),
+    "device of search that is not there": Case("search red --device x9", ("no device 'x9'", "--device cpu")),
+    "device of flips that is not there": Case(
+        "inspect-labels --augment 2 --device x9", ("no device 'x9'", "--device cpu")
+    ),
     # stores
     "no store": Case(
         "label --prompts good.txt --store nowhere", ("no store at nowhere", "lanit embed DIR --store nowhere")

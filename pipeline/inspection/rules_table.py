@@ -107,12 +107,12 @@ class _Counts:
             macro = float(values[known > 0].mean())
             micro = 2 * int(right.sum()) / max(int(predicted.sum() + actual.sum()), 1)
         return RuleOutcome(
-            self.rule.text,
-            self.rule,
-            tuple(int(count) for count in self.labels),
-            self.labelled / self.images,
-            int(self.labels.sum()) / self.images,
-            f1,
-            macro,
-            micro,
+            name=self.rule.text,
+            rule=self.rule,
+            counts=tuple(int(count) for count in self.labels),
+            coverage=self.labelled / self.images,
+            labels_per_image=int(self.labels.sum()) / self.images,
+            f1=f1,
+            macro_f1=macro,
+            micro_f1=micro,
         )

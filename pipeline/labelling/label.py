@@ -185,7 +185,10 @@ def _prepare(store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel 
         applied, counts = (found if len(found.rows) else None), found.counts
     known = None if given is None and applied is None else _Known(len(prompts.domains), given, applied)
     header = _header(store, texts, prompts, how.rule, "label", None, known, how.centres)
-    return _Work(store, clip, prompts, how, texts, header, known, counts, not_in_store)
+    return _Work(
+        store=store, clip=clip, prompts=prompts, how=how, texts=texts, header=header, known=known, people=counts,
+        not_in_store=not_in_store,
+    )  # fmt: skip
 
 
 def relabel(
@@ -230,7 +233,10 @@ def _header(
     """What the revision will say about itself; the digest covers everything that decides the labels."""
     decisive = [store.parts_array(), *(text.numpy() for text in texts), *([] if known is None else known.decisive())]
     decisive += [] if centres is None else [centres.numpy()]
-    return RevisionHeader(store.fingerprint, prompts, rule, origin, parent, digest_of(*decisive), known is not None)
+    return RevisionHeader(
+        fingerprint=store.fingerprint, prompt_set=prompts, rule=rule, origin=origin, parent=parent,
+        inputs_sha256=digest_of(*decisive), human=known is not None,
+    )  # fmt: skip
 
 
 def label_blocks(

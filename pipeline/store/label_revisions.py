@@ -202,14 +202,17 @@ class RevisionFile(Revision):
             rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
             if sum(rows) != footer.num_rows:
                 raise ValueError(f"it counts {footer.num_rows} rows and has {sum(rows)}")
-            header = metadata["parent"], metadata["origin"], Rule(**metadata["rule"])
+            parent, origin, rule = metadata["parent"], metadata["origin"], Rule(**metadata["rule"])
         if made_by != fingerprint:  # of other embeddings, so the precision counts
             raise LanitError(
                 f"label revision {number} was made with {made_by.describe()}; "
                 f"the store now holds {fingerprint.describe()}",
                 _anew(path),
             )
-        return cls(number, *header, prompt_set, path, footer.num_rows, has_human)
+        return cls(
+            number=number, parent=parent, origin=origin, rule=rule, prompt_set=prompt_set, path=path,
+            rows=footer.num_rows, has_human=has_human,
+        )  # fmt: skip
 
     def blocks(
         self, *, active: bool = False, margin: bool = False, base: bool = False, human: bool = False, keys: bool = False
@@ -266,8 +269,10 @@ class RevisionFile(Revision):
                 human[rows] = block.human
             keys.append((block.image_ids, block.paths))
         ids, paths = (pa.chunked_array(list(side), pa.string()).to_numpy() for side in zip(*keys, strict=True))
-        return LabelRevision(self.number, self.parent, self.origin, self.rule, self.prompt_set, active, margin, base,
-                             ids, paths, human)  # fmt: skip
+        return LabelRevision(
+            number=self.number, parent=self.parent, origin=self.origin, rule=self.rule, prompt_set=self.prompt_set,
+            active=active, margin=margin, similarity_base=base, image_ids=ids, paths=paths, human=human,
+        )  # fmt: skip
 
     def _row_group(self, file: pq.ParquetFile, group: int, names: list[str]) -> pa.Table:
         rows = file.metadata.row_group(group).num_rows
