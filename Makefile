@@ -16,7 +16,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
 demo: $(READY)  ## draw faces, label, train for MINUTES=6, translate; writes OUT=demo and its page index.html
-	$(BIN)/lanit demo --minutes $(MINUTES) --out $(OUT)
+	$(BIN)/lanit demo --minutes $(MINUTES) --out $(OUT) --overwrite
 
 test: $(READY)  ## the tests, without those marked network or gpu
 	$(BIN)/python -m pytest -q

@@ -25,13 +25,13 @@ from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.labelling.label import label
 from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
-from pipeline.store.schemas import Storage
+from pipeline.store.schemas import StoredType
 from pipeline.store.store import Store
 
 ARCHITECTURE = "ViT-B-32"
 
 
-def labels_of(folder: Path, scratch: Path, spec: str, prompts: str, precision: str, storage: Storage) -> np.ndarray:
+def labels_of(folder: Path, scratch: Path, spec: str, prompts: str, precision: str, storage: StoredType) -> np.ndarray:
     architecture = None if spec == "sample" else ARCHITECTURE
     clip = load_clip(spec, architecture=architecture, precision="bf16" if precision == "bf16" else "fp32")
     store = scratch / f"{prompts}-{precision}-{storage}"

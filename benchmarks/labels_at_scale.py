@@ -223,13 +223,13 @@ def write_store(root: Path, clip_folder: Path, rows: int, dim: int) -> None:
 
 def write_labels(root: Path, rows: int) -> None:
     """A newer revision of ``rows`` rows, of random margins, as `lanit label` would write it."""
+    from lanit.rules import Rule
     from pipeline.prompts.prompt_sets import read_prompt_set
     from pipeline.store.label_revisions import LabelBlock, RevisionHeader, write_revision
     from pipeline.store.store import Store
 
     store = Store.open(root)
-    rule = {"kind": "adaptive", "value": 0.0}
-    header = RevisionHeader(store.fingerprint, read_prompt_set(PROMPTS), rule, "label", None, "0")
+    header = RevisionHeader(store.fingerprint, read_prompt_set(PROMPTS), Rule(), "label", None, "0")
 
     def blocks() -> Iterator[LabelBlock]:
         rng = np.random.default_rng(1)

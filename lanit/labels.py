@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from lanit.errors import LanitError
 from lanit.rules import Rule as Rule
-from lanit.rules import RuleKind as RuleKind
 
 
 def similarity(images: Tensor, texts: Tensor) -> Tensor:

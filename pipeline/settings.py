@@ -1,34 +1,23 @@
-"""From the options of a command to what the library takes: rules, models, NAME=VALUE settings."""
+"""From the options of a command to what several rooms together make of them: clusters, NAME=VALUE settings, a run."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanit.errors import UsageError
-from lanit.labels import Rule, RuleKind
 from pipeline.clip.models import ClipModel
 
 if TYPE_CHECKING:
     from pipeline.computing.ray_cluster import Workforce
     from pipeline.embedding.embed import EmbedOptions, EngineMaker
     from pipeline.labelling.label_decisions import Decider
-
-DEFAULT_K = 2
-DEFAULT_THRESHOLD = 0.25
-
-
-def make_rule(kind: RuleKind, k: int | None, threshold: float | None) -> Rule:
-    """The labelling rule of ``--rule``, ``--k`` and ``--threshold``; raises UsageError where they contradict."""
-    if k is not None and kind != "top-k":
-        raise UsageError(f"--k does not go with --rule {kind}", "Add --rule top-k, or leave --k out.")
-    if threshold is not None and kind != "fixed":
-        raise UsageError(f"--threshold does not go with --rule {kind}", "Add --rule fixed, or leave --threshold out.")
-    if kind == "top-k":
-        return Rule(kind, DEFAULT_K if k is None else k)
-    return Rule(kind, DEFAULT_THRESHOLD if threshold is None else threshold) if kind == "fixed" else Rule(kind)
+    from pipeline.store.store import Store
+    from pipeline.training.train_options import TrainOptions
+    from pipeline.training.training import TrainReport
 
 
 @contextlib.contextmanager
@@ -100,3 +89,38 @@ def parse_settings(defaults: Mapping[str, Any], texts: Sequence[str]) -> dict[st
             kinds = {int: "a whole number", float: "a number"}
             raise UsageError(f"--set {name}={value}: not {kinds[kind]}", f"The default is {defaults[name]}.") from error
     return found
+
+
+def train_on(
+    store: Store,
+    out: Path,
+    options: TrainOptions,
+    clip: str | None,
+    clip_architecture: str | None,
+    revision: int | None,
+    device: str,
+) -> TrainReport:
+    """Train the run ``out``, having said on what; the first process also decodes the images at training size before.
+
+    clip, clip_architecture: the store's unless named. See :func:`pipeline.training.training.train`.
+    """
+    from pipeline.computing.devices import pick_device
+    from pipeline.inspection.inspect_labels import inspect_labels, people_of
+    from pipeline.inspection.terminal_tables import show_coverage
+    from pipeline.showing import console
+    from pipeline.store.image_cache import open_sized_images
+    from pipeline.store.store_clip import clip_of
+    from pipeline.training.processes import launched_rank
+    from pipeline.training.terminal_tables import show_options
+    from pipeline.training.training import train
+
+    chosen = str(pick_device(device))
+    model = clip_of(store, clip, clip_architecture, chosen)
+    show_options(f"run {out} on {chosen}", options.to_json(), chosen)
+    labels = store.labels_to_train(revision)
+    show_coverage(inspect_labels(labels, people=people_of(store, labels)))
+    if launched_rank() == 0:
+        with console.progress("decoding at training size") as advance:
+            open_sized_images(store, options.size, options.cache_gb, advance, console.warn)
+    with console.progress("training", "steps") as advance:
+        return train(store, out, options, model, revision=revision, device=device, progress=advance)

@@ -206,8 +206,9 @@ def make_labelled_store(tmp_path: Path) -> Callable[..., Any]:
             size = rng.uniform(0.01, 0.1, active.shape).astype(np.float32)
             prompts = PromptSet(tuple(labels), ("a {}.",), ("a.",), "made up")
             base = np.full(len(paths), 0.2, np.float32)
-            rule = {"kind": "adaptive", "value": 0.0}
-            store.add_labels(active, np.where(active, size, -size), base, prompts, rule, "label", None)
+            from tests.label_builders import add_labels
+
+            add_labels(store, active, np.where(active, size, -size), base, prompts=prompts)
         return store
 
     return make
@@ -219,6 +220,7 @@ def make_revision() -> Callable[..., Any]:
 
     active: by default margin > 0. paths, base, human, offsets, weights, domains, rule, number: see LabelRevision.
     """
+    from lanit.rules import Rule
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import LabelRevision
 
@@ -232,7 +234,7 @@ def make_revision() -> Callable[..., Any]:
         human: np.ndarray | None = None,
         offsets: tuple[float, ...] = (),
         weights: tuple[float, ...] = (),
-        rule: dict[str, Any] | None = None,
+        rule: Any = None,
         number: int = 3,
     ) -> LabelRevision:
         count = len(margin)
@@ -240,7 +242,7 @@ def make_revision() -> Callable[..., Any]:
             number=number,
             parent=None,
             origin="label",
-            rule=rule or {"kind": "adaptive", "value": 0.0},
+            rule=rule or Rule(),
             prompt_set=PromptSet(domains, ("a {}.",), ("a.",), "test", offsets, weights),
             active=margin > 0 if active is None else active,
             margin=margin.astype(np.float32),

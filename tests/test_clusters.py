@@ -23,7 +23,7 @@ from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.labelling.cluster_labels import find_clusters, name_each
 from pipeline.labelling.known_labels import Truth
 from pipeline.labelling.label import HowToLabel, label, relabel
-from pipeline.labelling.label_sources import check_sources
+from pipeline.labelling.label_sources import LabelRequest
 from pipeline.prompts.embed_prompts import embed_prompts, with_texts
 from pipeline.prompts.prompt_sets import PromptSet, ensemble
 from pipeline.store.store import Store
@@ -103,7 +103,7 @@ def test_the_same_again_is_the_same_and_another_seed_says_so(store: Store, tiny_
     assert (report.created, second.created) == (True, False)
     _, third = made(1)
     assert third.created
-    assert store.labels(third.revision).rule == {"kind": "clusters", "value": 3, "seed": 1}
+    assert store.labels(third.revision).rule == Rule("clusters", 3, 1)
 
 
 def test_the_revision_is_like_any_other(store: Store, tiny_clip: Any) -> None:
@@ -122,7 +122,7 @@ def test_the_revision_is_like_any_other(store: Store, tiny_clip: Any) -> None:
     )
     assert merged.active[:2].tolist() == [[True] * 3, [False] * 3]
     np.testing.assert_array_equal(merged.active[2:], plain.active[2:])
-    assert Rule(**plain.rule) == found.rule
+    assert plain.rule == found.rule
     statistics = inspect_labels(store.revision_file(1))
     assert [domain.count for domain in statistics.domains] == [21, 12, 7]
     assert statistics.coverage == 1
@@ -202,16 +202,16 @@ def test_what_cannot_be_clustered_is_refused_in_one_line(
 
 def test_options_that_contradict_clusters_are_refused(tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
-    for message, arguments, options in (
-        ("one of --prompts, --from-folders, --from-table and --clusters", ("p", None, False, None), {"clusters": 3}),
-        ("one of --prompts, --from-folders, --from-table and --clusters", (None, None, True, None), {"clusters": 3}),
-        ("--rule, --k and --threshold do not go", (None, None, False, None, "adaptive"), {"clusters": 3}),
-        ("--rule, --k and --threshold do not go", (None, None, False, None), {"clusters": 3, "bound": 0.0}),
-        ("--words are the names of --clusters", ("p", None, False, None), {"words": words}),
+    one = "one of --prompts, --from-folders, --from-table and --clusters"
+    for message, request in (
+        (one, LabelRequest(prompts="p", clusters=3)),
+        (one, LabelRequest(from_folders=True, clusters=3)),
+        ("--rule does not go", LabelRequest(rule="adaptive", clusters=3)),
+        ("--words are the names of --clusters", LabelRequest(prompts="p", words=words)),
     ):
         with pytest.raises(UsageError, match=message):
-            check_sources(*arguments, **options)
-    check_sources(None, "labels.csv", False, None, clusters=3, words=words)
+            request.check()
+    LabelRequest(labels="labels.csv", clusters=3, words=words).check()
 
 
 def run(*arguments: object) -> Any:
@@ -229,7 +229,7 @@ def test_the_command_clusters_reports_and_merges(
     assert "3 clusters, seed 4" in done.stdout
     store = Store.open(Path("manifests"))
     revision = store.labels()
-    assert revision.rule == {"kind": "clusters", "value": 3, "seed": 4}
+    assert revision.rule == Rule("clusters", 3, 4)
     assert set(revision.domains) < set(WORDS)
     assert revision.prompt_set.name == "clusters-3"
     report = json.loads(run("inspect-labels", "--json").stdout)
@@ -241,7 +241,7 @@ def test_the_command_clusters_reports_and_merges(
     merged = run("label", *again, "--labels", "labels.csv")
     assert merged.exit_code == 0, merged.output
     assert "2 labels are people's" in merged.stdout
-    for arguments in (["--clusters", 3, "--prompts", "p.txt"], ["--clusters", 3, "--k", 2], ["--clusters", 1]):
+    for arguments in (["--clusters", 3, "--prompts", "p.txt"], ["--clusters", 3, "--rule", "top-2"], ["--clusters", 1]):
         refused = run("label", *arguments)
         assert refused.exit_code == 2, refused.output
         assert len(refused.stderr.strip().splitlines()) == 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lanit.rules import Rule
 from pipeline.inspection.label_statistics import DomainStatistics, LabelStatistics
 from pipeline.inspection.scores import DomainScores
 from pipeline.inspection.scores import Scores as LabelScores
@@ -54,7 +55,7 @@ def results() -> DemoResults:
     labels = LabelStatistics(
         revision=1,
         origin="label",
-        rule={"kind": "adaptive", "value": 0.0},
+        rule=Rule(),
         images=50,
         domains=tuple(counted),
         coverage=0.98,

@@ -96,7 +96,7 @@ def test_embeddings_may_be_stored_in_half_precision_and_are_read_in_single(
     np.testing.assert_array_equal(Store.open(tmp_path / "half").embeddings()[:5], half)
     with pytest.raises(LanitError, match="as float16, not float32") as caught:
         embed([folder], tmp_path / "half", tiny_clip, EmbedOptions(storage="float32"))
-    assert "--mode overwrite" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
 
 
 def test_another_precision_is_another_store(

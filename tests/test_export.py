@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,14 @@ import pipeline.exports.export
 import pipeline.exports.folders
 from lanit.errors import LanitError, UsageError
 from pipeline.embedding.embed import embed
-from pipeline.exports.export import ExportRequest, Layout, export, parse_pairs
+from pipeline.exports.export import export
+from pipeline.exports.layouts import LAYOUTS, ExportRequest, parse_pairs
 from pipeline.exports.naming import FileNames, folder_names, suffix_of
 from pipeline.inputs.opening import open_inputs
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
+from tests.label_builders import add_labels
 
-LAYOUTS = get_args(Layout)
 WITH_IMAGES = [layout for layout in LAYOUTS if layout not in ("clip-retrieval", "csv")]
 LISTS = {"lanit-export.json", "lanit-export.jsonl"}
 LABELS = {"red": {"a/001.png", "b/000.png"}, "large": {"b/000.png", "b/002.png", "a/003.png"}}
@@ -121,16 +122,7 @@ def test_an_interrupted_export_goes_on_to_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(pipeline.exports.folders, "_CHUNK", 2)
     (photos / "a/003.png").unlink()
-    sizes = {"webdataset": 8_000, "huggingface": 8_000}  # two or three of these images
-    target = pipeline.exports.export._target
-
-    def small(selection: Any, request: ExportRequest, advance: Any) -> Any:
-        made = target(selection, request, advance)
-        if layout in sizes:
-            made._limit = sizes[layout]
-        return made
-
-    monkeypatch.setattr(pipeline.exports.export, "_target", small)
+    monkeypatch.setattr(ExportRequest, "shard_bytes", 8_000)  # two or three of these images
     export(store, tmp_path / "whole", ExportRequest(layout))
 
     def killed(done: int, total: int) -> None:
@@ -355,8 +347,7 @@ def test_images_of_tars_and_tables_are_exported_as_they_lie_there(
     store = Store.open(tmp_path / "store")
     active = np.ones((store.ok, 1), bool)
     prompts = PromptSet(("thing",), ("a {}.",), ("a.",), "made up")
-    rule = {"kind": "adaptive", "value": 0.0}
-    store.add_labels(active, active.astype(np.float32), np.zeros(store.ok, np.float32), prompts, rule, "label", None)
+    add_labels(store, active, active, prompts=prompts)
     report = export(store, tmp_path / "out", ExportRequest(layout, files="hardlink" if layout == "folders" else None))
     assert (report.images, report.exported) == (8, 8)
     expected = sorted(path.read_bytes() for path in [*photos.rglob("00*.png"), photos / "b" / "000.png"])

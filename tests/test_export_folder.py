@@ -8,7 +8,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +16,8 @@ import pytest
 import pipeline.exports.destination
 import pipeline.exports.folders
 from lanit.errors import LanitError
-from pipeline.exports.export import ExportRequest, Layout, export
+from pipeline.exports.export import export
+from pipeline.exports.layouts import LAYOUTS, ExportRequest
 from pipeline.folders import locked_folder
 from pipeline.store.store import Store
 
@@ -62,7 +63,7 @@ def flip(path: Path, rng: random.Random) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_phrases_may_be_called_as_files_of_the_export_and_as_each_other(
     layout: Any, photos: Path, make_labelled_store: Callable[..., Store], tmp_path: Path
 ) -> None:
@@ -169,7 +170,7 @@ def test_an_interrupted_export_writes_through_no_link(store: Store, tmp_path: Pa
     assert not list(outside.iterdir())
 
 
-@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_finished_export_notices_a_change_of_any_of_its_files(layout: Any, store: Store, tmp_path: Path) -> None:
     rng = random.Random(5)
     export(store, tmp_path / "out", ExportRequest(layout))

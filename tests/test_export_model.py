@@ -99,16 +99,16 @@ def test_learned_prompts_go_along_and_damaged_ones_are_refused(bundle: Bundle, t
     export_model(run, tmp_path / "out")
     assert (tmp_path / "out" / FILE_NAME).read_bytes() == (run / "model" / FILE_NAME).read_bytes()
     assert read_learned_prompts(tmp_path / "out" / FILE_NAME).fingerprint == bundle.fingerprint
-    export_model(run, tmp_path / "out", force=True)
+    export_model(run, tmp_path / "out", overwrite=True)
     before, data = contents(tmp_path / "out"), (run / "model" / FILE_NAME).read_bytes()
     for damaged in (data[:-1] + bytes([data[-1] ^ 1]), data.replace(b"fp32", b"bf16"), b""):
         (run / "model" / FILE_NAME).write_bytes(damaged)
         with pytest.raises(LanitError, match=r"prompts.*damaged") as caught:
-            export_model(run, tmp_path / "out", force=True)
+            export_model(run, tmp_path / "out", overwrite=True)
         assert "the same lanit train command" in caught.value.hint
     (run / "model" / FILE_NAME).unlink()
     with pytest.raises(LanitError, match="is missing"):
-        export_model(run, tmp_path / "out", force=True)
+        export_model(run, tmp_path / "out", overwrite=True)
     assert contents(tmp_path / "out") == before
 
 
@@ -121,13 +121,13 @@ def test_damaged_figures_are_left_out_and_said_so(run: Path, tmp_path: Path) -> 
         (json.dumps(evaluation(run, "0" * 64)), "other weights"),
     ):
         (run / RESULT_NAME).write_text(text)
-        (warning,) = export_model(run, tmp_path / "out", force=True).warnings
+        (warning,) = export_model(run, tmp_path / "out", overwrite=True).warnings
         assert reason in warning
         assert RESULT_NAME in warning
     (run / RESULT_NAME).unlink()
     with (run / "metrics.jsonl").open("a") as file:
         file.write("\n")  # the torn line is no longer the last
-    assert "1 damaged line" in export_model(run, tmp_path / "out", force=True).warnings[0]
+    assert "1 damaged line" in export_model(run, tmp_path / "out", overwrite=True).warnings[0]
     figures = tmp_path / "out" / "metrics.json"
     figures.write_text(figures.read_text().replace("0.75", "0.95"))
     assert "metrics.json is damaged" in export_model(tmp_path / "out", tmp_path / "again").warnings[0]
@@ -216,7 +216,7 @@ def test_what_lanit_evaluate_found_is_told_if_it_was_of_these_weights(run: Path,
     assert not [name for name, data in contents(tmp_path / "out").items() if str(run).encode() in data]
     for other in (evaluation(run, "0" * 64), {"runs": []}, "nothing"):
         (run / RESULT_NAME).write_text(json.dumps(other))
-        export_model(run, tmp_path / "out", force=True)
+        export_model(run, tmp_path / "out", overwrite=True)
         assert "evaluation" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
     (tmp_path / "out" / "metrics.json").write_text('{"evaluation": {"guides": {"latent": 1}}}')
     with pytest.raises(LanitError, match=r"metrics\.json beside the model is damaged"):
@@ -237,17 +237,17 @@ def test_only_an_export_is_replaced_and_only_on_demand(run: Path, tmp_path: Path
     before = contents(out)
     with pytest.raises(LanitError, match="already holds an exported model") as caught:
         export_model(run, out)
-    assert "--force" in caught.value.hint
-    export_model(run, out, half=True, force=True)
+    assert "--overwrite" in caught.value.hint
+    export_model(run, out, half=True, overwrite=True)
     assert contents(out) != before
     (out / "onnx").mkdir()
     (out / "onnx" / "mine.txt").write_text("mine")
     changed = contents(out)
     for taken in (out, run, run / "model"):
         with pytest.raises(LanitError, match="holds other files"):
-            export_model(run, taken, force=True)
+            export_model(run, taken, overwrite=True)
     with pytest.raises(LanitError, match="is a file"):
-        export_model(run, out / "README.md", force=True)
+        export_model(run, out / "README.md", overwrite=True)
     assert contents(out) == changed
 
 
@@ -266,10 +266,10 @@ def test_what_fails_on_the_way_leaves_the_old_export_and_no_trace(
 
     monkeypatch.setattr(module, "model_card", full)
     with pytest.raises(LanitError, match="No space left"):
-        export_model(run, out, half=True, force=True)
+        export_model(run, out, half=True, overwrite=True)
     monkeypatch.setattr(module, "model_card", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        export_model(run, out, half=True, force=True)
+        export_model(run, out, half=True, overwrite=True)
     assert contents(out) == before
     assert sorted(tmp_path.iterdir()) == names
 

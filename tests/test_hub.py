@@ -237,9 +237,9 @@ def test_a_folder_that_is_taken_is_left_alone(hub: FakeHub, exported: Path, tmp_
     push(exported, FACES)
     before = contents(tmp_path / "run")
     with pytest.raises(LanitError, match="holds other files"):
-        pull(FACES, tmp_path / "run", force=True)
+        pull(FACES, tmp_path / "run", overwrite=True)
     assert contents(tmp_path / "run") == before
-    with pytest.raises(LanitError, match="--force"):
+    with pytest.raises(LanitError, match="--overwrite"):
         pull(FACES, exported)
-    pull(FACES, exported, force=True)
+    pull(FACES, exported, overwrite=True)
     assert load_bundle(exported).clip_spec == "clip.safetensors"

@@ -73,7 +73,7 @@ def test_every_rule_against_open_clip_and_numpy(store: Store, tiny_clip: Any, ti
         assert (revision.active == active)[clear].all(), rule
         np.testing.assert_allclose(revision.margin, similarities - base[:, None], atol=1e-5)
         np.testing.assert_allclose(revision.similarity_base, base, atol=1e-5)
-        assert revision.rule == {"kind": rule.kind, "value": rule.value}
+        assert revision.rule == rule
     assert store.revisions() == [1, 2, 3, 4]
 
 
@@ -177,7 +177,7 @@ def test_given_labels_alone_leave_the_rest_without_one(store: Store, tiny_clip: 
     revision = store.labels(report.revision)
     assert revision.active.sum() == 3
     assert report.labelled == 2
-    assert revision.rule == {"kind": "given", "value": 0.0}
+    assert revision.rule == Rule("given")
 
 
 def test_relabelling_keeps_rule_offsets_and_what_people_said(store: Store, tiny_clip: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import Tensor
@@ -113,6 +115,14 @@ def test_offsets_raise_the_bar_and_weights_count_where_domains_compete(size: tup
                 "argmax": n == descending[0],
             }[kind]
             assert bool(active[row, n]) == expected
+
+
+@pytest.mark.parametrize("text", ["adaptive", "top-2", "fixed=0.25", "fixed=-0.5", "fixed=1", "argmax", "given"])
+def test_a_rule_is_read_as_it_is_written(text: str) -> None:
+    rule = Rule.parse(text)
+    assert rule.text == text
+    assert Rule(**json.loads(json.dumps(rule.to_json()))) == rule
+    assert isinstance(rule.value, int) is (rule.kind == "top-k"), "files say 2, not 2.0"
 
 
 @pytest.mark.parametrize("rule", [Rule(), Rule("fixed", 0.1), Rule("top-k", 2), Rule("argmax"), Rule("given")])

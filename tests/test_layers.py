@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LANIT_MAY_USE = {"torch", "lanit"}
-DOORWAY = ROOT / "lanit" / "__init__.py"  # lanit.load, the one way from the method to what opens files
+DOORWAY = ROOT / "lanit" / "__init__.py"  # lanit.load and the command: from the method to what opens files
 OPENS_FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "pickle", "shelve", "sqlite3", "urllib", "socket"}
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
@@ -85,11 +85,12 @@ def test_the_method_uses_torch_only_and_opens_no_file(path: Path) -> None:
     assert not {ast.unparse(node.func) for node in calls} & {"torch.load", "torch.save", "torch.hub.load"}
 
 
-def test_the_doorway_is_one_function_that_imports_the_api_when_it_is_called() -> None:
+def test_the_doorway_imports_what_is_behind_it_when_it_is_called() -> None:
     tree = ast.parse(DOORWAY.read_text(encoding="utf-8"))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    assert [function.name for function in functions] == ["load"]
-    assert imported(list(ast.walk(functions[0]))) == {"pipeline.api"}
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert list(functions) == ["load", "command", "_beside"]
+    assert imported(list(ast.walk(functions["load"]))) == {"pipeline.api"}
+    assert imported(list(ast.walk(functions["command"]))) == set()
     assert imported(at_import_time(tree)) == {"__future__", "typing"}
     script = "import sys, lanit; print(sorted({'torch', 'pipeline', 'numpy', 'PIL'} & set(sys.modules)), lanit.load)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -23,7 +23,7 @@ from pipeline.clip.text_towers import OpaqueText
 from pipeline.embedding.embed import embed
 from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.label import label, relabel
-from pipeline.labelling.label_sources import label_source
+from pipeline.labelling.label_sources import LabelRequest, label_source
 from pipeline.prompts.embed_prompts import embed_prompts, with_texts
 from pipeline.prompts.learned_context import LearnedContext
 from pipeline.prompts.learned_prompts import (
@@ -32,7 +32,6 @@ from pipeline.prompts.learned_prompts import (
     prompt_learner,
     read_learned_prompts,
     read_prompts,
-    save_learned_prompts,
     with_context,
 )
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
@@ -64,7 +63,8 @@ def store(make_images: Callable[..., Path], tiny_clip: Any, tmp_path: Path) -> S
 @pytest.fixture
 def file(tiny_clip: Any, tmp_path: Path) -> Path:
     path = tmp_path / "run" / "model" / "prompts.safetensors"
-    save_learned_prompts(path, PROMPTS, learned_context(tiny_clip), tiny_clip.fingerprint)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(learned_prompts_bytes(PROMPTS, learned_context(tiny_clip), tiny_clip.fingerprint))
     return path
 
 
@@ -75,15 +75,16 @@ def test_labels_by_the_file_are_those_of_the_refresh(store: Store, tiny_clip: An
     with torch.no_grad():
         texts = learner.text_features(learned_context(tiny_clip))
     refreshed = store.labels(relabel(store, before, with_texts(PROMPTS, *texts), "train:run step 7"))
-    source = label_source(store, read_prompts(str(file)))
-    report = label(store, tiny_clip, source.prompts, Rule(source.rule))
+    source = label_source(store, LabelRequest(prompts=str(file)))
+    assert source is not None
+    report = label(store, tiny_clip, *source)
     labelled = store.labels(report.revision)
     np.testing.assert_allclose(labelled.margin, refreshed.margin, atol=1e-6)
     np.testing.assert_allclose(labelled.similarity_base, refreshed.similarity_base, atol=1e-6)
     clear = np.abs(refreshed.margin - np.array(PROMPTS.offsets)) > 1e-5
     assert (labelled.active == refreshed.active)[clear].all()
     assert np.abs(labelled.margin - before.margin).max() > 1e-3, "they did learn something"
-    ours = embed_prompts(tiny_clip, source.prompts)
+    ours = embed_prompts(tiny_clip, source[0])
     for found, expected in zip((ours.domains, ours.base), texts, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
@@ -163,8 +164,7 @@ def test_the_file_reads_back_and_equal_prompts_give_equal_bytes(tiny_clip: Any, 
     assert list(file.parent.iterdir()) == [file]
     for bad in (context.clone().fill_(torch.nan), context[0], context[:2]):
         with pytest.raises(LanitError):
-            save_learned_prompts(file.parent / "bad.safetensors", PROMPTS, bad, tiny_clip.fingerprint)
-    assert list(file.parent.iterdir()) == [file]
+            learned_prompts_bytes(PROMPTS, bad, tiny_clip.fingerprint)
 
 
 def test_the_run_and_its_model_folder_name_the_file(file: Path, tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_another_clip_is_refused_another_precision_is_not(
     found.check_model(dataclasses.replace(tiny_clip.fingerprint, precision="bf16"))
     other = tmp_path / "other.safetensors"
     stranger = load_clip(str(make_clip(1)))
-    save_learned_prompts(other, PROMPTS, learned_context(stranger), stranger.fingerprint)
+    other.write_bytes(learned_prompts_bytes(PROMPTS, learned_context(stranger), stranger.fingerprint))
     with pytest.raises(LanitError, match=r"were learned with .* not with .*: weights_sha256 differ"):
-        label_source(store, read_prompts(str(other)))
+        label_source(store, LabelRequest(prompts=str(other)))
     wide = with_context(PROMPTS, torch.zeros(3, 4, 17))
     with pytest.raises(LanitError, match=r"the learned prompts are \(3, 4, 17\)"):
         label(store, tiny_clip, wide, Rule())
@@ -249,7 +249,7 @@ def test_words_are_compared_as_the_learned_prompts_read_them(store: Store, tiny_
 def test_templates_that_begin_with_the_phrase_have_nothing_to_learn(tiny_clip: Any, tmp_path: Path) -> None:
     prompts = PromptSet(("red",), ("{} image",), ("image",), "bare")
     path = tmp_path / "prompts.safetensors"
-    save_learned_prompts(path, prompts, learned_context(tiny_clip, prompts), tiny_clip.fingerprint)
+    path.write_bytes(learned_prompts_bytes(prompts, learned_context(tiny_clip, prompts), tiny_clip.fingerprint))
     found = read_learned_prompts(path).prompts
     assert found.learned == LearnedContext((1, 0, 16), b"")
     assert PromptSet.from_json(found.to_json()) == found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -38,6 +41,33 @@ def test_every_package_of_the_tree_is_found() -> None:
         assert (ROOT / f"{module}.py").is_file()
     for package in ("lanit", "pipeline"):
         assert (ROOT / package / "py.typed").is_file()
+
+
+def test_files_of_the_user_called_pipeline_and_cli_break_neither_the_api_nor_the_command(tmp_path: Path) -> None:
+    """Both before anything of ours on the path. Where theirs is loaded already, one line says so."""
+    for name in ("pipeline", "cli"):
+        (tmp_path / f"{name}.py").write_text("def main():\n    print('theirs')\n", encoding="utf-8")
+    module, _, function = PROJECT["project"]["scripts"]["lanit"].partition(":")
+    code = f"""
+import sys, pipeline, lanit
+try:
+    lanit.load("sample")
+except Exception as error:
+    print(type(error).__name__, error)
+del sys.modules["pipeline"]
+print(lanit.load("sample").image_size)
+import {module}
+sys.argv = ["lanit", "label", "--prompts", "x", "--store", "nowhere"]
+{module}.{function}()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    refused, size = done.stdout.splitlines()
+    assert refused.startswith("LanitError another module called pipeline is loaded, which is not lanit's: ")
+    assert refused.endswith(f"Rename {tmp_path / 'pipeline.py'}.")
+    assert int(size) > 0
+    assert done.stderr == "error: there is no store at nowhere. Run: lanit embed DIR --store nowhere\n"
+    assert done.returncode == 1
 
 
 def test_every_asset_is_package_data() -> None:

@@ -29,6 +29,7 @@ from pipeline.models.tensor_folders import read_tensors
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
 from pipeline.training.processes import Pace, Processes, joined_processes
+from tests.label_builders import add_labels
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = PromptSet(
@@ -53,8 +54,7 @@ def store(tiny_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     opened = Store.open(folder / "store")
     active = rng.random((opened.ok, 3)) < 0.4
     margin = np.where(active, 0.1, -0.1).astype(np.float32)
-    rule = {"kind": "adaptive", "value": 0.0}
-    opened.add_labels(active, margin, np.zeros(opened.ok, np.float32), PROMPTS, rule, "label", None)
+    add_labels(opened, active, margin, prompts=PROMPTS)
     return folder / "store"
 
 

@@ -91,7 +91,7 @@ def fail_in_label(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Any:
     def fail(name: str, noun: str | None = None) -> None:
         raise error
 
-    monkeypatch.setattr("pipeline.prompts.learned_prompts.read_prompts", fail)
+    monkeypatch.setattr("pipeline.store.store.Store.open", fail)
     return CliRunner().invoke(cli.app, ["label", "--prompts", "x"])
 
 

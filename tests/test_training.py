@@ -40,6 +40,7 @@ from pipeline.training.evaluation import Evaluator
 from pipeline.training.loss_log import LossLog
 from pipeline.training.train_options import PRESETS, TrainOptions, options_from
 from pipeline.training.training_data import TrainingData
+from tests.label_builders import add_labels
 from tests.training_world import IMAGES, PROMPTS, STEPS, TINY, changed, copy_of, draw_store, go, labelled, metrics
 
 
@@ -405,7 +406,7 @@ def test_labels_of_images_that_are_gone_are_refused(
     more = tmp_path / "more"
     shutil.copytree(original.parent / "images", more)
     (more / "00.png").unlink()
-    embed([more], store.root, tiny_clip, EmbedOptions(mode="overwrite"))
+    embed([more], store.root, tiny_clip, EmbedOptions(overwrite=True))
     with pytest.raises(LanitError, match="label revision 1"):
         go(tmp_path / "run", tiny_clip)
     labelled(Store.open(store.root))
@@ -633,10 +634,7 @@ def test_too_few_images_to_train_on(original: Path, tiny_clip: Any, tmp_path: Pa
     store = copy_of(original, tmp_path / "store")
     active = np.zeros((IMAGES, 3), bool)
     active[4, 1] = True
-    zeros = np.zeros(IMAGES, np.float32)
-    store.add_labels(
-        active, active.astype(np.float32), zeros, PROMPTS, {"kind": "adaptive", "value": 0.0}, "label", None
-    )
+    add_labels(store, active, active, prompts=PROMPTS)
     with pytest.raises(LanitError, match="only 1 images can be trained on"):
         go(tmp_path / "run", tiny_clip, changed(TINY, slack="drop"))
 

@@ -15,6 +15,7 @@ from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
 from pipeline.training.train_options import TrainOptions, make_options
 from pipeline.training.training import TrainReport, train
+from tests.label_builders import add_labels
 
 IMAGES = 12
 PROMPTS = PromptSet(
@@ -55,8 +56,7 @@ def labelled(store: Store, prompts: PromptSet = PROMPTS) -> Store:
     active = rng.random((store.ok, len(prompts.domains))) < 0.4
     active[:3], active[3:5] = False, True
     margin = np.where(active, 0.1, -0.1).astype(np.float32)
-    rule = {"kind": "adaptive", "value": 0.0}
-    store.add_labels(active, margin, np.zeros(store.ok, np.float32), prompts, rule, "label", None)
+    add_labels(store, active, margin, prompts=prompts)
     return store
 
 

@@ -27,8 +27,6 @@ from lanit.prompts import TextTower
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.hub import fetch_first
 from pipeline.clip.hub import hub_answers as _hub_answers
-from pipeline.clip.text_towers import OpaqueText as OpaqueText  # part of this module's interface
-from pipeline.clip.text_towers import OpenClipText as OpenClipText
 from pipeline.clip.text_towers import text_tower
 from pipeline.files import read_json
 

@@ -1,4 +1,4 @@
-"""Image files: find them under a folder, decode them fully to 8-bit RGB."""
+"""Image files: told by their names, decoded fully to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import contextlib
 import functools
 import io
 import logging
-import os
 import re
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lanit.errors import LanitError
 from pipeline.decoding.limits import MAX_PIXELS, ImageError, _too_large, check_pixels
 
 IMAGE_SUFFIXES = frozenset(
@@ -49,63 +46,6 @@ _ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 # Pillow warns on odd metadata and on large pictures; neither stops a decode, and a folder may hold thousands of them.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr
-
-
-@dataclass(frozen=True)
-class ImageListing:
-    """What a folder holds. paths: images, relative POSIX paths in sorted order; ignored: the number of other files;
-    unreadable: folders that could not be listed."""
-
-    paths: tuple[str, ...]
-    ignored: int
-    unreadable: tuple[str, ...]
-
-
-def list_images(folder: Path) -> ImageListing:
-    """Everything below ``folder``, following links to folders once; names that begin with a dot count as ignored.
-
-    Raises LanitError where ``folder`` is not a folder.
-    """
-    if not folder.exists():
-        raise LanitError(f"there is no folder {folder}", "Check the path.")
-    if not folder.is_dir():
-        raise LanitError(f"{folder} is a file, not a folder", "Give the folder that holds the images.")
-    paths: list[str] = []
-    ignored = 0
-    refused: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(
-        folder, followlinks=True, onerror=lambda error: refused.append(str(error.filename))
-    ):
-        here = Path(root)
-        status = here.stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link back up the tree
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = here.relative_to(folder)
-        for name in files:
-            if is_image_name(name):
-                paths.append((relative / name).as_posix())
-            else:
-                ignored += 1
-    return ImageListing(tuple(sorted(paths)), ignored, tuple(sorted(refused)))
-
-
-def list_some_images(folder: Path) -> ImageListing:
-    """As :func:`list_images`; raises LanitError where there is no image."""
-    listing = list_images(folder)
-    if not listing.paths:
-        others = f", only {listing.ignored} other files" if listing.ignored else ""
-        hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
-        raise LanitError(f"there are no images in {folder}{others}", hint)
-    return listing
-
-
-def find_images(folder: Path) -> list[str]:
-    """Relative POSIX paths of the image files below ``folder``, in sorted order. Raises as :func:`list_images`."""
-    return list(list_images(folder).paths)
 
 
 def is_image_name(name: str) -> bool:

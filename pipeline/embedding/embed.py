@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from lanit.errors import LanitError, UsageError
 from pipeline.computing.timing import Tick, usable_processors
@@ -17,20 +17,19 @@ from pipeline.embedding.stored_inputs import StoredInputs
 from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Input
 from pipeline.store.index import build_index, index_state
-from pipeline.store.schemas import SourceEntry, Storage
+from pipeline.store.schemas import SourceEntry, StoredType
 from pipeline.store.store import Store
 from pipeline.store.store_folder import lock_store, read_manifest
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
 
-Mode = Literal["resume", "overwrite"]
 Decode = Literal["cpu", "gpu"]
 Progress = Callable[[int, int, str], None]
 """Called with (images done, images in all, where the time goes) as the run goes on."""
 EngineMaker = Callable[[RowReader, Tick], Engine]
 
-DEFAULT_STORAGE: Storage = "float32"
+DEFAULT_STORAGE: StoredType = "float32"
 _SLOW_LOADER = 0.2  # share of the run spent waiting for images from which on more workers are worth trying
 _SHARES_AFTER = 5.0  # seconds
 
@@ -40,7 +39,7 @@ class EmbedOptions:
     """How to embed.
 
     batch_size: images encoded at once. workers: threads that decode; none for one per processor.
-    mode: ``resume`` keeps what is there, ``overwrite`` starts the images table afresh.
+    overwrite: start the images table afresh, and keep nothing of what is there.
     retry_failed: read images again that failed before and have not changed since.
     max_failures: stop at more failed images than this; none for never. max_pixels: larger images are refused.
     storage: type of the embeddings on disk; none for the store's own, float32 in a new one.
@@ -52,11 +51,11 @@ class EmbedOptions:
 
     batch_size: int = 64
     workers: int | None = None
-    mode: Mode = "resume"
+    overwrite: bool = False
     retry_failed: bool = False
     max_failures: int | None = None
     max_pixels: int = MAX_PIXELS
-    storage: Storage | None = None
+    storage: StoredType | None = None
     image_column: str | None = None
     decode: Decode = "cpu"
     part_rows: int | None = None
@@ -68,10 +67,8 @@ class EmbedOptions:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UsageError(f"--{name.replace('_', '-')} is at least {low}, not {value}", "Leave it out.")
-        if self.mode not in get_args(Mode):
-            raise UsageError(f"--mode is resume or overwrite, not {self.mode}", "Leave it out.")
-        if self.forget and self.mode == "overwrite":
-            raise UsageError("--mode overwrite forgets every other input anyway", "Leave out --forget.")
+        if self.forget and self.overwrite:
+            raise UsageError("--overwrite forgets every other input anyway", "Leave out --forget.")
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ def embed(
     options = options or EmbedOptions()
     origins = open_inputs(inputs, options.image_column)
     workers = options.workers or usable_processors()
-    store, anew = store.resolve(), options.mode == "overwrite"
+    store, anew = store.resolve(), options.overwrite
     with lock_store(store):
         storage = options.storage or stored_type(store, anew)
         writer = PartWriter(store, clip.fingerprint, storage, [origin.source for origin in origins], overwrite=anew)
@@ -182,7 +179,7 @@ def embed(
     return run.report(index)
 
 
-def stored_type(store: Path, anew: bool) -> Storage:
+def stored_type(store: Path, anew: bool) -> StoredType:
     """The type of the embeddings that a store holds, the default where there is none.
 
     anew: whether the store is to be overwritten, and so need not be understood.

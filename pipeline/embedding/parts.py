@@ -21,7 +21,7 @@ from pipeline.files import sha256_bytes, temporary_name, write_bytes
 from pipeline.inputs.catalogue import KNOWN_COLUMNS, Catalogue, KnownRow, Plan, PlannedRow
 from pipeline.inputs.places import image_id
 from pipeline.store.part_files import check_bytes, check_part, is_part_of_lanit, read_part
-from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, Storage, images_schema, with_metadata
+from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, StoredType, images_schema, with_metadata
 from pipeline.store.store_folder import (
     IMAGES_FOLDER,
     UNFINISHED_NAME,
@@ -121,7 +121,7 @@ class PartWriter:
     """
 
     def __init__(
-        self, root: Path, fingerprint: Fingerprint, storage: Storage, inputs: Sequence[str], *, overwrite: bool
+        self, root: Path, fingerprint: Fingerprint, storage: StoredType, inputs: Sequence[str], *, overwrite: bool
     ) -> None:
         """Read what the store holds. inputs: sources of this run.
 
@@ -303,11 +303,11 @@ def rows_of_a_part(images: int) -> int:
     return rows
 
 
-def _old_manifest(root: Path, fingerprint: Fingerprint, storage: Storage) -> Manifest | None:
+def _old_manifest(root: Path, fingerprint: Fingerprint, storage: StoredType) -> Manifest | None:
     old = read_manifest(root)
     if old is None:
         return None
-    again = "Name another --store, or add --mode overwrite to replace them."
+    again = "Name another --store, or add --overwrite to replace them."
     if old.fingerprint != fingerprint:
         raise LanitError(
             f"the store {root} holds embeddings of {old.fingerprint.describe()}, not of {fingerprint.describe()}: "

@@ -54,26 +54,17 @@ def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabel
     revision has other domains, or is not of the images that the store holds now.
     """
     domains = bundle.prompt_set.domains
-    number = _revision_of(store, domains) if revision is None else revision
-    if number is None:
+    found = store.newest_labels(domains) if revision is None else store.revision_file(revision)
+    if found is None:
         return RealLabels(_by_prompts(store, bundle), "the model's own prompts")
-    found = store.revision_file(number)
     if found.domains != domains:
         raise LanitError(
-            f"label revision {number} is of other domains ({', '.join(found.domains)})",
+            f"label revision {found.number} is of other domains ({', '.join(found.domains)})",
             f"The model knows {', '.join(domains)}: name a revision of those, or leave --revision out.",
         )
     store.check_current(found)
     blocks = [block.active for block in found.blocks(active=True)]
-    return RealLabels(np.concatenate(blocks), f"label revision {number}")
-
-
-def _revision_of(store: Store, domains: Sequence[str]) -> int | None:
-    for number in reversed(store.revisions()):
-        found = store.revision_file(number)
-        if found.domains == tuple(domains) and not found.origin.startswith("train:"):
-            return number
-    return None
+    return RealLabels(np.concatenate(blocks), f"label revision {found.number}")
 
 
 def _by_prompts(store: Store, bundle: Bundle) -> Bools:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lanit.augment import flip_and_crop
 from lanit.errors import LanitError, UsageError
-from lanit.labels import EmbeddedPrompts, Rule, assign
+from lanit.labels import EmbeddedPrompts, assign
 from lanit.ranks import Draws
+from lanit.rules import Rule
 from pipeline.commands import store_option
 from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.decoding.limits import ImageError
@@ -62,7 +63,7 @@ def count_flips(
     training's (METHOD §5), of what CLIP sees. Raises LanitError where the revision's prompts were learned in training,
     where it has no rule, or where no sampled image can be read.
     """
-    if revision.origin.startswith("train:") or revision.rule["kind"] in ("given", "clusters"):
+    if revision.of_training or not revision.rule.by_similarity:
         raise LanitError(
             f"revision {revision.number} does not come from words, which --augment would try again",
             _another(store),
@@ -73,7 +74,7 @@ def count_flips(
     prompts = embed_prompts(clip, revision.prompt_set)
     rows = np.sort(np.random.default_rng(seed).permutation(revision.rows)[:images]).tolist()
     draws = Draws(torch.Generator().manual_seed(seed))
-    label = _labeller(clip, Rule(**revision.rule), prompts)
+    label = _labeller(clip, revision.rule, prompts)
     changed = torch.zeros(2, len(revision.domains), dtype=torch.int64)
     read = done = 0
     for batch, tried in _decoded(StoreImages(store), rows, clip):
@@ -98,7 +99,7 @@ def _another(store: Store) -> str:
     for number in reversed(store.revisions()):
         with contextlib.suppress(LanitError):
             found = store.revision_file(number)
-            if not found.origin.startswith("train:") and found.rule["kind"] not in ("given", "clusters"):
+            if not found.of_training and found.rule.by_similarity:
                 return f"Add --revision {number}, which does."
     return f"Label by words first: lanit label --prompts FILE{store_option(store.root)}"
 

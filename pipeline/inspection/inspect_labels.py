@@ -33,7 +33,7 @@ class InspectOptions:
     compare: two revisions, of which the second is reported on; flips: a CSV file for what differs.
     augment: images to mirror and crop, 0 for none.
     duplicates: whether to look for near-duplicates. epsilon: see :func:`inspect_labels`. seed: of what is drawn.
-    clip, clip_architecture: the CLIP for ``augment``, the store's unless named.
+    clip, clip_architecture: the CLIP for ``augment``, the store's unless named; device: where it works.
     """
 
     revision: int | None = None
@@ -47,6 +47,7 @@ class InspectOptions:
     clip: str | None = None
     clip_architecture: str | None = None
     flips: Path | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def inspect_store(store: Store, options: InspectOptions, progress: Advance | Non
         from pipeline.inspection.flips import count_flips
         from pipeline.store.store_clip import clip_of
 
-        clip = clip_of(store, options.clip, options.clip_architecture)
+        clip = clip_of(store, options.clip, options.clip_architecture, options.device)
         statistics = count_flips(store, revision, clip, options.augment, options.seed, progress).added_to(statistics)
     if options.duplicates:
         from pipeline.inspection.duplicates import with_duplicates

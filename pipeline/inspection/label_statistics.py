@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from lanit.rules import Rule
 from pipeline.inspection.scores import Scores
 from pipeline.labelling.people_labels import PeopleCounts
 
@@ -131,7 +132,7 @@ class LabelStatistics:
 
     revision: int
     origin: str
-    rule: dict[str, Any]
+    rule: Rule
     images: int
     domains: tuple[DomainStatistics, ...]
     coverage: float
@@ -158,4 +159,4 @@ class LabelStatistics:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and texts; no number is NaN."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"rule": self.rule.to_json()}

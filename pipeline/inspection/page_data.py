@@ -63,7 +63,7 @@ class ShownImage:
 
 
 @dataclass(frozen=True)
-class Flips:
+class FlippedImages:
     """Images of one domain that gained or lost its label: positions among the page's images."""
 
     domain: str
@@ -90,7 +90,7 @@ class PageData:
     unlabelled: int
     sampled: int
     clusters_note: str
-    flips: tuple[Flips, ...]
+    flips: tuple[FlippedImages, ...]
     thumbnails: tuple[bytes, ...]
     gone: int
     left_out: int
@@ -123,7 +123,8 @@ def gather(
     names = {revision.domains[n] for n in shown}
     flipped = [] if comparison is None else [d for d in comparison.domains if d.domain in names]
     flips = [
-        Flips(d.domain, *(tuple(image.row for image in side) for side in (d.turned_on, d.turned_off))) for d in flipped
+        FlippedImages(d.domain, *(tuple(image.row for image in side) for side in (d.turned_on, d.turned_off)))
+        for d in flipped
     ]
     wanted = _in_turn(
         [*(strip.rows() for strip in chosen.strips), *(c.rows for c in clusters), *(f.on + f.off for f in flips)]
@@ -141,7 +142,7 @@ def gather(
         unlabelled=chosen.unlabelled_count,
         sampled=len(sample),
         clusters_note=note,
-        flips=tuple(Flips(f.domain, _positions(f.on, at), _positions(f.off, at)) for f in flips),
+        flips=tuple(FlippedImages(f.domain, _positions(f.on, at), _positions(f.off, at)) for f in flips),
         thumbnails=thumbnails,
         gone=gone,
         left_out=left_out,

@@ -58,7 +58,7 @@ def summarise(revision: Labels, epsilon: float | None = None) -> LabelStatistics
     return LabelStatistics(
         revision=revision.number,
         origin=revision.origin,
-        rule=dict(revision.rule),
+        rule=revision.rule,
         images=images,
         domains=tuple(_domains(revision, counts, margins)),
         coverage=1 - int(per_image[0]) / images,

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lanit.errors import listed
-from lanit.rules import describe_rule
 from pipeline.showing import console
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def _show_domains(statistics: LabelStatistics) -> None:
         for d in _listed(statistics)
     ]  # fmt: skip
     name = f"revision {statistics.revision}" if statistics.revision else "not written"
-    title = f"Labels, {name} ({describe_rule(statistics.rule)}; {statistics.origin})"
+    title = f"Labels, {name} ({statistics.rule.describe()}; {statistics.origin})"
     console.table(title, ("domain", "images", "share", "margin", "5 %", "95 %", "spread", "unsure"), rows)
     say_more(len(statistics.domains))
 

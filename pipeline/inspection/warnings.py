@@ -163,15 +163,15 @@ def _offsets(statistics: LabelStatistics) -> Iterator[str]:
 
 def _weights(statistics: LabelStatistics) -> Iterator[str]:
     weighted = [d.domain for d in statistics.domains if d.weight != 1]
-    if weighted and statistics.rule["kind"] not in ("top-k", "argmax"):
+    if weighted and not statistics.rule.weighted:
         yield (
             f"the weight of '{weighted[0]}' changes no label: weights count where domains compete; "
-            "try --rule top-k, or an offset"
+            "try --rule top-2, or an offset"
         )
 
 
 def _adaptive(statistics: LabelStatistics) -> bool:
-    return bool(statistics.rule["kind"] == "adaptive")
+    return statistics.rule.kind == "adaptive"
 
 
 def _line(d: DomainStatistics, offset: float) -> str:

@@ -183,7 +183,10 @@ def _prepare(store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel 
         applied, counts = (found if len(found.rows) else None), found.counts
     known = None if given is None and applied is None else _Known(len(prompts.domains), given, applied)
     header = _header(store, embedded, prompts, how.rule, "label", None, known, how.centres)
-    return _Work(store, clip, prompts, how, embedded, header, known, counts, not_in_store)
+    return _Work(
+        store=store, clip=clip, prompts=prompts, how=how, embedded=embedded, header=header, known=known, people=counts,
+        not_in_store=not_in_store,
+    )  # fmt: skip
 
 
 def relabel(
@@ -200,7 +203,7 @@ def relabel(
     prompts: the set that was embedded, such as that of ``before`` with what it has learned; that of ``before`` if left
     out.
     """
-    rule, prompts, known = Rule(**before.rule), prompts or before.prompt_set, None
+    rule, prompts, known = before.rule, prompts or before.prompt_set, None
     if before.human is not None:
         values = np.where(before.human, before.active, -1).astype(np.int8)
         known = _Known(len(before.domains), values, None)
@@ -234,8 +237,9 @@ def _header(
     ]
     decisive += [] if centres is None else [centres.numpy()]
     return RevisionHeader(
-        store.fingerprint, prompts, rule.to_json(), origin, parent, digest_of(*decisive), known is not None
-    )
+        fingerprint=store.fingerprint, prompt_set=prompts, rule=rule, origin=origin, parent=parent,
+        inputs_sha256=digest_of(*decisive), human=known is not None,
+    )  # fmt: skip
 
 
 def label_blocks(

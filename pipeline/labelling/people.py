@@ -297,7 +297,7 @@ def _adopted(store: Store) -> People:
         with contextlib.suppress(LanitError, OSError, pa.ArrowException, ValueError):
             made_by = Fingerprint.from_json(metadata_of(pq.read_schema(path))["fingerprint"])  # whichever it is
             revision = RevisionFile.open(path, number, made_by)
-            if revision.has_human and revision.rule["kind"] != "given" and not revision.origin.startswith("train:"):
+            if revision.has_human and revision.rule.kind != "given" and not revision.of_training:
                 content = content or pa.concat_tables(store.ok_parts(["image_id", "sha256"]))
                 people = people.plus(pa.concat_tables(_answers_in(revision, content)))
     return people

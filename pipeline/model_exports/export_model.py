@@ -49,7 +49,7 @@ def export_model(
     *,
     onnx: bool = False,
     half: bool = False,
-    force: bool = False,
+    overwrite: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> ExportModelReport:
     """Write ``model`` as the folder ``out``, which appears whole; equal models give equal bytes.
@@ -57,7 +57,7 @@ def export_model(
     It holds the bundle that training writes, ``prompts.json`` (a prompt file for lanit label), learned prompts and
     ``metrics.json`` where the run has some, ``domains.csv`` and a model card; with ``onnx`` also the networks as ONNX.
     half: networks as float16, at half the size; the ONNX files hold the same rounded weights, in float32.
-    force: replace an earlier export. note: told what is going on, where that takes time.
+    overwrite: replace an earlier export. note: told what is going on, where that takes time.
     Raises LanitError where there is no such model, it or its prompts are damaged, ``out`` is taken, or ONNX is not what
     torch computes.
     """
@@ -65,7 +65,7 @@ def export_model(
         from pipeline.model_exports.onnx_networks import check_installed, write_onnx
 
         check_installed()
-    with appearing_export(out, force) as folder:
+    with appearing_export(out, overwrite) as folder:
         source = find_bundle(model)
         bundle = load_bundle(source)
         check_prompts(source, bundle)

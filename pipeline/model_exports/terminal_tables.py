@@ -1,4 +1,4 @@
-"""What ``lanit export-model`` prints about its report."""
+"""What ``lanit export-model``, ``push`` and ``pull`` print about their reports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pipeline.showing import console
 
 if TYPE_CHECKING:
     from pipeline.model_exports.export_model import ExportModelReport
+    from pipeline.model_exports.sharing import PullReport, PushReport
 
 
 def show_export_model(report: ExportModelReport) -> None:
@@ -21,3 +22,12 @@ def show_export_model(report: ExportModelReport) -> None:
         console.warn(text)
     typed = shlex.quote(report.out)
     console.say(f"use it: lanit.load({report.out!r}), or --model {typed}; share it: lanit push {typed} OWNER/NAME")
+
+
+def show_push(report: PushReport) -> None:
+    console.say(f"{len(report.files)} files of {report.folder} are at {report.url}")
+    console.say(f"use them anywhere: lanit translate IN --model {report.repository} …")
+
+
+def show_pull(report: PullReport) -> None:
+    console.say(f"{len(report.files)} files of {report.repository} are in {report.out}")

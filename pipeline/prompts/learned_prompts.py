@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.fingerprint import Fingerprint
-from pipeline.files import sealed, unsealed, write_bytes
+from pipeline.files import sealed, unsealed
 from pipeline.prompts.learned_context import LearnedContext
 from pipeline.prompts.prompt_sets import PromptSet, built_in_names, read_prompt_set
 
@@ -68,7 +68,10 @@ def prompt_learner(tower: TextTower, prompts: PromptSet) -> PromptLearner:
 
 
 def learned_prompts_bytes(prompts: PromptSet, context: Tensor, fingerprint: Fingerprint) -> bytes:
-    """The file; equal arguments give equal bytes. See :func:`save_learned_prompts`."""
+    """The file of ``prompts`` with the learned ``context``, float (M×L×w); equal arguments give equal bytes.
+
+    Raises LanitError where the context is not finite or of other templates.
+    """
     from safetensors.numpy import save
 
     learned = LearnedContext.of(context.detach().float().cpu().numpy())
@@ -84,16 +87,8 @@ def learned_prompts_bytes(prompts: PromptSet, context: Tensor, fingerprint: Fing
     return save({"context": learned.array()}, {_METADATA_KEY: json.dumps(sealed(document), ensure_ascii=False)})
 
 
-def save_learned_prompts(path: Path, prompts: PromptSet, context: Tensor, fingerprint: Fingerprint) -> None:
-    """Write the prompts ``prompts`` with the learned ``context``, float (M×L×w), atomically.
-
-    Raises LanitError where the context is not finite or of other templates, or where the disk refuses.
-    """
-    write_bytes(path, learned_prompts_bytes(prompts, context, fingerprint))
-
-
 def read_learned_prompts(path: Path) -> LearnedPrompts:
-    """Read what :func:`save_learned_prompts` wrote. Raises LanitError where it is missing, damaged or another file."""
+    """Read a file of :func:`learned_prompts_bytes`. Raises LanitError where it is missing, damaged or another file."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

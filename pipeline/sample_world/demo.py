@@ -124,13 +124,16 @@ class DemoReport:
 
 
 def run_demo(minutes: float, out: Path, seed: int = 0, *, faces: int = 4000, preset: str = "small-32",
-             device: str = "auto") -> DemoReport:  # fmt: skip
+             device: str = "auto", overwrite: bool = False) -> DemoReport:  # fmt: skip
     """Run every stage into ``out``, write ``out/index.html`` and say where it is.
 
-    An earlier demo in ``out`` is replaced; a folder with anything else in it is refused (LanitError).
+    overwrite: replace an earlier demo in ``out``; one that was interrupted is begun anew without. Anything else in it
+    is refused (LanitError).
     """
     demo = Demo(out, minutes, seed, faces, preset, device)
     check_folder(out, "--out", "demo", _is_demo)
+    if (out / "index.html").exists() and not overwrite:
+        raise LanitError(f"--out {out} holds an earlier demo", "Add --overwrite to replace it.")
     with locked_folder(out, "--out"):
         clear(demo)
         return _run_stages(demo)

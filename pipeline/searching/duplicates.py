@@ -48,7 +48,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Group:
+class DuplicateGroup:
     """Images that hang together; the first is the one to keep: of the most pixels, then of the largest file. Between
     two folders, those of the first folder come first."""
 
@@ -122,12 +122,12 @@ class DuplicateReport:
         chosen[self.starts[:-1]] = False
         return chosen
 
-    def groups(self, count: int | None = None) -> Iterator[Group]:
+    def groups(self, count: int | None = None) -> Iterator[DuplicateGroup]:
         """The first ``count`` groups, or all."""
         names: dict[int, Side | None] = {0: None, 1: "first", 2: "second"}
         for start, end in zip(self.starts[:-1][:count].tolist(), self.starts[1:][:count].tolist(), strict=True):
             columns = self.info.slice(start, end - start).to_pydict()
-            yield Group(
+            yield DuplicateGroup(
                 tuple(
                     Member(
                         row=int(self.rows[place]),

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 from pipeline.showing import console
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipeline.searching.duplicates import DuplicateReport
     from pipeline.searching.search import SearchReport
     from pipeline.store.index import IndexReport
 
 
-def show_search(report: SearchReport, page: Path | None) -> None:
+def show_search(report: SearchReport) -> None:
     """The images found, nearest first."""
     several = len({hit.source for hit in report.hits}) > 1
     rows = [(str(hit.rank), hit.path, *([hit.source] if several else []), f"{hit.cosine:.4f}") for hit in report.hits]
@@ -22,14 +20,12 @@ def show_search(report: SearchReport, page: Path | None) -> None:
     columns = ("rank", "image", "source", "cosine") if several else ("rank", "image", "cosine")
     of = f"{report.searched:,} images" + (f" labelled {' and '.join(report.labels)}" if report.labels else "")
     console.table(f"Nearest to {query}, of {of}", columns, rows, left=len(columns) - 1)
-    if page is not None:
-        console.say(f"their thumbnails are in {page}")
 
 
 _GROUPS_SHOWN = 10
 
 
-def show_duplicates(report: DuplicateReport, page: Path | None, table: Path | None) -> None:
+def show_duplicates(report: DuplicateReport) -> None:
     """images = to keep + copies + near-duplicates; the largest groups; how near images are to each other."""
     copies = {"of the same content": report.exact_copies, "near-duplicates": report.near_copies}
     if report.between is None or report.sizes is None:
@@ -51,9 +47,6 @@ def show_duplicates(report: DuplicateReport, page: Path | None, table: Path | No
     if report.nearest:
         parts = (f"{100 * share:g} % of images at most {cosine:.4f}" for share, cosine in report.nearest)
         console.say(f"cosine with the nearest other image: {', '.join(parts)}")
-    for what, file in (("the groups' thumbnails are", page), ("all groups are", table)):
-        if file is not None:
-            console.say(f"{what} in {file}")
 
 
 def show_index(report: IndexReport) -> None:

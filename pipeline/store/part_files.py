@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from lanit.errors import LanitError
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import sha256_file
-from pipeline.store.schemas import PART_NAME, Part, Storage, images_schema, metadata_of
+from pipeline.store.schemas import PART_NAME, Part, StoredType, images_schema, metadata_of
 from pipeline.store.store_folder import MANIFEST_NAME, is_parquet_of_lanit
 
 
@@ -31,7 +31,7 @@ def read_part(path: Path, columns: list[str], hint: Callable[[], str] = str) -> 
         raise LanitError(f"{path} is damaged ({error})", hint()) from error
 
 
-def check_part(path: Path, part: Part | None, fingerprint: Fingerprint, storage: Storage) -> None:
+def check_part(path: Path, part: Part | None, fingerprint: Fingerprint, storage: StoredType) -> None:
     """Raise LanitError unless ``path`` ends like a part of this model and this type, of the counts of ``part``.
 
     No page is read.

@@ -17,9 +17,9 @@ SCHEMA_VERSION = 2
 METADATA_KEY = b"lanit"
 """Key of the JSON document in the key-value metadata of every Parquet file of the store."""
 
-Storage = Literal["float32", "float16"]
+StoredType = Literal["float32", "float16"]
 """Type of the embeddings on disk; they are float32 once read."""
-STORAGE_TYPES: dict[Storage, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
+STORAGE_TYPES: dict[StoredType, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
 
 PART_NAME = re.compile(r"images/part-\d{5,}-(?P<digest>[0-9a-f]{8})\.parquet")
 """Of a part, relative to the store; ``digest`` is the beginning of its SHA-256."""
@@ -27,10 +27,10 @@ PART_NAME = re.compile(r"images/part-\d{5,}-(?P<digest>[0-9a-f]{8})\.parquet")
 ACTIVE_PREFIX = "label:"
 MARGIN_PREFIX = "margin:"
 HUMAN_PREFIX = "human:"
-_ANEW = "Write the store anew: lanit embed DIR --mode overwrite"
+_ANEW = "Write the store anew: lanit embed DIR --overwrite"
 
 
-def images_schema(embedding_dim: int, storage: Storage = "float32") -> pa.Schema:
+def images_schema(embedding_dim: int, storage: StoredType = "float32") -> pa.Schema:
     """A part of the images table: one row per image found, in the order of (source, offset, path)."""
     return pa.schema(
         [
@@ -126,7 +126,7 @@ class Manifest:
     fingerprint: Fingerprint
     clip_spec: str
     clip_architecture: str | None
-    storage: Storage
+    storage: StoredType
     sources: tuple[SourceEntry, ...]
     parts: tuple[Part, ...]
 
@@ -183,8 +183,8 @@ def _typed(value: Any, *kinds: type) -> Any:
     return value
 
 
-def _storage(value: Any, name: str) -> Storage:
-    if value not in get_args(Storage):
+def _storage(value: Any, name: str) -> StoredType:
+    if value not in get_args(StoredType):
         raise LanitError(f"{name} has embeddings of an unknown type, {value}", _ANEW)
-    storage: Storage = value
+    storage: StoredType = value
     return storage

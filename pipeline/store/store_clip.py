@@ -19,9 +19,9 @@ def clip_of(store: Store, spec: str | None, architecture: str | None, device: st
     Raises LanitError where that is a model of other weights or other preprocessing.
     """
     if spec is None and architecture is None:
-        model = load_clip(store.clip_spec, device, store.clip_architecture)
+        model = load_clip(store.clip_spec, pick_device(device), store.clip_architecture)
     else:
-        model = load_clip(spec or store.clip_spec, device, architecture)
+        model = load_clip(spec or store.clip_spec, pick_device(device), architecture)
     store.check_fingerprint(model.fingerprint)
     return model
 

@@ -75,7 +75,7 @@ class GroupWord:
 
 
 @dataclass(frozen=True)
-class Group:
+class ImageGroup:
     """Images without a label that look alike. examples: those nearest the centre."""
 
     size: int
@@ -97,7 +97,7 @@ class SuggestReport:
     compared: int
     sampled: int
     suggestions: tuple[Suggestion, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[ImageGroup, ...]
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -176,7 +176,7 @@ def suggest_prompts(
     figures = count_images(store, counts == 0, found_by(picks, directions, known), sample.centres)
     example_of = _examples(store, [*figures.words, *figures.groups])
     groups = [
-        Group(shown.images, said, tuple(example_of[row] for row in shown.rows))
+        ImageGroup(shown.images, said, tuple(example_of[row] for row in shown.rows))
         for said, shown in zip(group_words, figures.groups, strict=True)
     ]
     return SuggestReport(

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from pipeline.showing import console
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipeline.suggestion.suggest import SuggestReport
 
 
-def show_suggestions(report: SuggestReport, page: Path | None) -> None:
+def show_suggestions(report: SuggestReport) -> None:
     """Words to add with the images that show them, then the images without a label in groups."""
     if not report.uncovered:
         console.note("every image has a label: words are suggested for what the labels leave unsaid")
@@ -35,7 +33,5 @@ def show_suggestions(report: SuggestReport, page: Path | None) -> None:
     if groups:
         title = f"The {report.uncovered:,} of {report.images:,} images without a label, in groups of look-alikes"
         console.table(title, ("words that say most of it", "images nearest its centre", "images"), groups, left=2)
-    if page is not None:
-        console.say(f"the images themselves are in {page}")
     if rows:
         console.say("add the words that you mean to the prompt file, then: lanit label --prompts FILE --dry-run")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lanit.errors import LanitError
-from lanit.labels import EmbeddedPrompts, Rule
+from lanit.labels import EmbeddedPrompts
 from pipeline.labelling.label import label_blocks, relabel
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.label_revisions import LabelBlock, LabelRevision
@@ -59,7 +59,7 @@ class RunLabels:
             values: np.ndarray = np.where(human[rows], before.active[rows], -1).astype(np.int8)
             return values
 
-        for block in label_blocks(self.store, prompts.to(_CPU), Rule(**before.rule), given):
+        for block in label_blocks(self.store, prompts.to(_CPU), before.rule, given):
             flips += (block.active != before.active[block.start : block.start + block.rows]).sum(axis=0)
         return refresh_line("refresh rehearsed", before.number, before, flips, begun)
 

@@ -58,7 +58,7 @@ def prepare_run(
     processes.check_batch(options.batch_size)
     store.check_fingerprint(clip.fingerprint)
     clip.model.to(device)
-    labels = labels_to_train(store, revision)
+    labels = store.labels_to_train(revision).read()
     store.check_current(labels)
     config = _checked_config(folder, options, labels)
     bf16 = _uses_bf16(options, device)
@@ -167,17 +167,6 @@ def _plan_anew(clock: Clock, folder: Path, options: TrainOptions, config: dict[s
         clock.planned = max(clock.step, round(clock.step / clock.seconds * options.minutes * 60))
     if config["options"] != asked:
         write_json(folder / CONFIG, sealed(config | {"options": asked}))
-
-
-def labels_to_train(store: Store, revision: int | None) -> LabelRevision:
-    """The named revision, or the newest that ``lanit label`` wrote: what a run relabelled as it learned is its own."""
-    if revision is not None:
-        return store.labels(revision)
-    for number in reversed(store.revisions()):
-        labels = store.revision_file(number)
-        if not labels.origin.startswith("train:"):
-            return labels.read()
-    return store.labels()
 
 
 def _uses_bf16(options: TrainOptions, device: torch.device) -> bool:

@@ -40,7 +40,7 @@ class TrainingRun:
     @property
     def relabels(self) -> bool:
         """Whether learned prompts decide the labels: not where people or clusters do."""
-        return self.learner.method.learns_prompts and self.data.labels.rule["kind"] not in ("given", "clusters")
+        return self.learner.method.learns_prompts and self.data.labels.rule.by_similarity
 
     def best_model(self) -> Bundle:
         """The model of the best evaluation, from its checkpoint. Raises LanitError where that is gone or damaged."""
