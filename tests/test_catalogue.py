@@ -158,7 +158,7 @@ def test_a_full_disk_under_the_list_is_one_line_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = Listed("/f", [Place("/f", f"{number:0200d}.jpg") for number in range(500)])
-    for module, make in (("embedding.catalogue", Catalogue), ("translating.worklist", Worklist)):
+    for module, make in (("inputs.catalogue", Catalogue), ("translating.worklist", Worklist)):
         path = tmp_path / module
         with monkeypatch.context() as patch:
             patch.setattr(f"pipeline.{module}.connect_scratch", tiny_disk)

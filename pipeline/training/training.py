@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -31,6 +31,7 @@ from pipeline.clip.models import ClipModel
 from pipeline.decoding.grids import labelled_grid, to_uint8, write_png
 from pipeline.models.metric_lines import add_line, read_lines
 from pipeline.models.run_folder import METRICS, SAMPLES, locked_run
+from pipeline.progress import Progress
 from pipeline.prompts.nearest_words import LearnedWord, learned_words
 from pipeline.showing import console
 from pipeline.store.store import Store
@@ -47,7 +48,6 @@ _WARM_STEPS = 5  # not timed: allocations and kernel selection
 _TIMED_STEPS = 30  # when a run limited by minutes plans its number of steps
 _SHOWN = 8  # faces in a sample grid
 _SAMPLE_SEED = 2**31
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
