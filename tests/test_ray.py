@@ -29,7 +29,7 @@ from pipeline.clip.models import ClipModel
 from pipeline.computing.ray_cluster import Node, Workforce, import_ray, share_out, workforce
 from pipeline.computing.ray_tasks import Attempts, TaskProcess, run_tasks
 from pipeline.embedding.embed import EmbedOptions, embed
-from pipeline.embedding.ray_engine import EmbedWorker, ray_engine, task_rows
+from pipeline.embedding.ray_engine import EmbedWorker, SentContents, ray_engine, task_rows
 from pipeline.labelling.label import label_blocks
 from pipeline.labelling.ray_label import LabelWorker, ray_decider
 from pipeline.prompts.prompt_sets import PromptSet
@@ -235,19 +235,19 @@ def test_workers_refuse_another_clip_and_know_contents_by_their_beginning(
     reader: Any = SimpleNamespace(inputs={}, max_pixels=10**6, decode=True)
     job = ray_engine(tiny_clip, OPTIONS, NOBODY)(reader, print).job  # type: ignore[attr-defined, arg-type]
     held = sorted([bytes(16), bytes([7] * 15 + [0]), bytes([7] * 16), bytes([255] * 16)])
-    threads = torch.get_num_threads()
+    contents, threads = np.array(held, "S16"), torch.get_num_threads()
     try:
-        worker = EmbedWorker(job, np.array(held, "S16"))
+        EmbedWorker(job, contents)
         with pytest.raises(LanitError, match="weights_sha256 differ"):
             EmbedWorker(replace(job, clip=str(make_clip(seed=5))), np.empty(0, "S16"))
     finally:
         torch.set_num_threads(threads)
     for digest in held:
-        found = worker._by_content(digest.hex() + "ab" * 16)
+        found = SentContents(contents).by_content(digest.hex() + "ab" * 16)
         assert found is not None
         assert found.sha256 == digest.hex() + "ab" * 16
     for digest in (bytes([7] * 14 + [0, 0]), bytes([7] * 15 + [1]), bytes([254] * 16)):
-        assert worker._by_content(digest.hex() + "ab" * 16) is None
+        assert SentContents(contents).by_content(digest.hex() + "ab" * 16) is None
 
 
 @pytest.mark.parametrize(

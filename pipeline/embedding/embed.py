@@ -227,7 +227,7 @@ class _Run:
         reader = RowReader(
             {origin.source: origin for origin in self.origins},
             self.clip.preprocessing,
-            writer.catalogue.by_content,
+            writer.catalogue,
             self.options.max_pixels,
             decode=self.options.decode == "cpu",
         )

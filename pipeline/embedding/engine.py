@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -24,7 +24,7 @@ from pipeline.inputs.places import Input
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
-    from pipeline.inputs.catalogue import KnownRow
+    from pipeline.embedding.known_rows import Contents
 
 _LOOKAHEAD = 8  # images decoded ahead beyond two batches, where the batches are tiny
 
@@ -58,13 +58,13 @@ class Engine(Protocol):
 class RowReader:
     """Reads one row's image; runs in threads and never raises.
 
-    by_content: an embedding of the same content that the store holds, if any. decode: here, else the model's device
+    contents: what the store holds. decode: here, else the model's device
     decodes, a batch at a time.
     """
 
     inputs: Mapping[str, Input]
     preprocessing: ClipPreprocessing
-    by_content: Callable[[str], KnownRow | None]
+    contents: Contents
     max_pixels: int = MAX_PIXELS
     decode: bool = True
 
@@ -77,7 +77,7 @@ class RowReader:
             if known is not None and known.ok and known.sha256 == row.sha256:
                 row.known = known
             else:
-                row.known = self.by_content(row.sha256)
+                row.known = self.contents.by_content(row.sha256)
             if row.known is not None:
                 return None
             if not self.decode:

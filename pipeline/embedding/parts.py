@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from lanit.errors import LanitError
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.embedding.journal import Journal
+from pipeline.embedding.known_rows import KNOWN_COLUMNS, KnownRow, PlannedRow, RowCatalogue, TableToBe
 from pipeline.files import sha256_bytes, temporary_name, write_bytes
-from pipeline.inputs.catalogue import KNOWN_COLUMNS, Catalogue, KnownRow, Plan, PlannedRow
 from pipeline.inputs.places import image_id
 from pipeline.store.part_files import check_bytes, check_part, is_part_of_lanit, read_part
 from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, Storage, images_schema, with_metadata
@@ -89,12 +89,12 @@ class PartPlan:
     Batches end with a part, so that a resumed run forms the same.
     """
 
-    plan: Plan
+    table: TableToBe
     retry_failed: bool
     part_rows: int
 
     def __iter__(self) -> Iterator[list[Row]]:
-        rows = (Row.planned(row, self.retry_failed) for row in self.plan)
+        rows = (Row.planned(row, self.retry_failed) for row in self.table)
         while part := list(islice(rows, self.part_rows)):
             yield part
 
@@ -140,7 +140,7 @@ class PartWriter:
         self._cache: OrderedDict[int, tuple[dict[str, list[Any]], np.ndarray]] = OrderedDict()
         header = {"schema_version": SCHEMA_VERSION, "overwrite": overwrite, "storage": storage}
         self._journal = Journal(root, header | {"fingerprint": fingerprint.to_json()})
-        self.catalogue = Catalogue(temporary_name(root / _CATALOGUE_NAME))
+        self.catalogue = RowCatalogue(temporary_name(root / _CATALOGUE_NAME))
         try:
             self._learn()
         except BaseException:
@@ -198,7 +198,7 @@ class PartWriter:
     def plan(self, kept: list[str], retry_failed: bool, part_rows: int | None = None) -> PartPlan:
         """The rows of the table to be. part_rows: none for as many as suit the size of the table."""
         part_rows = part_rows or rows_of_a_part(self.catalogue.count(kept))
-        return PartPlan(self.catalogue.plan(kept), retry_failed, part_rows)
+        return PartPlan(self.catalogue.table(kept), retry_failed, part_rows)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Write the next part, and note it in the journal."""

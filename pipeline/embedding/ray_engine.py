@@ -17,8 +17,8 @@ from pipeline.computing.ray_cluster import Workforce, import_ray
 from pipeline.computing.ray_tasks import run_tasks
 from pipeline.computing.timing import Timing
 from pipeline.embedding.engine import LocalEngine, RowReader
+from pipeline.embedding.known_rows import KnownRow
 from pipeline.embedding.parts import tasks_of
-from pipeline.inputs.catalogue import KnownRow
 from pipeline.inputs.opening import open_source
 
 if TYPE_CHECKING:
@@ -54,6 +54,22 @@ class EmbedJob:
 
 
 @dataclass(frozen=True)
+class SentContents:
+    """See :class:`pipeline.embedding.known_rows.Contents`, in another process. sent: the digests."""
+
+    sent: np.ndarray
+
+    def by_content(self, sha256: str) -> KnownRow | None:
+        digest = np.array(bytes.fromhex(sha256[:32]), self.sent.dtype)
+        at = np.searchsorted(self.sent, digest)
+        held = at < len(self.sent) and self.sent[at] == digest
+        return KnownRow(_STORED, 0, True, sha256) if held else None
+
+    def digests(self) -> np.ndarray:
+        return self.sent
+
+
+@dataclass(frozen=True)
 class Settled:
     """The rows of a task without their embeddings: float32 (m×k), of the m rows with status ok that are new."""
 
@@ -73,12 +89,10 @@ class EmbedWorker:
     """Embeds the rows of one task after another: :class:`pipeline.computing.ray_tasks.Worker`."""
 
     def __init__(self, job: EmbedJob, contents: Any) -> None:
-        """contents: Ray's reference to :meth:`pipeline.inputs.catalogue.Plan.contents`, of which a node has one
-        copy.
+        """contents: Ray's reference to digests of contents, of which a node has one copy.
 
         Raises LanitError where the CLIP found here is another.
         """
-        self._contents: np.ndarray = import_ray().get(contents)
         torch.set_num_threads(job.processors)
         clip = load_clip(job.clip, job.device, job.architecture, job.precision)
         if clip.fingerprint != job.fingerprint:
@@ -86,7 +100,9 @@ class EmbedWorker:
             message = f"the CLIP {job.clip} is not the same on every node of the cluster ({differences} differ)"
             raise LanitError(message, "Install the same lanit and the same weights on all.")
         inputs = {source: open_source(source, column) for source, column in job.sources}
-        reader = RowReader(inputs, clip.preprocessing, self._by_content, job.max_pixels, job.decode)
+        reader = RowReader(
+            inputs, clip.preprocessing, SentContents(import_ray().get(contents)), job.max_pixels, job.decode
+        )
         self._engine = LocalEngine(clip, reader, job.batch_size, job.threads, lambda rows: None)
 
     def __call__(self, task: list[Row]) -> Settled:
@@ -101,12 +117,6 @@ class EmbedWorker:
 
     def describe(self, task: list[Row]) -> str:
         return f"embedded {task[0].path} to {task[-1].path} of {task[0].source}"
-
-    def _by_content(self, sha256: str) -> KnownRow | None:
-        digest = np.array(bytes.fromhex(sha256[:32]), self._contents.dtype)
-        at = np.searchsorted(self._contents, digest)
-        held = at < len(self._contents) and self._contents[at] == digest
-        return KnownRow(_STORED, 0, True, sha256) if held else None
 
 
 @dataclass
@@ -145,7 +155,7 @@ class RayEngine:
 
     def _settled(self, parts: PartPlan, size: int) -> Generator[Settled]:
         """The tasks of :meth:`PartPlan.tasks`, done."""
-        make = functools.partial(EmbedWorker, self.job, import_ray().put(parts.plan.contents()))
+        make = functools.partial(EmbedWorker, self.job, import_ray().put(self.reader.contents.digests()))
         yield from run_tasks(functools.partial(parts.tasks, size), make, self.force, self.notes.append)
 
     def _take(self, settled: Settled) -> list[Row]:
@@ -153,7 +163,7 @@ class RayEngine:
         rows = settled.whole()
         for row in rows:
             if row.known is not None and row.known.file == _STORED and row.sha256 is not None:
-                row.known = self.reader.by_content(row.sha256)
+                row.known = self.reader.contents.by_content(row.sha256)
         self.timing.waiting += settled.timing.waiting / self.force.actors
         self.timing.model += settled.timing.model / self.force.actors
         self.notes += [note for note in settled.notes if note not in self.notes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -213,8 +213,6 @@ class _Run:
             worklist = Worklist(destination.scratch)
             try:
                 plan, earlier = self._plan(worklist)
-                self.total, done = plan.counts()
-                self.settled = done
                 engine = self._engine(force, plan, partial(self._tick, progress))
                 self.engine = engine
                 if progress is not None:
@@ -245,10 +243,12 @@ class _Run:
             names = " and ".join(origin.source for origin in self.origins[:3])
             raise LanitError(f"there are no images in {names}", "Give a folder with images, or one image.")
         tables = self.destination.begin(worklist, self.options.overwrite)
-        plan = worklist.ready()
+        worklist.ready()
         several = self.request.steps if self.recipe.frames is not None else self.recipe.results
         announce = partial(announce_results, self.destination.announced, result_tags(self.recipe))
-        return replace(plan, part_rows=max(1, self.options.part_images // several), announce=announce), tables
+        plan = Plan(worklist.images(), max(1, self.options.part_images // several), announce)
+        self.total, self.settled = worklist.counts()
+        return plan, tables
 
     def _engine(self, force: Workforce | None, plan: Plan, tick: Tick) -> Engine:
         options, destination = self.options, self.destination
