@@ -788,8 +788,8 @@ def translate(
     )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force, console.progress("translating") as advance:
         report = translate_images(
-            inputs, out, model, request, options, grid=grid, device=device, clip=clip, force=force, progress=advance,
-            tell=console.warn,
+            inputs, out, model, request, options, grid=grid, device=device, clip=clip, workforce=force,
+            progress=advance, tell=console.warn,
         )  # fmt: skip
     for warning in report.warnings:
         console.warn(warning)

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.embedding.known_rows import RowCatalogue
+from pipeline.embedding.image_rows import RowCatalogue
 from pipeline.inputs.catalogue import connect_scratch
 from pipeline.inputs.places import Place
-from pipeline.translating.worklist import Naming, Worklist
+from pipeline.translating.naming import Naming
+from pipeline.translating.worklist import Worklist
 
 
 class Listed:
@@ -59,7 +60,7 @@ def test_rows_come_by_source_then_offset_then_path(catalogue: RowCatalogue) -> N
     catalogue.find(Listed("/b", [Place("/b", name) for name in ("ä", "z", "a b", "\n", "Z")]))
     catalogue.find(Listed("/a.tar", [Place("/a.tar", "x", 900), Place("/a.tar", "y", 100), Place("/a.tar", "w", 500)]))
     catalogue.ready()
-    planned = [(row.place.source, row.place.path) for row in catalogue.table([])]
+    planned = [(row.source, row.path) for row in catalogue.table([])]
     assert planned[:3] == [("/a.tar", "y"), ("/a.tar", "w"), ("/a.tar", "x")]
     assert planned[3:] == [("/b", name) for name in ("\n", "Z", "a b", "z", "ä")]
     assert catalogue.count([]) == 8
@@ -69,7 +70,7 @@ def test_a_file_named_twice_is_one_image_and_a_member_named_twice_are_two(catalo
     assert catalogue.find(Listed("/f", [Place("/f", "a"), Place("/f", "a")])) == (1, 1)
     assert catalogue.find(Listed("/t.tar", [Place("/t.tar", "a", 512), Place("/t.tar", "a", 2048)])) == (2, 1)
     catalogue.ready()
-    assert [row.place.path for row in catalogue.table([])] == ["a", "a", "a#2048"]
+    assert [row.path for row in catalogue.table([])] == ["a", "a", "a#2048"]
 
 
 def test_unchanged_means_same_size_time_and_place(catalogue: RowCatalogue, tmp_path: Path) -> None:
@@ -92,8 +93,8 @@ def test_unchanged_means_same_size_time_and_place(catalogue: RowCatalogue, tmp_p
     ]
     catalogue.find(Listed("/f", [Place("/f", path, None, size, time) for path, size, time in found]))
     catalogue.ready()
-    rows = {row.place.path: row for row in catalogue.table([])}
-    assert {path for path, row in rows.items() if row.unchanged} == {"same", "failed"}
+    rows = {row.path: row for row in catalogue.table([])}
+    assert {path for path, row in rows.items() if row.as_is} == {"same", "failed"}
     assert rows["new"].known is None
     assert rows["touched"].known is not None
     assert not rows["failed"].known.ok  # type: ignore[union-attr]
@@ -108,7 +109,7 @@ def test_content_is_known_of_the_store_but_not_of_an_unfinished_run(catalogue: R
     assert catalogue.by_content("in store") is not None
     assert catalogue.by_content("in journal") is None
     (row,) = catalogue.table([])
-    assert row.unchanged
+    assert row.as_is
     assert catalogue.dropped([]) == 1  # "a", which only the store knows
 
 
@@ -118,7 +119,7 @@ def test_rows_of_other_inputs_are_kept_as_the_store_has_them(catalogue: RowCatal
     catalogue.find(Listed("/f", [Place("/f", "b")]))
     catalogue.ready()
     planned = list(catalogue.table(["/other"]))
-    assert [(row.place.source, row.kept) for row in planned] == [("/f", False), ("/other", True)]
+    assert [(row.source, row.kept) for row in planned] == [("/f", False), ("/other", True)]
     assert catalogue.count(["/other"]) == 2
     assert catalogue.dropped(["/other"]) == 1
 
@@ -142,7 +143,7 @@ def test_rows_of_what_cannot_be_listed_are_held_where_they_begin_so(catalogue: R
     catalogue.find(Listed("/f", [Place("/f", "a/2", None, 2, 2), Place("/f", "b/1", None, 1, 1)]))
     assert catalogue.hold("/f", ["a/"]) == 1
     catalogue.ready()
-    planned = {row.place.path: (row.kept, row.unchanged) for row in catalogue.table([])}
+    planned = {row.path: (row.kept, row.as_is) for row in catalogue.table([])}
     assert planned == {"a/1": (True, True), "a/2": (False, False), "b/1": (False, True)}
     assert catalogue.dropped([]) == 3
     assert catalogue.hold("/f", [""]) == 3
@@ -189,7 +190,7 @@ def test_a_plan_can_be_sent_to_another_process_and_gone_through_twice(catalogue:
     catalogue.ready()
     plan = catalogue.table(["/kept"])
     sent = pickle.loads(pickle.dumps(plan))
-    assert [row.place.path for row in plan] == ["0", "3", "new"]
+    assert [row.path for row in plan] == ["0", "3", "new"]
     assert list(sent) == list(plan)
     contents = catalogue.digests()
     assert contents.dtype == np.dtype("S16")

@@ -16,8 +16,8 @@ OPENS_FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "pickle", "s
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "files column_names commands progress computing",
-        "folders parquet_seals",
+        "files column_names commands progress",
+        "folders parquet_seals computing",
         "decoding clip showing serving",
         "inputs prompts",
         "store models",

@@ -53,7 +53,7 @@ EXPORTS = {
 }
 
 _SMALL = {
-    "pipeline.embedding.parts:PART_ROWS": 32,
+    "pipeline.embedding.embed:EmbedOptions.part_rows": 32,
     "pipeline.store.image_cache:_CHUNK": 32,
     "pipeline.store.image_cache:_FLUSHED": 1,
     "pipeline.exports.folders:_CHUNK": 16,

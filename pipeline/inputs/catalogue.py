@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -137,6 +137,16 @@ class InOrder(Generic[Row]):
 
     @abstractmethod
     def _of_source(self, database: sqlite3.Connection, source: str) -> Iterator[Row]: ...
+
+
+def some_names(origins: Sequence[Input]) -> str:
+    """The first inputs, for a message."""
+    return " and ".join(origin.source for origin in origins[:3])
+
+
+def of_repeated(names: int) -> list[str]:
+    """What a person should know of names that came twice: nothing where none did."""
+    return [f"{names} names came twice: a file counts once, a tar's or table's image each"] if names else []
 
 
 def numbers(*values: int | None) -> tuple[int, ...]:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.decoding.images import IMAGE_SUFFIXES
 from pipeline.files import storable
 from pipeline.folders import plain_file
 from pipeline.inputs.catalogue import Catalogue, InOrder, maybe, numbers, scratch_errors
-from pipeline.inputs.storage import is_url
-
-SCRATCH_NAME = ".lanit-translate"
-"""Of the folder, in that of the results, that holds what a run needs until it is finished."""
+from pipeline.translating.naming import SCRATCH_NAME, Naming, tagged
+from pipeline.translating.source_images import SourceImage
 
 _KNOWN_COLUMNS = ("source", "path", "offset", "bytes", "modified_ns", "status", "output", "output_bytes")
 _TABLES = """
@@ -31,80 +26,6 @@ CREATE TABLE owned (output TEXT PRIMARY KEY) WITHOUT ROWID;
 _SAME = (
     "k.source = f.source AND k.path = f.path AND k.offset = f.offset AND k.bytes = f.bytes AND k.modified = f.modified"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One image. source, path, offset, bytes, modified_ns: see :class:`pipeline.inputs.places.Place`.
-
-    output: name of its result below the folder of results, without what tells several results of one image apart.
-    done: where its rows already are, as (file, first row, rows). badly_named: its name is not UTF-8, and ``path`` is as
-    a table can hold it.
-    """
-
-    source: str
-    path: str
-    offset: int | None
-    bytes: int | None
-    modified_ns: int | None
-    output: str
-    done: tuple[int, int, int] | None = None
-    badly_named: bool = False
-
-    @property
-    def to_do(self) -> bool:
-        return self.done is None and not self.badly_named
-
-
-@dataclass(frozen=True)
-class Naming:
-    """How results are named.
-
-    kept: suffixes, in small letters, that a result keeps; other images get ``suffix``. tags: what tells the results of
-    one image apart, put before the suffix; one of them is empty where there is one result. prefixes: folders for the
-    results of each input.
-    """
-
-    kept: frozenset[str]
-    suffix: str
-    tags: tuple[str, ...] = ("",)
-    prefixes: Mapping[str, str] | None = None
-
-    def keeps(self, path: str) -> bool:
-        return PurePosixPath(path).suffix.lower() in self.kept
-
-    def base(self, source: str, path: str) -> str:
-        """The image's own path, safe to use below a folder, whoever wrote it: no ``..``, no root, no scheme."""
-        if is_url(path):
-            address = urlsplit(path)
-            path = f"{address.netloc}/{address.path}"
-        parts = [part for part in path.split("/") if part not in ("", ".", "..")] or ["image"]
-        if parts[0].casefold() == SCRATCH_NAME:
-            parts[0] = f"_{parts[0]}"
-        prefix = (self.prefixes or {}).get(source, "")
-        return "/".join([prefix, *parts] if prefix else parts)
-
-    def candidates(self, base: str) -> Iterator[str]:
-        """Names for a result, the best first, without end."""
-        path = PurePosixPath(base)
-        if self.keeps(base):
-            yield base
-            stem, suffix = str(path.with_suffix("")), path.suffix
-        else:
-            stem = str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else base
-            suffix = self.suffix
-            yield stem + suffix
-            yield base + suffix
-        number = 2
-        while True:
-            yield f"{stem}~{number}{suffix}"
-            number += 1
-
-
-def tagged(output: str, tag: str) -> str:
-    """``a/b.png`` with the tag ``-style2`` as ``a/b-style2.png``."""
-    path = PurePosixPath(output)
-    return str(path.with_name(f"{path.stem}{tag}{path.suffix}")) if tag else output
 
 
 class Worklist(Catalogue):
@@ -204,10 +125,10 @@ class Worklist(Catalogue):
 
 
 @dataclass(frozen=True)
-class ImagesInOrder(InOrder["Item"]):
+class ImagesInOrder(InOrder[SourceImage]):
     """Every image of a work list."""
 
-    def _of_source(self, database: sqlite3.Connection, source: str) -> Iterator[Item]:
+    def _of_source(self, database: sqlite3.Connection, source: str) -> Iterator[SourceImage]:
         rows = database.execute(
             "SELECT f.path, f.offset, f.bytes, f.modified, f.badly_named, f.output, k.file, k.row, k.rows"
             f" FROM found f LEFT JOIN known k ON {_SAME} WHERE f.source = ? ORDER BY f.offset, f.path",
@@ -216,34 +137,10 @@ class ImagesInOrder(InOrder["Item"]):
         for path, offset, size, modified, badly_named, output, file, row, count in rows:
             done = None if file is None else (file, row, count)
             place = (maybe(offset), maybe(size), maybe(modified))
-            yield Item(source, path, *place, output or "", done, bool(badly_named))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The images in their order, a part at a time; as often as wanted, also in other processes of this machine.
-
-    part_rows: images of a part. A part is what becomes of it when the run is killed: all or nothing. announce: called
-    with the images of a task before it is handed out.
-    """
-
-    images: ImagesInOrder
-    part_rows: int = 1
-    announce: Callable[[Sequence[Item]], None] | None = None
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        items = iter(self.images)
-        while part := list(islice(items, self.part_rows)):
-            yield part
-
-    def tasks(self) -> Iterator[list[Item]]:
-        """The images of each part that are to be done; parts without any are left out."""
-        for part in self:
-            todo = [item for item in part if item.to_do]
-            if todo and self.announce is not None:
-                self.announce(todo)
-            if todo:
-                yield todo
+            image = SourceImage(source, path, *place, output or "", done, bool(badly_named))
+            if image.badly_named and done is None:
+                image.fail("its name is not valid UTF-8")
+            yield image
 
 
 def _entries(folder: Path, below: str = "") -> Iterator[tuple[str, bool]]:

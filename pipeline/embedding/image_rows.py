@@ -1,4 +1,4 @@
-"""What an embedding run found against what the store already knows: the rows of the table to be."""
+"""The rows of the table to be: what an embedding run found against what the store already knows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ import pyarrow as pa
 from lanit.errors import LanitError
 from pipeline.files import storable
 from pipeline.inputs.catalogue import MISSING, Catalogue, InOrder, connect_scratch, maybe, numbers, scratch_errors
-from pipeline.inputs.places import Place
+from pipeline.inputs.places import image_id
 
 KNOWN_COLUMNS = ["source", "path", "offset", "modified_ns", "bytes", "sha256", "status"]
 
@@ -38,27 +37,34 @@ class KnownRow:
     sha256: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRow:
-    """One row of the table to be. known: an earlier row of the same place; unchanged: nothing tells that the image is
-    another by now. kept: as the store has it, of an input that this run does not read or of what cannot be listed now.
-    badly_named: its name is not UTF-8, and the place has it as a table can hold it."""
+@dataclass(slots=True)
+class ImageRow:
+    """A row of the images table in the making. path: as the input has it.
 
-    place: Place
-    known: KnownRow | None
-    unchanged: bool
+    known: the earlier row whose embedding it takes over, or, before its image is read, of the same place; as_is:
+    whether it takes over all of it, since nothing tells that the image is another by now. kept: as the store has it, of
+    an input that this run does not read or of what cannot be listed now. to_do: whether the image is to be read.
+    """
+
+    image_id: str
+    path: str
+    source: str
+    offset: int | None = None
+    modified_ns: int | None = None
+    bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+    status: str = "failed"
+    error_message: str | None = None
+    embedding: np.ndarray | None = None
+    known: KnownRow | None = None
+    as_is: bool = False
     kept: bool = False
-    badly_named: bool = False
+    to_do: bool = False
 
-
-class Contents(Protocol):
-    """What the store holds, by content. Safe in threads."""
-
-    def by_content(self, sha256: str) -> KnownRow | None:
-        """An embedding of the same content."""
-
-    def digests(self) -> np.ndarray:
-        """The contents that have one: the first 16 bytes of their SHA-256, ``S16`` (n), rising."""
+    def fail(self, reason: str) -> None:
+        self.status, self.error_message = "failed", reason[:500]
 
 
 class RowCatalogue(Catalogue):
@@ -139,56 +145,66 @@ class RowCatalogue(Catalogue):
         counts = self.database.execute(f"SELECT source, count(*) FROM ({gone}) GROUP BY source")
         return sum(int(count) for source, count in counts if source not in stays)
 
-    def table(self, kept: list[str]) -> TableToBe:
-        """Every row of the table to be. kept: inputs that this run does not read."""
-        return TableToBe(self.path, dict(self.sources), frozenset(kept))
+    def table(self, kept: list[str], retry_failed: bool = False) -> TableToBe:
+        """Every row of the table to be."""
+        return TableToBe(self.path, dict(self.sources), frozenset(kept), retry_failed)
 
     @scratch_errors()
     def by_content(self, sha256: str) -> KnownRow | None:
-        """See :class:`Contents`."""
+        """An embedding of the same content in the store. Safe in threads."""
         with self._lock:
             found = self._lookups.execute("SELECT file, row FROM content WHERE sha256 = ?", (sha256,)).fetchone()
         return KnownRow(int(found[0]), int(found[1]), True, sha256) if found else None
 
     @scratch_errors()
     def digests(self) -> np.ndarray:
-        """See :class:`Contents`."""
+        """The contents whose embeddings the store holds: the first 16 bytes of their SHA-256, ``S16`` (n), rising."""
         rows = self.database.execute("SELECT sha256 FROM content ORDER BY 1")
         count = self.one("SELECT count(*) FROM content")
         return np.fromiter((bytes.fromhex(sha256[:32]) for (sha256,) in rows), "S16", count)
 
 
 @dataclass(frozen=True)
-class TableToBe(InOrder[PlannedRow]):
-    """Every row of the table to be. kept: inputs that this run does not read."""
+class TableToBe(InOrder[ImageRow]):
+    """Every row of the table to be, settled where nothing needs to be read: as it is, or with an error message.
+
+    kept: inputs that this run does not read. retry_failed: read again what failed before and has not changed since.
+    """
 
     kept: frozenset[str]
+    retry_failed: bool
 
-    def _of_source(self, database: sqlite3.Connection, source: str) -> Iterator[PlannedRow]:
+    def _of_source(self, database: sqlite3.Connection, source: str) -> Iterator[ImageRow]:
         return (self._kept if source in self.kept else self._found)(database, source)
 
-    def _kept(self, database: sqlite3.Connection, source: str) -> Iterator[PlannedRow]:
+    def _kept(self, database: sqlite3.Connection, source: str) -> Iterator[ImageRow]:
         rows = database.execute(
-            "SELECT path, offset, bytes, modified, file, row, ok, sha256 FROM known"
+            "SELECT path, offset, modified, bytes, file, row, ok, sha256 FROM known"
             " WHERE source = ? AND committed ORDER BY offset, path",
             (self.sources[source],),
         )
-        for path, *stated, file, row, ok, sha256 in rows:
-            place = Place(source, path, *map(maybe, stated))
-            yield PlannedRow(place, KnownRow(file, row, bool(ok), sha256), unchanged=True, kept=True)
+        for path, offset, modified, size, file, number, ok, sha256 in rows:
+            row = ImageRow(image_id(source, path), path, source, maybe(offset), maybe(modified), maybe(size))
+            row.known, row.as_is, row.kept = KnownRow(file, number, bool(ok), sha256), True, True
+            yield row
 
-    def _found(self, database: sqlite3.Connection, source: str) -> Iterator[PlannedRow]:
+    def _found(self, database: sqlite3.Connection, source: str) -> Iterator[ImageRow]:
         rows = database.execute(
-            "SELECT f.path, f.offset, f.bytes, f.modified, f.badly_named, f.kept, k.offset, k.bytes, k.modified,"
+            "SELECT f.path, f.offset, f.modified, f.bytes, f.badly_named, f.kept, k.offset, k.modified, k.bytes,"
             " k.file, k.row, k.ok, k.sha256"
             " FROM found f LEFT JOIN known k ON k.source = f.source AND k.path = f.path"
             " WHERE f.source = ? ORDER BY f.offset, f.path",
             (self.sources[source],),
         )
-        for path, offset, size, modified, badly_named, kept, *stated, file, row, ok, sha256 in rows:
-            place = Place(source, path, maybe(offset), maybe(size), maybe(modified))
-            known = KnownRow(file, row, bool(ok), sha256) if file is not None else None
-            same = known is not None and modified != MISSING and [offset, modified] == [stated[0], stated[2]]
-            # a row of a table has no size before it is read: that the table is unchanged is enough
-            unchanged = bool(kept) or (same and size in (MISSING, stated[1]))
-            yield PlannedRow(place, known, unchanged, bool(kept), bool(badly_named))
+        for path, offset, modified, size, badly_named, kept, *stated, file, number, ok, sha256 in rows:
+            row = ImageRow(image_id(source, path), path, source, maybe(offset), maybe(modified), maybe(size))
+            row.kept = bool(kept)
+            if badly_named:
+                row.fail("its name is not valid UTF-8")
+            elif file is not None:
+                row.known = KnownRow(file, number, bool(ok), sha256)
+                # a row of a table has no size before it is read: that the table is unchanged is enough
+                same = modified != MISSING and [offset, modified] == stated[:2] and size in (MISSING, stated[2])
+                row.as_is = row.kept or (same and (row.known.ok or not self.retry_failed))
+            row.to_do = not row.as_is and not badly_named
+            yield row
