@@ -28,7 +28,7 @@ from pipeline.showing.terminal_text import brief, visible
 
 if TYPE_CHECKING:
     from pipeline.labelling.label_sources import LabelRequest
-    from pipeline.showing.console import Advance
+    from pipeline.progress import Progress
     from pipeline.store.store import Store
 
 
@@ -428,7 +428,7 @@ def inspect(
     with console.progress("looking at images") as advance:
         report = inspect_store(opened, options, advance)
 
-    def page(advance: Advance) -> str:
+    def page(advance: Progress) -> str:
         from pipeline.inspection.page import label_page  # with Pillow, which the plain report does without
 
         return label_page(report, opened, seed=seed, progress=advance)
@@ -748,8 +748,8 @@ def translate(
     )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force, console.progress("translating") as advance:
         report = translate_images(
-            inputs, out, model, request, options, grid=grid, device=device, clip=clip, force=force, progress=advance,
-            tell=console.warn,
+            inputs, out, model, request, options, grid=grid, device=device, clip=clip, workforce=force,
+            progress=advance, tell=console.warn,
         )  # fmt: skip
     _answer(report, show_translate, as_json, warnings=report.warnings)
 
@@ -1108,7 +1108,7 @@ def _answer(
     *,
     warnings: Sequence[str] = (),
     html: Path | None = None,
-    page: Callable[[Advance], str] = lambda advance: "",
+    page: Callable[[Progress], str] = lambda advance: "",
 ) -> None:
     """Warnings on stderr, the page where ``--html`` asks for one, and on stdout the report: as one JSON object, or as
     ``show`` prints it. page: makes it, called with what tells how far its thumbnails are."""

@@ -42,7 +42,7 @@ def engine_maker(force: Workforce | None, clip: ClipModel, options: EmbedOptions
     """What embeds on a cluster; none for this machine alone."""
     if force is None:
         return None
-    from pipeline.embedding.ray_engine import ray_engine
+    from pipeline.embedding.ray_embed import ray_engine
 
     return ray_engine(clip, options, force)
 

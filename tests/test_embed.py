@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.embedding.engine
+import pipeline.embedding.embedding_steps
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.decoding.clip_input import decode_for_clip
@@ -318,14 +318,14 @@ def test_no_more_images_are_decoded_ahead_of_a_model_on_the_cpu_than_a_batch(
     make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, monkeypatch: Any
 ) -> None:
     decoded, ahead = [0], [0]
-    real = pipeline.embedding.engine.decode_for_clip
+    real = pipeline.embedding.embedding_steps.decode_for_clip
 
     def decode(*arguments: Any) -> Any:
         decoded[0] += 1
         ahead[0] = max(ahead[0], decoded[0] - model.seen)
         return real(*arguments)
 
-    monkeypatch.setattr(pipeline.embedding.engine, "decode_for_clip", decode)
+    monkeypatch.setattr(pipeline.embedding.embedding_steps, "decode_for_clip", decode)
     clip, model = counting(tiny_clip)
     calls: list[tuple[int, int]] = []
     embed(

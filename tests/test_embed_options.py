@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.embedding.engine
+import pipeline.embedding.embedding_steps
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
@@ -24,13 +24,13 @@ from pipeline.store.store import Store
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the images that were read."""
     found: list[str] = []
-    real = pipeline.embedding.engine.RowReader.__call__
+    real = pipeline.embedding.embedding_steps.RowReader.__call__
 
     def read(self: Any, row: Any) -> Any:
         found.append(row.path)
         return real(self, row)
 
-    monkeypatch.setattr(pipeline.embedding.engine.RowReader, "__call__", read)
+    monkeypatch.setattr(pipeline.embedding.embedding_steps.RowReader, "__call__", read)
     return found
 
 

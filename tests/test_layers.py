@@ -16,9 +16,9 @@ OPENS_FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "pickle", "s
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "files column_names commands",
-        "folders parquet_seals",
-        "decoding clip computing showing serving",
+        "files column_names commands progress",
+        "folders parquet_seals computing",
+        "decoding clip showing serving",
         "inputs prompts",
         "store models",
         "words searching exports embedding model_exports",

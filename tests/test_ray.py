@@ -21,15 +21,16 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+import pipeline.computing.ray_engine
 import pipeline.computing.ray_tasks
-import pipeline.embedding.ray_engine
+import pipeline.embedding.ray_embed
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
 from pipeline.clip.models import ClipModel
 from pipeline.computing.ray_cluster import Node, Workforce, import_ray, share_out, workforce
 from pipeline.computing.ray_tasks import Attempts, TaskProcess, run_tasks
 from pipeline.embedding.embed import EmbedOptions, embed
-from pipeline.embedding.ray_engine import EmbedWorker, ray_engine, task_rows
+from pipeline.embedding.ray_embed import embed_job, embed_worker, held, ray_engine, task_rows
 from pipeline.labelling.label import label_blocks
 from pipeline.labelling.ray_label import LabelWorker, ray_decider
 from pipeline.prompts.prompt_sets import PromptSet
@@ -110,9 +111,8 @@ def test_the_same_rows_and_embeddings_after_an_interruption_and_the_death_of_a_w
         embed([folder], ray, tiny_clip, OPTIONS, progress=stop_after(21))
     assert len((ray / "images" / "unfinished.jsonl").read_text().splitlines()) > 1
 
-    monkeypatch.setattr(pipeline.embedding.ray_engine, "_TASK_ROWS", 2)
     monkeypatch.setattr(pipeline.computing.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
-    engine = ray_engine(tiny_clip, OPTIONS, two_processes)
+    engine = ray_engine(tiny_clip, OPTIONS, two_processes, least_rows=2)
     done: list[int] = []
     report = embed([folder], ray, tiny_clip, OPTIONS, engine=engine, progress=lambda *call: done.append(call[0]))
     assert (tmp_path / "died").exists()
@@ -193,7 +193,7 @@ def test_a_run_with_nothing_to_read_needs_no_cluster(
 ) -> None:
     folder, root = make_images(5), tmp_path / "store"
     embed([folder], root, tiny_clip, OPTIONS)
-    monkeypatch.setattr(pipeline.embedding.ray_engine, "run_tasks", None)
+    monkeypatch.setattr(pipeline.computing.ray_engine, "run_tasks", None)
     report = embed([folder], root, tiny_clip, OPTIONS, engine=ray_engine(tiny_clip, OPTIONS, NOBODY))
     assert (report.found, report.skipped) == (5, 5)
 
@@ -207,7 +207,7 @@ def test_tasks_are_whole_batches_and_do_not_depend_on_the_cluster() -> None:
 @pytest.fixture
 def without_cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """An Attempts actor of this process, for workers that run in it."""
-    for module in (pipeline.embedding.ray_engine, pipeline.computing.ray_tasks):
+    for module in (pipeline.embedding.ray_embed, pipeline.computing.ray_tasks):
         monkeypatch.setattr(module, "import_ray", lambda: SimpleNamespace(get=lambda found: found))
     counts = Attempts()
     return SimpleNamespace(begin=SimpleNamespace(remote=counts.begin), end=SimpleNamespace(remote=counts.end))
@@ -233,21 +233,21 @@ def test_workers_refuse_another_clip_and_know_contents_by_their_beginning(
     tiny_clip: ClipModel, make_clip: Callable[..., Path], without_cluster: SimpleNamespace
 ) -> None:
     reader: Any = SimpleNamespace(inputs={}, max_pixels=10**6, decode=True)
-    job = ray_engine(tiny_clip, OPTIONS, NOBODY)(reader, print).job  # type: ignore[attr-defined, arg-type]
-    held = sorted([bytes(16), bytes([7] * 15 + [0]), bytes([7] * 16), bytes([255] * 16)])
-    threads = torch.get_num_threads()
+    job = embed_job(tiny_clip, OPTIONS, NOBODY, reader)
+    digests = sorted([bytes(16), bytes([7] * 15 + [0]), bytes([7] * 16), bytes([255] * 16)])
+    contents, threads = np.array(digests, "S16"), torch.get_num_threads()
     try:
-        worker = EmbedWorker(job, np.array(held, "S16"))
+        embed_worker(job, contents)
         with pytest.raises(LanitError, match="weights_sha256 differ"):
-            EmbedWorker(replace(job, clip=str(make_clip(seed=5))), np.empty(0, "S16"))
+            embed_worker(replace(job, clip=str(make_clip(seed=5))), np.empty(0, "S16"))
     finally:
         torch.set_num_threads(threads)
-    for digest in held:
-        found = worker._by_content(digest.hex() + "ab" * 16)
+    for digest in digests:
+        found = held(contents, digest.hex() + "ab" * 16)
         assert found is not None
         assert found.sha256 == digest.hex() + "ab" * 16
     for digest in (bytes([7] * 14 + [0, 0]), bytes([7] * 15 + [1]), bytes([254] * 16)):
-        assert worker._by_content(digest.hex() + "ab" * 16) is None
+        assert held(contents, digest.hex() + "ab" * 16) is None
 
 
 @pytest.mark.parametrize(

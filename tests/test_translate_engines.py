@@ -17,15 +17,14 @@ import torch
 
 import pipeline.computing.ray_tasks
 from lanit.errors import LanitError
+from pipeline.computing.engines import PipelinedEngine, ThreadedEngine
 from pipeline.computing.ray_cluster import Workforce
 from pipeline.computing.ray_tasks import TaskProcess
-from pipeline.translating import engine as engines
-from pipeline.translating import translation
-from pipeline.translating.engine import GpuEngine
+from pipeline.translating import translating_steps
+from pipeline.translating.naming import SCRATCH_NAME
 from pipeline.translating.recipe import Kitchen, Made
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.worklist import SCRATCH_NAME
 from tests.translation_world import files, make_model, make_source, pictures, pixels, table
 
 ADD = TranslateRequest(add=("hat",), styles=2)
@@ -53,9 +52,9 @@ def test_the_engine_of_a_gpu_and_any_number_of_threads_make_the_same_bytes(
     translate(source, out, model, ADD, OPTIONS)
     expected = files(out)
     seen: list[int] = []
-    for number, kind in enumerate((engines.local_engine, GpuEngine)):
+    for number, kind in enumerate((ThreadedEngine, PipelinedEngine)):
         out.rename(tmp_path / str(number))
-        monkeypatch.setattr(translation, "local_engine", kind)
+        monkeypatch.setattr(translating_steps, "ThreadedEngine", kind)
         seen.clear()
         report = translate(source, out, model, ADD, options, progress=lambda done, of, shares: seen.append(done))
         assert files(out) == expected
@@ -77,7 +76,7 @@ def test_where_the_gpu_is_full_fewer_images_are_made_at_once(
         return work(self, images)
 
     monkeypatch.setattr(Kitchen, "__call__", narrow)
-    monkeypatch.setattr(translation, "local_engine", GpuEngine)
+    monkeypatch.setattr(translating_steps, "ThreadedEngine", PipelinedEngine)
     report = translate(source, tmp_path / "out", model, ADD, TranslateOptions(batch_size=12))
     assert sizes[:3] == [11, 6, 3], "the broken one is not among the first twelve"
     assert max(sizes[3:]) <= 3
@@ -149,7 +148,7 @@ def test_on_a_cluster_the_same_files_after_an_interruption_and_the_death_of_a_wo
         with pytest.raises(KeyboardInterrupt):
             translate(source, out, model, ADD, OPTIONS, progress=stop)
         monkeypatch.setattr(pipeline.computing.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
-        report = translate(source, out, model, ADD, OPTIONS, force=two_processes)
+        report = translate(source, out, model, ADD, OPTIONS, workforce=two_processes)
     finally:
         signal.alarm(0)
     assert (tmp_path / "died").exists()
@@ -169,8 +168,9 @@ def test_a_node_with_another_model_or_without_the_folder_says_so(source: Path, m
     from pipeline.files import sha256_file
     from pipeline.models.bundle import load_bundle
     from pipeline.models.translator import Translator
-    from pipeline.translating.ray_translate import TranslateJob, TranslateWorker
+    from pipeline.translating.ray_translate import translate_worker
     from pipeline.translating.recipe import Resolver
+    from pipeline.translating.translating_steps import TranslateJob
 
     translator = Translator(load_bundle(model), torch.device("cpu"))
     recipe = Resolver(translator, lambda: pytest.fail("no CLIP is needed"), print).resolve(
@@ -181,7 +181,7 @@ def test_a_node_with_another_model_or_without_the_folder_says_so(source: Path, m
         str(tmp_path / "out"), ("",), 4, 10**6, 1, torch.get_num_threads(), "cpu",
     )  # fmt: skip
     with pytest.raises(LanitError, match="does not see") as caught:
-        TranslateWorker(job)
+        translate_worker(job)
     assert "shared file system" in caught.value.hint
     with pytest.raises(LanitError, match="not the same on every node"):
-        TranslateWorker(replace(job, model_sha256="0" * 64))
+        translate_worker(replace(job, model_sha256="0" * 64))

@@ -18,9 +18,9 @@ from PIL import Image
 
 from lanit.errors import LanitError
 from pipeline.folders import locked_folder
+from pipeline.translating.naming import SCRATCH_NAME
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.worklist import SCRATCH_NAME
 from tests.translation_world import TABLES, files, make_model, make_source, pictures, table
 
 ADD = TranslateRequest(add=("hat",), styles=2)

@@ -44,14 +44,15 @@ class _Outcome:
 def run_tasks(
     tasks: Callable[[], Iterable[Any]],
     make: Callable[[], Worker],
-    force: Workforce,
+    workforce: Workforce,
     remark: Callable[[str], None],
 ) -> Generator[Any]:
     """The results of the tasks, in their order. A task whose process or node is lost is done again by another.
 
     tasks: gives the same tasks whenever it is called, in another process of this machine, which is as far ahead as
-    there is room for. make: makes a worker, in each process of ``force``. Both are sent, and so are tasks and results.
-    remark: called with what a person should know. Raises what a worker raises, and LanitError where Ray gives up.
+    there is room for. make: makes a worker, in each process of ``workforce``. Both are sent, and so are tasks and
+    results. remark: called with what a person should know. Raises what a worker raises, and LanitError where Ray gives
+    up.
     """
     ray = import_ray()
     context = ray.data.DataContext.get_current().copy()
@@ -59,7 +60,7 @@ def run_tasks(
     context.target_max_block_size = 1  # bytes: every task travels on its own
     context.execution_no_progress_timeout_s = -1  # a large model on a CPU may well be silent for half an hour
     context.enable_progress_bars = context.print_on_execution_start = False
-    device = {"num_gpus": 1} if force.gpu else {"num_cpus": force.processors}
+    device = {"num_gpus": 1} if workforce.gpu else {"num_cpus": workforce.processors}
     try:
         attempts = _actor_here(ray, Attempts)
         with ray.data.DataContext.current(context):
@@ -68,7 +69,7 @@ def run_tasks(
                 TaskProcess,
                 batch_size=1,
                 batch_format="numpy",
-                compute=ray.data.ActorPoolStrategy(size=force.actors),
+                compute=ray.data.ActorPoolStrategy(size=workforce.actors),
                 fn_constructor_args=(make, attempts),
                 **device,
             )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
 from pipeline.clip.fingerprint import Fingerprint
+from pipeline.computing.part_plan import PartPlan
+from pipeline.embedding.image_rows import KNOWN_COLUMNS, ImageRow, RowCatalogue
 from pipeline.embedding.journal import Journal
 from pipeline.files import sha256_bytes, temporary_name, write_bytes
-from pipeline.inputs.catalogue import KNOWN_COLUMNS, Catalogue, KnownRow, Plan, PlannedRow
-from pipeline.inputs.places import image_id
 from pipeline.store.part_files import check_bytes, check_part, is_part_of_lanit, read_part
 from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, StoredType, images_schema, with_metadata
 from pipeline.store.store_folder import (
@@ -37,76 +35,6 @@ _MOST_PART_ROWS = 32768
 _PARTS = 512  # beyond so many parts they grow, so that opening a store stays quick
 _CACHED_PARTS = 4
 _CATALOGUE_NAME = "catalogue.sqlite"
-
-
-@dataclass(slots=True)
-class Row:
-    """A row in the making. path: as the input has it. known: the earlier row whose embedding it takes over, and as_is
-    whether it takes over all of it."""
-
-    image_id: str
-    path: str
-    source: str
-    offset: int | None = None
-    modified_ns: int | None = None
-    width: int | None = None
-    height: int | None = None
-    bytes: int | None = None
-    sha256: str | None = None
-    status: str = "failed"
-    error_message: str | None = None
-    embedding: np.ndarray | None = None
-    known: KnownRow | None = None
-    as_is: bool = False
-    kept: bool = False
-
-    @classmethod
-    def planned(cls, plan: PlannedRow, retry_failed: bool) -> Row:
-        """The row of a place, settled where nothing needs to be read: as_is, or with an error message."""
-        place = plan.place
-        row = cls(image_id(place.source, place.path), place.path, place.source, place.offset, place.modified_ns)
-        row.bytes, row.known, row.kept = place.bytes, plan.known, plan.kept
-        if plan.badly_named:
-            row.known = None
-            row.fail("its name is not valid UTF-8")
-        elif plan.unchanged and plan.known is not None:
-            row.as_is = plan.kept or plan.known.ok or not retry_failed
-        return row
-
-    @property
-    def to_read(self) -> bool:
-        return not self.as_is and self.error_message is None
-
-    def fail(self, reason: str) -> None:
-        self.status, self.error_message = "failed", reason[:500]
-
-
-@dataclass(frozen=True)
-class PartPlan:
-    """The rows of the table to be, a part at a time; like :class:`pipeline.inputs.catalogue.Plan`, as often as
-    wanted.
-
-    Batches end with a part, so that a resumed run forms the same.
-    """
-
-    plan: Plan
-    retry_failed: bool
-    part_rows: int
-
-    def __iter__(self) -> Iterator[list[Row]]:
-        rows = (Row.planned(row, self.retry_failed) for row in self.plan)
-        while part := list(islice(rows, self.part_rows)):
-            yield part
-
-    def tasks(self, size: int) -> Iterator[list[Row]]:
-        """The rows to read, ``size`` of them at a time; a task ends with its part."""
-        return (task for part in self for task in tasks_of(part, size))
-
-
-def tasks_of(part: list[Row], size: int) -> Iterator[list[Row]]:
-    """The rows of a part that are to be read, ``size`` of them at a time."""
-    rows = [row for row in part if row.to_read]
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 class PartWriter:
@@ -140,7 +68,7 @@ class PartWriter:
         self._cache: OrderedDict[int, tuple[dict[str, list[Any]], np.ndarray]] = OrderedDict()
         header = {"schema_version": SCHEMA_VERSION, "overwrite": overwrite, "storage": storage}
         self._journal = Journal(root, header | {"fingerprint": fingerprint.to_json()})
-        self.catalogue = Catalogue(temporary_name(root / _CATALOGUE_NAME))
+        self.catalogue = RowCatalogue(temporary_name(root / _CATALOGUE_NAME))
         try:
             self._learn()
         except BaseException:
@@ -195,12 +123,12 @@ class PartWriter:
     def old_sources(self) -> tuple[SourceEntry, ...]:
         return self.old.sources if self.old else ()
 
-    def plan(self, kept: list[str], retry_failed: bool, part_rows: int | None = None) -> PartPlan:
+    def plan(self, kept: list[str], retry_failed: bool, part_rows: int | None = None) -> PartPlan[ImageRow]:
         """The rows of the table to be. part_rows: none for as many as suit the size of the table."""
         part_rows = part_rows or rows_of_a_part(self.catalogue.count(kept))
-        return PartPlan(self.catalogue.plan(kept), retry_failed, part_rows)
+        return PartPlan(self.catalogue.table(kept, retry_failed), part_rows)
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[ImageRow]) -> None:
         """Write the next part, and note it in the journal."""
         self._journal.begin(self._journalled)
         file, ok = self._as_it_is(rows) or "", sum(row.known.ok for row in rows if row.known)
@@ -240,7 +168,7 @@ class PartWriter:
     def _name(self, number: int, digest: str) -> str:
         return f"{IMAGES_FOLDER}/part-{number:05d}-{digest[:8]}.parquet"
 
-    def _as_it_is(self, rows: Sequence[Row]) -> str | None:
+    def _as_it_is(self, rows: Sequence[ImageRow]) -> str | None:
         """The file that already is this part, if there is one."""
         first = rows[0].known
         if first is None or any(not row.as_is for row in rows):
@@ -266,7 +194,7 @@ class PartWriter:
         self._cache.move_to_end(file)
         return self._cache[file]
 
-    def _to_parquet(self, rows: Sequence[Row]) -> tuple[bytes, int]:
+    def _to_parquet(self, rows: Sequence[ImageRow]) -> tuple[bytes, int]:
         """A part as bytes, and its number of embeddings; equal rows give equal bytes."""
         dim = self.fingerprint.embedding_dim
         embeddings = np.zeros((len(rows), dim), np.dtype(self.storage))

@@ -32,7 +32,7 @@ from pipeline.store.store import Store
 from pipeline.store.store_clip import clip_to_embed
 
 if TYPE_CHECKING:
-    from pipeline.showing.console import Advance
+    from pipeline.progress import Progress
 
 
 _WAIT_SECONDS = 5.0  # for another evaluation to write its figures; a training holds the folder for longer
@@ -116,7 +116,7 @@ def evaluate_runs(
     revision: int | None = None,
     truth: str | None = None,
     with_examples: bool = False,
-    progress: Advance | None = None,
+    progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Measure models on the same sources and real images of ``store``; each run's figures also go into its folder.

@@ -32,7 +32,7 @@ from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Place
 
 if TYPE_CHECKING:
-    from pipeline.showing.console import Advance
+    from pipeline.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class _Set:
 
 
 def evaluate_folders(
-    real: str, fake: str, extractor: Extractor, options: EvaluationOptions, progress: Advance | None = None
+    real: str, fake: str, extractor: Extractor, options: EvaluationOptions, progress: Progress | None = None
 ) -> FolderEvaluation:
     """Compare two folders, tars or tables of images.
 
@@ -148,7 +148,7 @@ def _features(
     options: EvaluationOptions,
     done: int,
     total: int,
-    progress: Advance | None,
+    progress: Progress | None,
 ) -> _Set:
     (source,) = open_inputs([folder])
 

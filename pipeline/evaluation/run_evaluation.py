@@ -42,7 +42,7 @@ from pipeline.models.translator import Translator
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from pipeline.showing.console import Advance
+    from pipeline.progress import Progress
 
 REFERENCES = 200
 """Images of a domain that styles are taken from, at most, drawn."""
@@ -103,7 +103,7 @@ class RunEvaluation:
             "judge": None if instruments.judge is None else instruments.judge.name,
         }
 
-    def figures(self, progress: Advance | None = None) -> RunFigures:
+    def figures(self, progress: Progress | None = None) -> RunFigures:
         """Measure what is not finished yet; every domain is kept once it is."""
         reasons = [self._reason_to_skip(domain) for domain in range(len(self.translator.domains))]
         todo = [domain for domain, reason in enumerate(reasons) if not reason]
@@ -237,7 +237,7 @@ class RunEvaluation:
 class _Ticker:
     """Counts translations for whoever watches."""
 
-    def __init__(self, progress: Advance | None, total: int) -> None:
+    def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0
 
     def __call__(self, count: int, detail: str) -> None:

@@ -23,6 +23,7 @@ from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.decoding.limits import ImageError
 from pipeline.inspection.label_statistics import Augmented, LabelStatistics
 from pipeline.inspection.warnings import with_warnings
+from pipeline.progress import Progress
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.store.store_images import StoreImages
 
@@ -55,7 +56,7 @@ def count_flips(
     clip: ClipModel,
     images: int,
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Flips:
     """Label a sample of ``images`` images, drawn by ``seed``, as they are, mirrored, and cropped; count what differs.
 

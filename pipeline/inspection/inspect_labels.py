@@ -19,7 +19,7 @@ from pipeline.labelling.people_labels import PeopleCounts, apply_people
 
 if TYPE_CHECKING:
     from pipeline.inspection.rules_table import RuleOutcome
-    from pipeline.showing.console import Advance
+    from pipeline.progress import Progress
     from pipeline.store.label_revisions import Labels, RevisionFile
     from pipeline.store.store import Store
 
@@ -67,7 +67,7 @@ class Inspection:
         }
 
 
-def inspect_store(store: Store, options: InspectOptions, progress: Advance | None = None) -> Inspection:
+def inspect_store(store: Store, options: InspectOptions, progress: Progress | None = None) -> Inspection:
     """Report on a revision of ``store``.
 
     Reads the revision and the ids of the images alone, unless the options ask for what needs more: images and CLIP

@@ -10,8 +10,9 @@ from lanit.labels import Rule
 from pipeline.inspection.compare import Comparison, compare_labels
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.inspection.label_statistics import LabelStatistics
-from pipeline.labelling.label import HowToLabel, Labelled, Progress, label, trial
+from pipeline.labelling.label import HowToLabel, Labelled, label, trial
 from pipeline.labelling.people_labels import PeopleCounts
+from pipeline.progress import Progress
 from pipeline.prompts.nearest_words import LearnedWord
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.inspection.rows import Strip
     from pipeline.inspection.rules_table import RuleOutcome
     from pipeline.inspection.scores import DomainScores, Scores
-    from pipeline.showing.console import Advance
+    from pipeline.progress import Progress
     from pipeline.store.store import Store
 
 _SPARK, _TALL = 28, 72  # heights of the histograms, in units of their drawing
@@ -95,7 +95,7 @@ class FlipCard:
     groups: tuple[ThumbnailGroup, ...]
 
 
-def label_page(report: Inspection, store: Store, *, seed: int = 0, progress: Advance | None = None) -> str:
+def label_page(report: Inspection, store: Store, *, seed: int = 0, progress: Progress | None = None) -> str:
     """The page of a report on ``store``, as HTML. It loads nothing from anywhere: its content security policy says so.
 
     seed: of the unlabelled images that are drawn and of their groups. progress: of thumbnails.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from lanit.errors import LanitError
 from pipeline.decoding.limits import ChangedImage, ImageError
 from pipeline.inspection.clusters import Cluster, cluster_rows, rows_of_some_parts
 from pipeline.inspection.rows import Ints, KnownRows, Strip, choose_rows
+from pipeline.progress import Progress
 from pipeline.store.store_images import StoreImages
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ _CLUSTER_EACH = 8
 _THREADS = 4
 _DETAILS = ["source", "width", "height", "bytes"]
 _STALE = "Images were added or dropped since these labels: run lanit label again to see them in groups."
-
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def gather(
     comparison: Comparison | None = None,
     shown: Sequence[int] | None = None,
     seed: int = 0,
-    progress: Advance | None = None,
+    progress: Progress | None = None,
 ) -> PageData:
     """Choose the images of a revision's page and read their rows and thumbnails.
 
@@ -182,7 +181,7 @@ def _images(
     places: Sequence[int | None],
     shown: Sequence[int],
     truth: np.ndarray | None,
-    progress: Advance | None,
+    progress: Progress | None,
 ) -> tuple[tuple[ShownImage, ...], tuple[bytes, ...], int, int]:
     """The images of ``block``, which lie at ``places`` of the store, with their distinct thumbnails, how many images
     are gone, and how many thumbnails found no room. shown: numbers of domains. truth: see :meth:`KnownRows.of`."""
@@ -232,7 +231,7 @@ def _in_store(store: Store, block: LabelBlock) -> list[int | None]:
 
 
 def _thumbnails(
-    images: StoreImages, rows: Sequence[int | None], progress: Advance | None
+    images: StoreImages, rows: Sequence[int | None], progress: Progress | None
 ) -> tuple[tuple[bytes, ...], list[int | None], set[int], int, int]:
     """Distinct thumbnails, the position of each row's among them, which of ``rows`` are others by now, how many are
     gone, and how many found no room.

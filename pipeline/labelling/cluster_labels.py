@@ -16,10 +16,11 @@ import torch
 from lanit.errors import LanitError
 from lanit.labels import Rule
 from pipeline.commands import store_option
+from pipeline.progress import Progress
 from pipeline.prompts.prompt_sets import PromptSet, prompt_set_of
 from pipeline.words.kmeans import cluster_centres
 from pipeline.words.vocabulary import Vocabulary, new_words, readable_words
-from pipeline.words.word_directions import Progress, cached_directions, directions_of
+from pipeline.words.word_directions import cached_directions, directions_of
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel

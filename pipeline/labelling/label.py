@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from pipeline.labelling.known_labels import image_keys
 from pipeline.labelling.label_decisions import Decider, Decision, decide_here
 from pipeline.labelling.people import add_answers, read_people
 from pipeline.labelling.people_labels import AppliedLabels, PeopleCounts, answers_of, apply_people
+from pipeline.progress import Progress
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.nearest_words import LearnedWord, learned_words
 from pipeline.store.label_revisions import (
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from pipeline.labelling.known_labels import Truth
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.store import Store
-
-Progress = Callable[[int, int], None]
-"""Called with (rows done, rows in all)."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +245,7 @@ def label_blocks(
     embedded: EmbeddedPrompts,
     rule: Rule,
     overrides: Overrides | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     decide: Decider | None = None,
     centres: torch.Tensor | None = None,
 ) -> Iterator[LabelBlock]:

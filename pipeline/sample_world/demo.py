@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.computing.devices import pick_device
+from pipeline.computing.timing import usable_processors
 from pipeline.decoding.images import decode_rgb
 from pipeline.decoding.squares import fit_square
 from pipeline.embedding.embed import embed
@@ -323,7 +323,7 @@ def read_charts(metrics: Path) -> tuple[Chart, ...]:
 def _machine(demo: Demo) -> str:
     if pick_device(demo.device).type == "cuda":
         return str(torch.cuda.get_device_name(pick_device(demo.device)))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_processors()
     return f"{cores} CPU core" + ("s" if cores > 1 else "")
 
 

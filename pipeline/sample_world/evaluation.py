@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
@@ -12,6 +10,7 @@ from lanit.inference import draw_latents, drawn_codes, edited, translate
 from pipeline.clip.models import ClipModel
 from pipeline.decoding.grids import to_float, to_uint8
 from pipeline.models.translator import Translator
+from pipeline.progress import Progress
 from pipeline.sample_world.faces import ATTRIBUTES
 from pipeline.sample_world.judge import Judge, Scores, score
 
@@ -21,7 +20,7 @@ _BATCH = 64
 
 def evaluate(
     translator: Translator, clip: ClipModel, judge: Judge, pictures: np.ndarray, truths: np.ndarray,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Scores:  # fmt: skip
     """Add every attribute to every face that lacks it, and let the judge look.
 

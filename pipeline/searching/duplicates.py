@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from lanit.errors import UsageError
 from pipeline.files import atomic_path
+from pipeline.progress import Progress
 from pipeline.searching.near_pairs import Components, Sides, join_near
 from pipeline.store.store import Store
 
@@ -177,7 +178,7 @@ def find_duplicates(
     between: tuple[str, str] | None = None,
     *,
     every_pair: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> DuplicateReport:
     """Group the images of ``store`` that have the same bytes, or embeddings of a cosine of at least ``threshold``.
 

@@ -14,22 +14,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.progress import Progress
 from pipeline.showing.terminal_text import brief, shortened, visible
-
-
-class Advance(Protocol):
-    """Called with (done, total), both counted from the start of the work, and a remark on how it goes."""
-
-    def __call__(self, done: int, total: int, detail: str = "") -> None: ...
-
 
 _PIPE_WIDTH = 120  # columns where there is no terminal to ask; tables take only what they need
 _PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
@@ -116,7 +110,7 @@ def silent(when: bool) -> Iterator[None]:
 
 
 @contextmanager
-def progress(label: str, unit: str = "images") -> Iterator[Advance]:
+def progress(label: str, unit: str = "images") -> Iterator[Progress]:
     """A bar on stderr with rate and time left; plain lines, ten seconds apart, where stderr is no terminal."""
     console = _console(stderr=True)
     if not console.is_terminal:
@@ -124,7 +118,7 @@ def progress(label: str, unit: str = "images") -> Iterator[Advance]:
         return
     fields = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
               TextColumn("{task.fields[count]}", markup=False), TimeRemainingColumn())  # fmt: skip
-    with Progress(*fields, console=console, transient=True) as shown:
+    with Bars(*fields, console=console, transient=True) as shown:
         task = shown.add_task(visible(label), total=None, count="")
         started: list[tuple[float, int]] = []
 
@@ -137,7 +131,7 @@ def progress(label: str, unit: str = "images") -> Iterator[Advance]:
         yield advance
 
 
-def _plain_progress(label: str, unit: str) -> Advance:
+def _plain_progress(label: str, unit: str) -> Progress:
     started: list[tuple[float, int]] = []
     last = [time.monotonic()]
 

@@ -20,6 +20,7 @@ from lanit.errors import LanitError
 from pipeline.decoding.limits import ImageError
 from pipeline.decoding.squares import fit_square
 from pipeline.files import exclusive_lock, is_unwritable, publish
+from pipeline.progress import Progress
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 
@@ -30,7 +31,6 @@ _LOOKED_THROUGH = 10_000  # rows, for more images that changed
 _CHECKSUM_BYTES = 4
 _FILE = re.compile(r"(images-(\d+)-[0-9a-f]{16})\.(?:npy|partial|json)")
 _OLD_NOTE = re.compile(rb'\{\s*"done": \d+\s*\}\s*')
-Progress = Callable[[int, int], None]
 Tell = Callable[[str], None]
 
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from lanit.errors import LanitError
 from pipeline.commands import store_option
+from pipeline.progress import Progress
 from pipeline.suggestion.suggest_figures import Shown, count_images, found_by
 from pipeline.suggestion.unexplained import Pick, Scorer, pick_words, same_news
 from pipeline.words.kmeans import cluster_centres
 from pipeline.words.vocabulary import Vocabulary, new_words, readable_words
-from pipeline.words.word_directions import Progress, cached_directions, directions_of
+from pipeline.words.word_directions import cached_directions, directions_of
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel

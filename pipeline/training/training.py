@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,7 @@ from lanit.ranks import Draws
 from lanit.schedules import step_seed
 from pipeline.clip.models import ClipModel
 from pipeline.models.run_folder import locked_run
+from pipeline.progress import Progress
 from pipeline.prompts.nearest_words import LearnedWord, learned_words
 from pipeline.showing import console
 from pipeline.store.store import Store
@@ -43,7 +44,6 @@ from pipeline.training.training_run import TrainingRun
 
 _WARM_STEPS = 5  # not timed: allocations and kernel selection
 _TIMED_STEPS = 30  # when a run limited by minutes plans its number of steps
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

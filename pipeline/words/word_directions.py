@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from lanit.errors import LanitError
 from pipeline.files import sweep_beside, write_bytes
+from pipeline.progress import Progress
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.store.caches import content_of, named_content
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _WORDS = 64  # read by CLIP at once
 _FILE = re.compile(r"\.?(words-[0-9a-f]{16}\.npy)(?:\.\d+\.tmp)?")  # as it is, or half-made
-
-Progress = Callable[[int, int], None]
 
 
 def directions_of(

@@ -25,11 +25,11 @@ from pipeline.files import (
 )
 from pipeline.folders import check_folder, locked_folder, plain_file
 from pipeline.translating.announcements import Announcements
+from pipeline.translating.naming import SCRATCH_NAME
 from pipeline.translating.results import (
     LABELS_NAME,
     PARQUET_NAME,
     TABLE_NAME,
-    Row,
     Tables,
     identity_of,
     is_intact,
@@ -37,7 +37,8 @@ from pipeline.translating.results import (
     to_table,
     write_results,
 )
-from pipeline.translating.worklist import SCRATCH_NAME, Item, Worklist
+from pipeline.translating.source_images import SourceImage
+from pipeline.translating.worklist import Worklist
 
 _IDENTITY_NAME = "run.json"
 _ANNOUNCED_NAME = "announced.jsonl"
@@ -49,7 +50,7 @@ _PASSING = re.compile(r"\.lock|(worklist|catalogue)\.sqlite(-journal)?|[0-9a-f]{
 _RESULTS = (TABLE_NAME, LABELS_NAME, PARQUET_NAME)
 
 
-class Destination:
+class TranslationsFolder:
     """Where results go. identity: what they are made of and how, as JSON; equal identities give equal results.
 
     Files of ours are those that an earlier table of this folder names, and those that a run which is not finished has
@@ -157,12 +158,12 @@ class Destination:
             self.notes.append(f"{path} was changed since it was written: its images are translated again")
         return intact
 
-    def add(self, part: Sequence[Item], rows: Sequence[Row], earlier: Tables) -> pa.Table:
-        """Write down the next part: ``rows``, new, and those that earlier tables hold. Returns all of them."""
+    def add(self, part: Sequence[SourceImage], earlier: Tables) -> pa.Table:
+        """Write down the rows of the next part: new ones, and those that earlier tables hold. Returns all of them."""
         number, path = len(self._parts), None
-        table = self._together(part, rows, earlier)
-        files = {item.done[0] for item in part if item.done}
-        if len(files) == 1 and not rows and all(item.done for item in part):
+        table = self._together(part, earlier)
+        files = {image.done[0] for image in part if image.done}
+        if len(files) == 1 and all(image.done for image in part):
             (file,) = files
             candidate = earlier.files[file]
             if candidate.name.startswith(f"part-{number:06d}-") and pq.read_metadata(candidate).num_rows == len(table):
@@ -176,18 +177,13 @@ class Destination:
         self._parts.append(path)
         return table
 
-    def _together(self, part: Sequence[Item], rows: Sequence[Row], earlier: Tables) -> pa.Table:
-        if not any(item.done for item in part):
-            return to_table(rows, self.domains, self.identity)
-        of_item: dict[Item, list[Row]] = {}
-        for row in rows:
-            of_item.setdefault(row.item, []).append(row)
-        pieces = []
-        for item in part:
-            if item.done is not None:
-                pieces.append(earlier.rows(*item.done))
-            else:
-                pieces.append(to_table(of_item[item], self.domains, self.identity))
+    def _together(self, part: Sequence[SourceImage], earlier: Tables) -> pa.Table:
+        if not any(image.done for image in part):
+            return to_table(part, self.domains, self.identity)
+        pieces = [
+            earlier.rows(*image.done) if image.done else to_table([image], self.domains, self.identity)
+            for image in part
+        ]
         return pa.concat_tables(pieces).combine_chunks()
 
     def commit(self) -> None:
