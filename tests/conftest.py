@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,28 @@ def save_clip(folder: Path, config: dict[str, Any], seed: int, preprocess: dict[
     document = {"model_cfg": config, "preprocess_cfg": TINY_PREPROCESS if preprocess is None else preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(document))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def byte_pairs_read_once() -> Iterator[None]:
+    """open_clip reads its list of byte pairs for every CLIP anew, which takes longer than most tests."""
+    if "open_clip" not in sys.modules:  # no test module needs it: then nor do we
+        yield
+        return
+    from open_clip.tokenizer import SimpleTokenizer
+
+    read, known = SimpleTokenizer.__init__, {}
+
+    def remember(self: Any, *given: Any, **named: Any) -> None:
+        key = repr((given, named))
+        if key not in known:
+            read(self, *given, **named)
+            known[key] = vars(self).copy()
+        vars(self).update(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimpleTokenizer, "__init__", remember)
+        yield
 
 
 @pytest.fixture(scope="session")
