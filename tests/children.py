@@ -15,7 +15,17 @@ _KNOWN = multiprocessing.get_all_start_methods()
 CONTEXT: Any = multiprocessing.get_context("fork" if "fork" in _KNOWN else "spawn")
 # A copy of a process that has imported everything and done nothing: a copy of one that trained cannot train.
 _FRESH: Any = multiprocessing.get_context("forkserver" if "forkserver" in _KNOWN else "spawn")
-_HEAVY = ["pytest", "typer.testing", "torch", "torchvision", "open_clip", "faiss", "pandas", "pyarrow.parquet", "cli"]
+_HEAVY = [
+    "pytest",
+    "typer.testing",
+    "torch",
+    "torchvision",
+    "open_clip",
+    "faiss",
+    "pandas",
+    "pyarrow.parquet",
+    "gradio",
+]
 
 
 def child(function: Callable[..., object], *arguments: Any) -> BaseProcess:
