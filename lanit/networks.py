@@ -291,7 +291,12 @@ def aggregate(styles: Tensor, weights: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """He normal, fan-in, for convolution and linear weights; zero biases (METHOD §2)."""
+    """He normal, fan-in, for convolution and linear weights; zero biases (METHOD §2).
+
+    Parameters without memory are left alone: torch draws even those, slowly.
+    """
+    if next(module.parameters()).is_meta:
+        return
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -1,9 +1,10 @@
-"""Shared fixtures: a tiny CLIP of random weights, folders of drawn images, stores; a Ray cluster, a browser."""
+"""Shared fixtures: a tiny CLIP of random weights, folders of drawn images, stores; a browser."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,37 @@ def save_clip(folder: Path, config: dict[str, Any], seed: int, preprocess: dict[
     document = {"model_cfg": config, "preprocess_cfg": TINY_PREPROCESS if preprocess is None else preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(document))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_terminal() -> Iterator[None]:
+    """The library that reads lines from a terminal says in the environment how wide it is, even where there is none."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COLUMNS", "LINES"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def byte_pairs_read_once() -> Iterator[None]:
+    """open_clip reads its list of byte pairs for every CLIP anew, which takes longer than most tests."""
+    if "open_clip" not in sys.modules:  # no test module needs it: then nor do we
+        yield
+        return
+    from open_clip.tokenizer import SimpleTokenizer
+
+    read, known = SimpleTokenizer.__init__, {}
+
+    def remember(self: Any, *given: Any, **named: Any) -> None:
+        key = repr((given, named))
+        if key not in known:
+            read(self, *given, **named)
+            known[key] = vars(self).copy()
+        vars(self).update(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimpleTokenizer, "__init__", remember)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -253,25 +285,6 @@ def make_revision() -> Callable[..., Any]:
         )
 
     return make
-
-
-@pytest.fixture(scope="module")
-def two_processes(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A Ray cluster of this machine with two processors, whatever it has, and hardly any shared memory: a Workforce."""
-    from pipeline.computing.ray_cluster import import_ray, workforce
-
-    ray = import_ray()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # it would write a token to the home folder
-        ray.init(address="local", num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20, include_dashboard=False,
-                 log_to_driver=False, logging_level="ERROR")  # fmt: skip
-    ray.cloudpickle.register_pickle_by_value(request.module)  # the workers cannot import the tests
-    try:
-        with workforce(actors=2) as force:
-            yield force
-        assert ray.is_initialized(), "what was there before stays"
-    finally:
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 
 FACES = 150
-OPTIONS = EvaluationOptions(styles=2, sources=23, guide="latent", bootstrap=20, seed=3)
+OPTIONS = EvaluationOptions(styles=2, sources=13, guide="latent", bootstrap=20, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +270,7 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def test_the_same_evaluation_gives_the_same_json(store: Store) -> None:
-    options = replace(OPTIONS, sources=9)
+    options = replace(OPTIONS, sources=5)
     first = json.dumps(evaluate_runs(["sample"], store, options, Tools()).to_json())
     shutil.rmtree(store.root / "cache")
     assert json.dumps(evaluate_runs(["sample"], store, options, Tools()).to_json()) == first
@@ -281,7 +281,7 @@ def test_the_same_evaluation_gives_the_same_json(store: Store) -> None:
 
 
 def test_an_interrupted_evaluation_goes_on_and_ends_alike(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = replace(OPTIONS, sources=9)
+    options = replace(OPTIONS, sources=5)
     whole = evaluate_runs(["sample"], store, options, Tools()).to_json()
     shutil.rmtree(store.root / "cache")
 
@@ -464,7 +464,7 @@ def run_of(folder: Path, noise: float) -> str:
 
 def test_models_are_compared_on_the_same_images(store: Store, tmp_path: Path) -> None:
     runs = [run_of(tmp_path / "a", 0), run_of(tmp_path / "b", 0), run_of(tmp_path / "c", 0.2)]
-    result = evaluate_runs(runs, store, replace(OPTIONS, sources=9), Tools())
+    result = evaluate_runs(runs, store, replace(OPTIONS, sources=5), Tools())
     same = [each for each in result.differences if each.run == runs[1]]
     assert {(each.value, each.low, each.high) for each in same} == {(0.0, 0.0, 0.0)}
     (worse,) = (each for each in result.differences if each.run == runs[2] and each.name == "frechet")

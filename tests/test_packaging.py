@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -33,8 +35,9 @@ def pins() -> dict[str, str]:
 
 def test_every_package_of_the_tree_is_found() -> None:
     """Setuptools finds folders with an ``__init__.py`` alone."""
-    assert PROJECT["tool"]["setuptools"]["packages"]["find"] == {"include": ["lanit*", "pipeline*"]}
+    patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     for top in ("lanit", "pipeline"):
+        assert any(fnmatch(top, pattern) for pattern in patterns)
         folders = {path.parent for path in (ROOT / top).rglob("*.py")}
         assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
     for module in PROJECT["tool"]["setuptools"]["py-modules"]:
@@ -111,15 +114,9 @@ def test_each_dependency_is_used() -> None:
             assert re.search(rf'^\s*(import|from) {module}\b|import_module\("{module}"\)', sources, re.MULTILINE), name
 
 
-def test_the_ranges_admit_torch_2_11_to_2_15_and_the_pins_hold_one_torch() -> None:
-    (torch_range,) = (line for line in requirements() if normalised(line) == "torch")
-    assert torch_range == "torch>=2.11,<2.16"
-    assert re.fullmatch(r"2\.1[1-5]\.\d+", pins()["torch"])
-
-
-def test_text_files_are_whole_and_end_with_a_newline() -> None:
-    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", ".ci/run", "docs/LOG.md"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        assert text.strip()
-        assert text.endswith("\n")
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+def test_every_pin_lies_in_its_range() -> None:
+    versions = {normalised(name): version for name, version in pins().items()}
+    outside = [
+        each for each in map(Requirement, requirements()) if versions[normalised(each.name)] not in each.specifier
+    ]
+    assert outside == []

@@ -20,7 +20,7 @@ from pipeline.sample_world.evaluation import EVALUATION_SEED, evaluate
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 from pipeline.sample_world.judge import load_judge
 
-FACES = 2000
+FACES = 1000
 
 
 @pytest.fixture(scope="module")

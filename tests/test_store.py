@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.schemas import metadata_of
 from pipeline.store.store import Store
 from pipeline.store.store_folder import lock_store
+from tests.children import CONTEXT, child
 from tests.label_builders import add_labels
 
 PROMPTS = PromptSet(("smiling", "black hair", "größe.3"), ("a face with {}.",), ("a face with.",), "test")
@@ -172,10 +172,8 @@ def hold_lock(root: Path, held: Any, release: Any) -> None:
 
 
 def test_two_writers_are_kept_apart_and_a_killed_one_leaves_no_lock(store: Store) -> None:
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    process = context.Process(target=hold_lock, args=(store.root, held, release))
-    process.start()
+    held, release = CONTEXT.Event(), CONTEXT.Event()
+    process = child(hold_lock, store.root, held, release)
     assert held.wait(30)
     with pytest.raises(LanitError, match="another lanit command is writing") as caught, lock_store(store.root):
         pass

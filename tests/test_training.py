@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -339,14 +341,13 @@ def test_a_run_may_be_made_longer(store: Store, tiny_clip: Any, tmp_path: Path) 
 def test_a_run_by_the_clock_may_be_made_longer(
     store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And needs no number of steps."""
+    """And needs no number of steps: by this clock each takes an eighth of a second."""
+    ticks = itertools.count()
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 8))
     monkeypatch.setattr(training, "_TIMED_STEPS", 2)
-    timed = changed(TINY, steps=0, minutes=0.5 / 60, prompts_from=1.0)
-    first = go(tmp_path / "run", tiny_clip, timed)
-    assert first.steps > 2
-    assert 0.2 < first.seconds < 5
-    longer = go(tmp_path / "run", tiny_clip, replace(timed, minutes=3 * first.seconds / 60))
-    assert longer.steps > 1.5 * first.steps
+    timed = changed(TINY, steps=0, minutes=0.45 / 60, prompts_from=1.0)
+    assert go(tmp_path / "run", tiny_clip, timed).steps == 4
+    assert go(tmp_path / "run", tiny_clip, replace(timed, minutes=1.2 / 60)).steps == 10
 
 
 CHANGES: dict[str, Any] = {

@@ -1,10 +1,7 @@
-"""Whatever does the work, a CPU, a GPU's engine or a Ray cluster, makes the same files and rows."""
+"""Whatever does the work, a CPU or a GPU's engine, makes the same files and rows; a Ray cluster: see test_ray.py."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,21 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-import pipeline.computing.ray_tasks
 from lanit.errors import LanitError
 from pipeline.computing.engines import PipelinedEngine, ThreadedEngine
-from pipeline.computing.ray_cluster import Workforce
-from pipeline.computing.ray_tasks import TaskProcess
 from pipeline.translating import translating_steps
 from pipeline.translating.naming import SCRATCH_NAME
 from pipeline.translating.recipe import Kitchen, Made
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
-from tests.translation_world import files, make_model, make_source, pictures, pixels, table
+from tests.translation_world import files, make_model, make_source, pictures, pixels
 
 ADD = TranslateRequest(add=("hat",), styles=2)
 OPTIONS = TranslateOptions(batch_size=3, part_images=14)  # two styles: parts of seven images
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra lanit[ray]")
 
 
 @pytest.fixture
@@ -107,61 +100,6 @@ def test_a_disk_that_refuses_ends_the_run_with_one_line_and_the_same_call_goes_o
     report = translate(source, tmp_path / "out", model, ADD, OPTIONS)
     assert (report.found, report.ok, report.results) == (24, 23, 46)
     assert report.done_before > 0
-
-
-def dying_once(marker: Path) -> type[TaskProcess]:
-    """A process that dies, once on the whole cluster, in the middle of a task."""
-
-    class Dying(TaskProcess):
-        def _do(self, number: int, task: Any) -> Any:
-            if number == 1 and not marker.exists():
-                self._get(self._attempts.begin.remote(number))
-                marker.touch()
-                os._exit(1)
-            return super()._do(number, task)
-
-    return Dying
-
-
-@needs_ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_on_a_cluster_the_same_files_after_an_interruption_and_the_death_of_a_worker(
-    source: Path, model: Path, tmp_path: Path, two_processes: Workforce, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Begun here, continued on the cluster: the folder does not tell who computes."""
-
-    def stop(done: int, of: int, shares: str) -> None:
-        if done >= 7:
-            raise KeyboardInterrupt
-
-    def ring(*_: object) -> None:
-        raise TimeoutError("ten minutes have passed")
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.alarm(600)
-    try:
-        out = tmp_path / "out"
-        translate(source, out, model, ADD, OPTIONS)
-        expected = files(out)
-        out.rename(tmp_path / "reference")
-        with pytest.raises(KeyboardInterrupt):
-            translate(source, out, model, ADD, OPTIONS, progress=stop)
-        monkeypatch.setattr(pipeline.computing.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
-        report = translate(source, out, model, ADD, OPTIONS, workforce=two_processes)
-    finally:
-        signal.alarm(0)
-    assert (tmp_path / "died").exists()
-    assert report.device == "Ray, 2 processes with 1 processor each"
-    assert any("died; another did it" in warning for warning in report.warnings)
-    assert (report.found, report.ok, report.results) == (24, 23, 46)
-    assert sorted(files(out)) == sorted(expected)
-    for name in pictures(out):
-        assert np.abs(pixels(out / name) - pixels(tmp_path / "reference" / name)).max() <= 1
-    for row, same in zip(table(out), table(tmp_path / "reference"), strict=True):
-        assert {name: row[name] for name in ("path", "output", "status", "requested", "before")} == {
-            name: same[name] for name in ("path", "output", "status", "requested", "before")
-        }
 
 
 def test_a_node_with_another_model_or_without_the_folder_says_so(source: Path, model: Path, tmp_path: Path) -> None:
