@@ -209,6 +209,24 @@ def test_what_an_interrupted_export_left_is_not_trusted_where_it_was_changed(
     assert anew or layout == "webdataset"
 
 
+@pytest.mark.parametrize("layout", ["csv", "webdataset", "clip-retrieval", "folders", "huggingface"])
+def test_an_export_killed_when_all_is_written_lists_its_files_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Any
+) -> None:
+    export(store, tmp_path / "whole", ExportRequest(layout))
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.exports.destination.Destination, "commit", dies)
+        patch.setattr("os.getpid", lambda: 99999999)
+        with pytest.raises(Killed):
+            export(store, tmp_path / "out", ExportRequest(layout))
+    export(store, tmp_path / "out", ExportRequest(layout))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_an_export_killed_as_it_takes_its_place_goes_on_and_leaves_nothing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int

@@ -36,7 +36,9 @@ class Tables:
         self._selection, self._margins, self._advance = selection, request.margins, advance
 
     def chunks(self, folder: Path, start: int, files: int) -> Iterator[Chunk]:
-        """All in one: without images to read, there is little to continue."""
+        """All in one: without images to read, there is little to continue. Files that are listed are written."""
+        if files:
+            return
         with (folder / IMAGES_NAME).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(column_names(self._selection.domains, self._margins))

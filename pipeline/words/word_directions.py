@@ -59,20 +59,25 @@ def cached_directions(
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     path = store.root / "cache" / f"words-{key}.npy"
     kept = _kept(path)
-    if kept is not None and kept.shape == (len(words), clip.embedding_dim):
-        return kept
-    made = directions_of(clip, prompts, words, progress)
-    file = io.BytesIO()
-    np.save(file, made)
+    if kept is None or kept.shape != (len(words), clip.embedding_dim):
+        kept = directions_of(clip, prompts, words, progress)
+        file = io.BytesIO()
+        np.save(file, kept)
+        with contextlib.suppress(LanitError, OSError):
+            write_bytes(path, named_content(path.name, file.getvalue()))
     with contextlib.suppress(LanitError, OSError):
-        write_bytes(path, named_content(path.name, file.getvalue()))
-        for other in path.parent.iterdir():
-            named = _FILE.fullmatch(other.name)
-            if named:
-                sweep_beside(path.with_name(named[1]))
-            if named and other.name == named[1] != path.name and _is_ours(other, clip.embedding_dim):
-                other.unlink()
-    return made
+        _forget_others(path, clip.embedding_dim)
+    return kept
+
+
+def _forget_others(path: Path, dim: int) -> None:
+    """Remove what was kept of other words, also where a killed process came no further than to write ``path``."""
+    for other in path.parent.iterdir():
+        named = _FILE.fullmatch(other.name)
+        if named:
+            sweep_beside(path.with_name(named[1]))
+        if named and other.name == named[1] != path.name and _is_ours(other, dim):
+            other.unlink()
 
 
 def _kept(path: Path) -> np.ndarray | None:
