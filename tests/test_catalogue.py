@@ -195,3 +195,28 @@ def test_a_plan_can_be_sent_to_another_process_and_gone_through_twice(catalogue:
     contents = catalogue.digests()
     assert contents.dtype == np.dtype("S16")
     assert [bytes(digest).ljust(16, b"\0").hex() for digest in contents] == [digest[:32] for digest in digests]
+
+
+def test_thousands_of_results_have_names_of_their_own_in_the_order_of_their_images(tmp_path: Path) -> None:
+    """Names are given while the list is read: none is left out, none met twice."""
+    paths = [f"{number % 40}/{number // 3:04d}.{suffix}" for number, suffix in enumerate(("png", "gif", "ppm") * 2000)]
+    naming, tags = Naming(frozenset({".png"}), ".png", ("-style1", "-style2")), ("-style1", "-style2")
+    taken: set[str] = set()
+    expected: dict[str, str] = {}
+    for kept in (True, False):
+        for path in sorted(paths):
+            if path.endswith(".png") == kept:
+                names = ([f"{name.removesuffix('.png')}{tag}.png" for tag in tags] for name in naming.candidates(path))
+                free = next(each for each in names if not taken & set(each))
+                taken |= set(free)
+                expected[path] = free[0].replace("-style1", "")
+    worklist = Worklist(tmp_path)
+    try:
+        worklist.find(Listed("/f", [Place("/f", path) for path in paths]))
+        assert worklist.name(naming) == 6000
+        worklist.ready()
+        images = list(worklist.images())
+    finally:
+        worklist.close()
+    assert [image.path for image in images] == sorted(paths)
+    assert {image.path: image.output for image in images} == expected
