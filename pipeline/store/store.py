@@ -252,7 +252,7 @@ class Store:
 
     def read_part(self, part: Part, columns: list[str]) -> pa.Table:
         """Columns of a part. Raises LanitError, with the command that mends it, where it is damaged."""
-        return read_part(self.root / part.file, columns, lambda: mending_hint(self.root, self.manifest))
+        return read_part(self.root / part.file, columns, part, lambda: mending_hint(self.root, self.manifest))
 
     def parts_array(self) -> np.ndarray:
         """The names of the parts, which are named by their content, as bytes: what embeddings are made of."""
