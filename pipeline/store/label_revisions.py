@@ -20,6 +20,7 @@ from lanit.rules import Rule
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import sealed, unsealed
 from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.store.label_ledger import check_entered
 from pipeline.store.schemas import (
     ACTIVE_PREFIX,
     HUMAN_PREFIX,
@@ -186,11 +187,13 @@ class RevisionFile(Revision):
 
     @classmethod
     def open(cls, path: Path, number: int, fingerprint: Fingerprint) -> RevisionFile:
-        """Raises LanitError where the file is damaged, no revision, or of other embeddings than ``fingerprint``'s."""
+        """Raises LanitError where the file is damaged, no revision, another than the ledger beside it says, or of
+        other embeddings than ``fingerprint``'s."""
         with _noticing_damage(path, number):
             with pq.ParquetFile(path) as file:
                 schema, footer = file.schema_arrow, file.metadata
             metadata = unsealed(metadata_of(schema))
+            check_entered(path)
         if metadata.get("kind") != "labels" or metadata.get("schema_version") != SCHEMA_VERSION:
             raise LanitError(f"{path} is not a label revision of schema version {SCHEMA_VERSION}", _anew(path))
         with _noticing_damage(path, number):
