@@ -178,7 +178,7 @@ def test_a_writer_killed_before_the_entry_leaves_nothing_wrong(
     assert entries(store) == {"r0001.parquet", "r0002.parquet", "people.parquet"}
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"footers_sha256": {"r0001.parquet": 1}}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"footers_sha256": {"r0001.parquet": 1}}', "of another store"])
 def test_a_damaged_ledger_is_one_warning_and_written_anew_by_the_next_labelling(
     labelled: tuple[Store, Store], content: str, tiny_clip: ClipModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +186,9 @@ def test_a_damaged_ledger_is_one_warning_and_written_anew_by_the_next_labelling(
     path = store.root / "labels" / "ledger.json"
     relabel(store, tiny_clip)
     whole = path.read_bytes()
-    path.write_text(content)
+    relabel(labelled[1], tiny_clip)
+    foreign = (labelled[1].root / "labels" / "ledger.json").read_text()
+    path.write_text(foreign if content == "of another store" else content)
     assert store.labels(1).number == 1
     assert read_people(store).kept == 1
     warning = capsys.readouterr().err

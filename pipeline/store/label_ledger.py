@@ -25,7 +25,7 @@ def check_entered(path: Path) -> None:
         footer = footer_sha256(path)
         if _read(path.parent).get(path.name, footer) == footer:
             return
-    raise ValueError("it is another file than lanit wrote there")
+    raise ValueError(f"it is another file than {LEDGER_NAME} beside it says")
 
 
 def publish_entered(temporary: Path, path: Path) -> None:
@@ -62,7 +62,10 @@ def _names(folder: Path) -> set[str]:
 
 
 def _read(folder: Path) -> dict[str, str]:
-    """Digest of each file entered; empty where there is no ledger, or one that is damaged, of which a warning tells."""
+    """Digest of each file entered; empty where there is no ledger, or one that is damaged, of which a warning tells.
+
+    So is one of another store, which fits none of several files.
+    """
     path = folder / LEDGER_NAME
     if not path.exists():
         return {}
@@ -71,10 +74,20 @@ def _read(folder: Path) -> dict[str, str]:
         entries = value.get("footers_sha256") if isinstance(value, dict) else None
         if not isinstance(entries, dict) or not all(isinstance(each, str) for each in entries.values()):
             raise LanitError(f"{path} is damaged: it is no list of files")
+        present = [name for name in entries if (folder / name).exists()]
+        if len(present) > 1 and not any(_has_footer(folder / name, entries[name]) for name in present):
+            raise LanitError(f"{path} is damaged: it fits none of the files beside it")
     except LanitError as error:
         _warn(f"{error.message}; label files are taken as they are until lanit label writes it anew")
         return {}
     return entries
+
+
+def _has_footer(path: Path, footer: str) -> bool:
+    try:
+        return footer_sha256(path) == footer
+    except (OSError, ValueError):
+        return False
 
 
 def _write(folder: Path, entries: dict[str, str]) -> None:
