@@ -165,6 +165,26 @@ def test_the_same_export_again_writes_nothing_and_another_needs_overwrite(store:
     assert not {name for name in visible(tmp_path) if name.startswith(".out")}
 
 
+def test_a_damaged_byte_that_no_export_reads_makes_no_other_export_and_other_labels_do(
+    store: Store, tmp_path: Path
+) -> None:
+    file, request = store.revision_file(1), ExportRequest("folders")
+    assert export(store, tmp_path / "out", request).created
+    group = pq.ParquetFile(file.path).metadata.row_group(0)
+    [margin] = [chunk for n in range(group.num_columns) if (chunk := group.column(n)).path_in_schema == "margin:red"]
+    data = bytearray(file.path.read_bytes())
+    data[margin.data_page_offset + margin.total_compressed_size - 2] ^= 1
+    file.path.write_bytes(data)
+    with pytest.raises(LanitError, match="cannot be read"):
+        store.labels(1)
+    assert not export(store, tmp_path / "out", request).created
+    labels = np.ones((store.ok, len(LABELS)), bool)
+    (store.root / "labels" / "r0001.parquet").unlink()
+    assert add_labels(store, labels, labels * 0.1, prompts=file.prompt_set) == 1
+    with pytest.raises(LanitError, match="another export"):
+        export(store, tmp_path / "out", request)
+
+
 def test_a_second_export_to_the_same_folder_meanwhile_is_told_so(store: Store, tmp_path: Path) -> None:
     def meanwhile(done: int, total: int) -> None:
         with pytest.raises(LanitError, match="another lanit command is writing"):

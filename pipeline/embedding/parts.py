@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.computing.part_plan import PartPlan
 from pipeline.embedding.image_rows import KNOWN_COLUMNS, ImageRow, RowCatalogue
 from pipeline.embedding.journal import Journal
 from pipeline.files import sha256_bytes, temporary_name, write_bytes
+from pipeline.parquet_seals import close_sealed, footer_sha256
 from pipeline.store.part_files import check_bytes, check_part, is_part_of_lanit, read_part
 from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, StoredType, images_schema, with_metadata
 from pipeline.store.store_folder import (
@@ -81,7 +83,7 @@ class PartWriter:
             try:
                 rows = self._whole(part.file, part)
             except LanitError as error:
-                self.lost |= self._sources_of(part.file)
+                self.lost |= self._sources_of(part)
                 self.damages.append(error.message)
                 continue
             self.catalogue.learn(part.file, rows, committed=True)
@@ -104,11 +106,11 @@ class PartWriter:
         self._rows[file] = len(rows)
         return rows
 
-    def _sources_of(self, file: str) -> set[str]:
+    def _sources_of(self, part: Part) -> set[str]:
         """Inputs of the store that a damaged part has rows of, all of them where it does not tell."""
         every = {entry.source for entry in self.old_sources()}
         try:
-            found = set(read_part(self.root / file, ["source"])["source"].to_pylist())
+            found = set(read_part(self.root / part.file, ["source"], part)["source"].to_pylist())
         except LanitError:
             return every
         return found if found and found <= every else every
@@ -140,7 +142,7 @@ class PartWriter:
                 self._written.add(file)
             if not path.is_file() or path.read_bytes() != data:  # not as it should be only where it was damaged
                 write_bytes(path, data)
-        self.parts.append(Part(file, len(rows), ok))
+        self.parts.append(Part(file, len(rows), ok, footer_sha256(self.root / file)))
         if file not in self._journalled:
             self._journal.append(file)
 
@@ -212,15 +214,17 @@ class PartWriter:
         columns_ = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in plain]
         columns_.append(pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), dim, mask=failed))
         metadata = {"schema_version": SCHEMA_VERSION, "kind": "images", "fingerprint": self.fingerprint.to_json()}
-        sink = pa.BufferOutputStream()
         repeated = ["source", "width", "height", "status", "error_message"]
         packed = {field.name: "zstd" for field in plain} | {"embedding.list.element": "none"}  # noise does not shrink
         table = pa.table(columns_, schema=with_metadata(self.schema, metadata))
-        pq.write_table(
-            table, sink, compression=packed, use_dictionary=repeated, write_statistics=repeated,
+        sink = io.BytesIO()
+        writer = pq.ParquetWriter(
+            sink, table.schema, compression=packed, use_dictionary=repeated, write_statistics=repeated,
             write_page_checksum=True,
         )  # fmt: skip
-        return sink.getvalue().to_pybytes(), sum(row.status == "ok" for row in rows)
+        writer.write_table(table)
+        close_sealed(writer, sink)
+        return sink.getvalue(), sum(row.status == "ok" for row in rows)
 
 
 def rows_of_a_part(images: int) -> int:

@@ -15,7 +15,7 @@ from pipeline.exports.destination import MISSING_NAME, Destination, Reached
 from pipeline.exports.folders import Folders, domain_groups, pair_groups
 from pipeline.exports.layouts import ExportRequest, Target, layout_of
 from pipeline.exports.selection import Chunk, Missing, Selection
-from pipeline.files import sha256_bytes, sha256_file
+from pipeline.files import sha256_bytes
 from pipeline.store.label_revisions import RevisionFile
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
@@ -138,14 +138,15 @@ def _labels(store: Store, request: ExportRequest) -> RevisionFile | None:
 
 
 def _identity(selection: Selection, request: ExportRequest) -> dict[str, Any]:
-    """What decides every byte. Parts of the store are named by their content, so their names stand for the images."""
+    """What decides every byte. Parts of the store are named by their content, so their names stand for the images; the
+    header of a revision stands for its labels."""
     labels = selection.labels
     return {
         "format": _FORMAT,
         "request": asdict(request) | {"pairs": list(request.pairs), "revision": labels.number if labels else None},
         "parts_sha256": sha256_bytes(selection.store.parts_array().tobytes()),
         "domains": list(selection.domains),
-        "labels_sha256": sha256_file(labels.path) if labels else None,
+        "labels_sha256": labels.header_sha256 if labels else None,
     }
 
 

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from lanit.errors import LanitError
 from lanit.rules import Rule
 from pipeline.clip.fingerprint import Fingerprint
-from pipeline.files import sealed, unsealed
+from pipeline.files import sealed, sha256_bytes, unsealed
 from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.store.label_ledger import check_entered
 from pipeline.store.schemas import (
     ACTIVE_PREFIX,
     HUMAN_PREFIX,
@@ -178,19 +179,25 @@ class LabelRevision(Revision):
 
 @dataclass(frozen=True)
 class RevisionFile(Revision):
-    """A label revision on disk, of which only the footer has been read. rows: n. has_human: if people set labels."""
+    """A label revision on disk, of which only the footer has been read. rows: n. has_human: if people set labels.
+
+    header_sha256: of what it says of itself; equal ones are equal labels.
+    """
 
     path: Path
     rows: int
     has_human: bool
+    header_sha256: str
 
     @classmethod
     def open(cls, path: Path, number: int, fingerprint: Fingerprint) -> RevisionFile:
-        """Raises LanitError where the file is damaged, no revision, or of other embeddings than ``fingerprint``'s."""
+        """Raises LanitError where the file is damaged, no revision, another than the ledger beside it says, or of
+        other embeddings than ``fingerprint``'s."""
         with _noticing_damage(path, number):
             with pq.ParquetFile(path) as file:
                 schema, footer = file.schema_arrow, file.metadata
             metadata = unsealed(metadata_of(schema))
+            check_entered(path)
         if metadata.get("kind") != "labels" or metadata.get("schema_version") != SCHEMA_VERSION:
             raise LanitError(f"{path} is not a label revision of schema version {SCHEMA_VERSION}", _anew(path))
         with _noticing_damage(path, number):
@@ -212,6 +219,7 @@ class RevisionFile(Revision):
         return cls(
             number=number, parent=parent, origin=origin, rule=rule, prompt_set=prompt_set, path=path,
             rows=footer.num_rows, has_human=has_human,
+            header_sha256=sha256_bytes(json.dumps(metadata, sort_keys=True).encode()),
         )  # fmt: skip
 
     def blocks(

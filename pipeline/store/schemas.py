@@ -101,11 +101,18 @@ def metadata_of(schema: pa.Schema) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of the images table. file: POSIX path in the store; rows, ok: counts of rows."""
+    """One file of the images table. file: POSIX path in the store; rows, ok: counts of rows.
+
+    footer_sha256: see ``parquet_seals``; none of a part that an older lanit noted.
+    """
 
     file: str
     rows: int
     ok: int
+    footer_sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ class Manifest:
             "fingerprint": self.fingerprint.to_json(),
             "storage": self.storage,
             "sources": [asdict(source) for source in self.sources],
-            "parts": [asdict(part) for part in self.parts],
+            "parts": [part.to_json() for part in self.parts],
         }
 
     @classmethod
@@ -171,7 +178,8 @@ def _source(entry: Any) -> SourceEntry:
 
 def _part(entry: Any) -> Part:
     """Raises ValueError for a file elsewhere than among the parts, whoever wrote the name, and for senseless counts."""
-    part = Part(_typed(entry["file"], str), _typed(entry["rows"], int), _typed(entry["ok"], int))
+    footer = _typed(entry.get("footer_sha256"), str, type(None))
+    part = Part(_typed(entry["file"], str), _typed(entry["rows"], int), _typed(entry["ok"], int), footer)
     if not PART_NAME.fullmatch(part.file) or not 0 <= part.ok <= part.rows:
         raise ValueError(f"it has a part {part.file!a} of {part.rows} rows, {part.ok} with an embedding")
     return part

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from lanit.errors import LanitError
 from pipeline.clip.fingerprint import Fingerprint
-from pipeline.files import publish, temporary_beside
+from pipeline.files import temporary_beside
+from pipeline.store.label_ledger import enter_all, is_complete, publish_entered
 from pipeline.store.label_revisions import (
     LabelBlock,
     LabelRevision,
@@ -27,9 +28,6 @@ from pipeline.store.label_revisions import (
 from pipeline.store.part_files import check_part, read_part
 from pipeline.store.schemas import Manifest, Part, images_schema
 from pipeline.store.store_folder import LABELS_FOLDER, UNFINISHED_NAME, lock_store, mending_hint, read_manifest
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["LabelRevision", "Store"]
 
@@ -234,6 +232,7 @@ class Store:
         """
         earlier = self._revision_of(header)
         if earlier is not None:
+            self._complete_ledger()
             return earlier
         with temporary_beside(self.root / LABELS_FOLDER / "r.parquet") as temporary:
             write_revision(temporary, header, blocks)
@@ -242,8 +241,14 @@ class Store:
                 if earlier is not None:
                     return earlier
                 number = max(self.revisions(), default=0) + 1
-                publish(temporary, self._revision_path(number))
+                publish_entered(temporary, self._revision_path(number))
         return number
+
+    def _complete_ledger(self) -> None:
+        """Enter label files that the ledger lacks, where the store can be written now."""
+        if not is_complete(self.root / LABELS_FOLDER):
+            with contextlib.suppress(LanitError), lock_store(self.root):
+                enter_all(self.root / LABELS_FOLDER)
 
     def check_labels_writable(self) -> None:
         """Raise LanitError where no label revision could be written."""
@@ -252,7 +257,7 @@ class Store:
 
     def read_part(self, part: Part, columns: list[str]) -> pa.Table:
         """Columns of a part. Raises LanitError, with the command that mends it, where it is damaged."""
-        return read_part(self.root / part.file, columns, lambda: mending_hint(self.root, self.manifest))
+        return read_part(self.root / part.file, columns, part, lambda: mending_hint(self.root, self.manifest))
 
     def parts_array(self) -> np.ndarray:
         """The names of the parts, which are named by their content, as bytes: what embeddings are made of."""
