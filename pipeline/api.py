@@ -24,7 +24,7 @@ from pipeline.decoding.limits import ImageError
 from pipeline.decoding.squares import fit_square
 from pipeline.models.bundle import load_bundle
 from pipeline.models.translator import Translator, load_labeller
-from pipeline.translating.recipe import Kitchen, Resolver
+from pipeline.translating.recipe import BatchTranslator, Resolver
 from pipeline.translating.requests import TranslateRequest, Words, parse_domains, parse_names
 
 ModelName = str | Path
@@ -119,10 +119,10 @@ class Model:
         with _as_path(reference) as path:
             request = TranslateRequest(_words(to), _names(add), _names(remove), path, seed)
             recipe = Resolver(self._translator, self._labeller, _warn).resolve(request)
-        kitchen = Kitchen(self._translator, recipe, self._labeller() if recipe.edits else None)
+        translated = BatchTranslator(self._translator, recipe, self._labeller() if recipe.edits else None)
         made: list[Image.Image] = []
         for batch in self._batches(images):
-            pictures = kitchen(torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)).pictures[0, 0]
+            pictures = translated(torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)).pictures[0, 0]
             made += [Image.fromarray(picture) for picture in pictures.cpu().numpy()]
         return made
 

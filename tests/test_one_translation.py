@@ -20,7 +20,7 @@ from pipeline.sample_world.dataset import write_faces
 from pipeline.training import samples
 from pipeline.training.learner import Learner
 from pipeline.training.training_data import TrainingData
-from pipeline.translating.recipe import Kitchen, Recipe
+from pipeline.translating.recipe import BatchTranslator, Recipe
 from pipeline.translating.translation import translate
 
 FACES, DOMAIN, SEED = 11, "eyeglasses", 4
@@ -149,6 +149,6 @@ def test_the_samples_of_a_run_show_it_whatever_the_image_has(
         recipe = Recipe(None, add, torch.zeros(count, dtype=torch.bool), codes[domain, None], None, None)
         monkeypatch.setattr(translator, "margins", lambda images, clip: torch.where(own[shown], 1.0, -1.0))
         batch = torch.from_numpy(pictures[shown]).permute(0, 3, 1, 2)
-        made = Kitchen(translator, recipe, clip)(batch).pictures[0, 0].numpy()
+        made = BatchTranslator(translator, recipe, clip)(batch).pictures[0, 0].numpy()
         for row, picture in zip(rows, made, strict=True):
             assert np.array_equal(row[1 + domain], picture)

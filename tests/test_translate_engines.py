@@ -16,7 +16,7 @@ from lanit.errors import LanitError
 from pipeline.computing.engines import PipelinedEngine, ThreadedEngine
 from pipeline.translating import translating_steps
 from pipeline.translating.naming import SCRATCH_NAME
-from pipeline.translating.recipe import Kitchen, Made
+from pipeline.translating.recipe import BatchTranslator, Translations
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
 from tests.translation_world import files, make_model, make_source, pictures, pixels
@@ -59,22 +59,22 @@ def test_the_engine_of_a_gpu_and_any_number_of_threads_make_the_same_bytes(
 def test_where_the_gpu_is_full_fewer_images_are_made_at_once(
     source: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work, sizes, lock = Kitchen.__call__, list[int](), threading.Lock()
+    work, sizes, lock = BatchTranslator.__call__, list[int](), threading.Lock()
 
-    def narrow(self: Kitchen, images: torch.Tensor) -> Made:
+    def narrow(self: BatchTranslator, images: torch.Tensor) -> Translations:
         with lock:
             sizes.append(len(images))
         if len(images) > 4:
             raise torch.OutOfMemoryError("full")
         return work(self, images)
 
-    monkeypatch.setattr(Kitchen, "__call__", narrow)
+    monkeypatch.setattr(BatchTranslator, "__call__", narrow)
     monkeypatch.setattr(translating_steps, "ThreadedEngine", PipelinedEngine)
     report = translate(source, tmp_path / "out", model, ADD, TranslateOptions(batch_size=12))
     assert sizes[:3] == [11, 6, 3], "the broken one is not among the first twelve"
     assert max(sizes[3:]) <= 3
     assert any("out of memory with 11 images at once: going on with 6" in warning for warning in report.warnings)
-    monkeypatch.setattr(Kitchen, "__call__", work)
+    monkeypatch.setattr(BatchTranslator, "__call__", work)
     translate(source, tmp_path / "wide", model, ADD, TranslateOptions(batch_size=12))
     for name in pictures(tmp_path / "wide"):
         assert np.abs(pixels(tmp_path / "out" / name) - pixels(tmp_path / "wide" / name)).max() <= 1

@@ -17,7 +17,7 @@ from PIL import Image
 from lanit.errors import LanitError
 from pipeline.folders import locked_folder
 from pipeline.translating.naming import SCRATCH_NAME
-from pipeline.translating.recipe import Kitchen
+from pipeline.translating.recipe import BatchTranslator
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
 from tests.children import child
@@ -39,13 +39,13 @@ def model(source: Path, tiny_clip: Any, tmp_path: Path) -> Path:
 
 
 def translate_slowly(source: Path, out: Path, model: Path) -> None:
-    work = Kitchen.__call__
+    work = BatchTranslator.__call__
 
-    def slowly(self: Kitchen, images: Any) -> Any:
+    def slowly(self: BatchTranslator, images: Any) -> Any:
         time.sleep(0.05)
         return work(self, images)
 
-    Kitchen.__call__ = slowly  # type: ignore[method-assign]
+    BatchTranslator.__call__ = slowly  # type: ignore[method-assign]
     torch.set_num_threads(1)
     translate(source, out, model, ADD, OPTIONS)
 

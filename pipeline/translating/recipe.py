@@ -65,7 +65,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Made:
+class Translations:
     """What became of B images. pictures: uint8 (K×F×B×S×S×3), F frames of K results, one each but for an
     interpolation. targets: float32 (B×N), the domains asked for. before: float32 (B×N), margins of the images, and
     after: float32 (K×B×N), of the results (an interpolation's last frame), none where no CLIP looked. On the device of
@@ -77,7 +77,7 @@ class Made:
     after: Tensor | None
 
 
-class Kitchen:
+class BatchTranslator:
     """A recipe at work on a model's device."""
 
     def __init__(self, translator: Translator, recipe: Recipe, clip: ClipModel | None, look: Look = "needed") -> None:
@@ -89,7 +89,7 @@ class Kitchen:
         self._to, self._frames = (None if t is None else t.to(device) for t in (recipe.to, recipe.frames))
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Made:
+    def __call__(self, images: Tensor) -> Translations:
         """images: uint8 (B×3×S×S), on the model's device."""
         networks, batch = self.translator.networks, images.float() / 127.5 - 1
         before = None if self._at_images is None else self.translator.margins(batch, self._at_images)
@@ -104,7 +104,7 @@ class Kitchen:
             after = torch.stack([self.translator.margins(result, self._at_results) for result in looked])
         pictures = to_bytes(results)
         pictures = pictures[None] if self._frames is not None else pictures[:, None]
-        return Made(pictures, target.weights, before, after)
+        return Translations(pictures, target.weights, before, after)
 
     def _target(self, count: int, before: Tensor | None) -> Target:
         """What ``count`` images are to become."""

@@ -23,7 +23,7 @@ from pipeline.inputs.places import Input
 from pipeline.models.translator import Translator
 from pipeline.translating.naming import SCRATCH_NAME, tagged
 from pipeline.translating.pictures import PictureWriter, encode_film, encode_picture
-from pipeline.translating.recipe import Kitchen, Look, Made, Recipe, describe
+from pipeline.translating.recipe import BatchTranslator, Look, Recipe, Translations, describe
 from pipeline.translating.source_images import ResultRow, SourceImage
 
 
@@ -81,7 +81,7 @@ class Reader:
 
 
 Read = Decoded | str
-Launched = tuple[list[SourceImage], list[Made]]
+Launched = tuple[list[SourceImage], list[Translations]]
 """Images that could be read, and what is made of consecutive pieces of them."""
 
 
@@ -89,12 +89,12 @@ class TranslatingSteps:
     """See :class:`pipeline.computing.engines.BatchSteps`. An image that cannot be read counts in its batch, so that
     whoever reads it the batches are the same."""
 
-    def __init__(self, kitchen: Kitchen, reader: Reader, writer: PictureWriter, tags: Sequence[str]) -> None:
+    def __init__(self, translate: BatchTranslator, reader: Reader, writer: PictureWriter, tags: Sequence[str]) -> None:
         """tags: what tells the results of one image apart."""
-        self._kitchen, self._writer, self._tags = kitchen, writer, tags
+        self._translate, self._writer, self._tags = translate, writer, tags
         self._batches = HalvingBatches(self._make)
         self.read: Callable[[SourceImage], Read] = reader
-        self.device, self.notes = kitchen.translator.device, self._batches.notes
+        self.device, self.notes = translate.translator.device, self._batches.notes
 
     def launch(self, batch: Sequence[tuple[SourceImage, Read]]) -> Launched:
         good, pixels = list[SourceImage](), list[np.ndarray]()
@@ -108,9 +108,9 @@ class TranslatingSteps:
             pixels.append(decoded.pixels)
         return good, self._batches.launch(pixels) if good else []
 
-    def _make(self, pixels: Sequence[np.ndarray]) -> Made:
+    def _make(self, pixels: Sequence[np.ndarray]) -> Translations:
         """pixels: uint8 (S×S×3) each."""
-        return self._kitchen(to_device(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), self.device))
+        return self._translate(to_device(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), self.device))
 
     def collect(self, launched: Launched) -> Iterator[Chore]:
         """The rows are then described; writing the results is left."""
@@ -128,7 +128,7 @@ class TranslatingSteps:
     def _write(self, image: SourceImage, row: ResultRow, frames: np.ndarray) -> None:
         """frames: uint8 (F×S×S×3)."""
         name = tagged(image.output, self._tags[(row.style or 1) - 1])
-        is_film = self._kitchen.recipe.frames is not None
+        is_film = self._translate.recipe.frames is not None
         data = encode_film(frames, name) if is_film else encode_picture(frames[0], name)
         trouble = self._writer.write(name, data, threading.get_ident())
         if trouble:
@@ -136,9 +136,9 @@ class TranslatingSteps:
         else:
             row.status, row.output, row.output_bytes = "ok", name, len(data)
 
-    def _describe(self, images: Sequence[SourceImage], made: Made) -> None:
+    def _describe(self, images: Sequence[SourceImage], made: Translations) -> None:
         """Fill in what was asked for and what CLIP sees."""
-        translator, said = self._kitchen.translator, self._kitchen.recipe.requested
+        translator, said = self._translate.translator, self._translate.recipe.requested
         targets = made.targets.cpu()
         wanted = targets.numpy() > 0
         for position, image in enumerate(images):
@@ -168,7 +168,7 @@ def local_engine(
 ) -> LocalEngine[SourceImage, Read, Launched]:
     """What translates in this process, by the device of the model. clip: what looks at images, none for nothing."""
     out = Path(job.out)
-    kitchen = Kitchen(translator, job.recipe, clip, job.look)
-    steps = TranslatingSteps(kitchen, reader, PictureWriter(out, out / SCRATCH_NAME), job.tags)
+    translate = BatchTranslator(translator, job.recipe, clip, job.look)
+    steps = TranslatingSteps(translate, reader, PictureWriter(out, out / SCRATCH_NAME), job.tags)
     kind = ThreadedEngine if steps.device.type == "cpu" else PipelinedEngine
     return kind(steps, job.batch_size, job.threads)
