@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from lanit.errors import UsageError, excerpt
-
-RuleKind = Literal["adaptive", "top-k", "fixed", "argmax", "given", "clusters"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Rule:
     value: K for top-k and clusters, a cosine for fixed, unused otherwise. seed: of the clusters, unused otherwise.
     """
 
-    kind: RuleKind = "adaptive"
+    kind: str = "adaptive"
     value: float = 0.0
     seed: int = 0
 
@@ -84,12 +82,12 @@ class Rule:
             if name == "clusters" or not text.startswith(start) or not (takes_value or text == start):
                 continue
             if not takes_value:
-                return cls(name)  # type: ignore[arg-type]
+                return cls(name)
             try:
                 value = float(text.removeprefix(start))
             except ValueError:
                 break
-            return cls(name, int(value) if kind.whole and value.is_integer() else value)  # type: ignore[arg-type]
+            return cls(name, int(value) if kind.whole and value.is_integer() else value)
         if text in _KINDS and _KINDS[text].such_as:
             raise UsageError(f"the rule {text} lacks its number", f"Try {_KINDS[text].such_as}.")
         raise UsageError(f"there is no rule '{excerpt(text)}'", f"Choose one of {SPELLINGS}, given.")

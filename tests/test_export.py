@@ -236,7 +236,7 @@ def test_labels_of_other_images_and_empty_selections_are_refused(
         export(nothing, tmp_path / "out", ExportRequest("csv", only_labelled=True))
     with pytest.raises(LanitError, match="no image is left for trainB of 'red'"):
         export(nothing, tmp_path / "out", ExportRequest("folders", pairs=("red",)))
-    with pytest.raises(LanitError, match="'blue' is no label"):
+    with pytest.raises(LanitError, match="'blue' is no domain"):
         export(store, tmp_path / "out", ExportRequest("folders", pairs=("blue",)))
 
 
@@ -248,7 +248,7 @@ def test_labels_of_other_images_and_empty_selections_are_refused(
         ({"to": "webdataset", "pairs": ("red",)}, "--pairs means nothing"),
         ({"to": "clip-retrieval", "files": "copy"}, "--files means nothing"),
         ({"to": "folders", "margins": True}, "--margins means nothing"),
-        ({"to": "folders", "pairs": ("a", "b", "c")}, "one label or two"),
+        ({"to": "folders", "pairs": ("a", "b", "c")}, "one domain or two"),
         ({"to": "folders", "pairs": ("red", "Red")}, "names 'red' twice"),
     ],
 )

@@ -24,11 +24,12 @@ from lanit.errors import LanitError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, Repeats, RunFigures
 from pipeline.evaluation.options import EvaluationOptions
+from pipeline.files import sealed, write_json
 from pipeline.model_exports import export_model as module
 from pipeline.model_exports.export_model import export_model
 from pipeline.models.bundle import Bundle, load_bundle, save_bundle
 from pipeline.models.run_folder import RESULT_NAME
-from pipeline.prompts.learned_prompts import FILE_NAME, read_learned_prompts, with_context
+from pipeline.prompts.learned_prompts import FILE_NAME, read_learned_prompts, read_prompts, with_context
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from tests.model_builders import COUNTS, DOMAINS, random_bundle, write_run
 
@@ -132,6 +133,20 @@ def test_damaged_figures_are_left_out_and_said_so(run: Path, tmp_path: Path) -> 
     figures.write_text(figures.read_text().replace("0.75", "0.95"))
     assert "metrics.json is damaged" in export_model(tmp_path / "out", tmp_path / "again").warnings[0]
     assert not (tmp_path / "again" / "metrics.json").exists()
+    write_json(figures, sealed({"model_sha256": "0" * 64, "training": {"sample": {"recognised": 1.0}}}))
+    assert "metrics.json is of another model" in export_model(tmp_path / "out", tmp_path / "third").warnings[0]
+
+
+def test_learned_prompts_of_another_model_are_no_prompts_of_this_one(tmp_path: Path, tiny_clip: Any) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        bundle = random_bundle(clip=tiny_clip, seed=seed)
+        context = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(seed))
+        prompts = with_context(bundle.prompt_set, context)
+        save_bundle(tmp_path / name, replace(bundle, prompt_set=prompts))
+        assert read_prompts(str(tmp_path / name)).prompts == prompts  # type: ignore[union-attr]
+    shutil.copy(tmp_path / "b" / "prompts.safetensors", tmp_path / "a" / "prompts.safetensors")
+    with pytest.raises(LanitError, match="holds other prompts than the model beside it"):
+        read_prompts(str(tmp_path / "a"))
 
 
 @pytest.mark.parametrize("phrase", ["it's; rm -rf $HOME `id`", 'a "b" \\ c'])

@@ -13,8 +13,9 @@ import pytest
 
 from lanit.errors import LanitError
 from pipeline.files import read_json
+from pipeline.model_exports.export_model import export_model
 from pipeline.models.bundle import load_bundle
-from pipeline.models.metric_lines import read_lines
+from pipeline.models.metric_lines import add_line, read_lines
 from pipeline.models.run_folder import (
     BEST,
     CHECKPOINT_FILES,
@@ -121,6 +122,38 @@ def test_damaged_and_torn_lines_of_metrics_end_no_run(run: Path, tiny_clip: Any)
     assert read_lines(path)[1] == 2
     go(run, tiny_clip, OPTIONS)
     assert path.read_text() == "".join(lines[1:])
+
+
+@pytest.mark.parametrize("damage", ["cut", "swapped", "changed"])
+def test_lines_that_are_not_those_the_run_wrote_are_told(
+    run: Path, tiny_clip: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    other = {"cut": lines[:-2], "changed": [lines[0].replace('"step": 0', '"step": 1'), *lines[1:]]}
+    if damage == "swapped":  # whole lines of another run
+        shutil.copytree(run, tmp_path / "other")
+        (tmp_path / "other" / "metrics.jsonl").unlink()
+        for line in map(json.loads, lines):
+            line.pop("seal")
+            add_line(tmp_path / "other" / "metrics.jsonl", line | {"seconds": line["seconds"] + 9})
+        other["swapped"] = (tmp_path / "other" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    path.write_text("".join(other[damage]))
+    assert export_model(run, tmp_path / "out").warnings
+    capsys.readouterr()
+    go(run, tiny_clip, OPTIONS)
+    assert "metrics.jsonl lacks lines that this run wrote, or has others" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_best_model_that_is_made_again_is_the_one_that_was_there(run: Path, tiny_clip: Any, tmp_path: Path) -> None:
+    """Also where the run goes on under other numbers of steps, which the model tells people."""
+    twin = tmp_path / "twin" / "run"
+    shutil.copytree(run.parent, twin.parent)
+    (twin / "best" / "model.safetensors").write_bytes(b"damaged")
+    for folder in (run, twin):
+        go(folder, tiny_clip, changed(OPTIONS, steps=STEPS + 1, evaluate_every=0))
+    for name in ("model.json", "model.safetensors"):
+        assert (run / "best" / name).read_bytes() == (twin / "best" / name).read_bytes()
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(run: Path, tiny_clip: Any) -> None:

@@ -150,4 +150,4 @@ def _number(name: str, domains: tuple[str, ...]) -> int:
     for number, domain in enumerate(domains):
         if domain.casefold() == name.casefold():
             return number
-    raise LanitError(f"'{name}' is no label of this store", f"Its labels are {', '.join(domains)}.")
+    raise LanitError(f"'{name}' is no domain of these labels", f"Choose one of {', '.join(domains)}.")

@@ -61,9 +61,10 @@ class ExportRequest:
                 others = ", ".join(layout for layout in LAYOUTS if name in layout_of(layout).TAKES)
                 raise UsageError(f"{option} means nothing with --to {self.to}", f"It goes with {others}.")
         if len(self.pairs) > 2:
-            raise UsageError(f"--pairs takes one label or two, not {len(self.pairs)}", 'Write, for example, "smiling".')
+            message = f"--pairs takes one domain or two, not {len(self.pairs)}"
+            raise UsageError(message, 'Write, for example, "smiling".')
         if len(self.pairs) == 2 and self.pairs[0].casefold() == self.pairs[1].casefold():
-            raise UsageError(f"--pairs names '{self.pairs[0]}' twice", "One label gives images without and with it.")
+            raise UsageError(f"--pairs names '{self.pairs[0]}' twice", "One domain gives images without and with it.")
 
     @property
     def shard_bytes(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import sealed, write_bytes, write_json
+from pipeline.files import sealed, sha256_file, write_bytes, write_json
 from pipeline.model_exports.bundle_folder import (
     CARD_NAME,
     DOMAINS_NAME,
@@ -20,7 +20,7 @@ from pipeline.model_exports.bundle_folder import (
     files_of,
 )
 from pipeline.model_exports.model_card import model_card
-from pipeline.model_exports.run_metrics import read_metrics
+from pipeline.model_exports.run_metrics import OF_MODEL, WEIGHTS, read_metrics
 from pipeline.models.bundle import Bundle, check_prompts, fill_bundle, find_bundle, load_bundle
 from pipeline.prompts.prompt_sets import PromptSet
 
@@ -75,7 +75,8 @@ def export_model(
         write_json(folder / PROMPTS_NAME, prompt_file(bundle.prompt_set))
         write_bytes(folder / DOMAINS_NAME, domain_table(bundle).encode())
         if metrics:
-            write_json(folder / METRICS_NAME, sealed(metrics))
+            of_model = {OF_MODEL: sha256_file(folder / WEIGHTS)}
+            write_json(folder / METRICS_NAME, sealed(metrics | of_model))
         if onnx:
             if note:
                 note("writing the networks as ONNX, and comparing them with torch")

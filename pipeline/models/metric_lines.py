@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import sealed, unsealed, write_bytes
+from pipeline.files import sealed, sha256_bytes, unsealed, write_bytes
 
 
 def add_line(path: Path, line: dict[str, Any]) -> None:
@@ -29,6 +29,18 @@ def forget_later_lines(path: Path, step: int) -> None:
     kept = [line for line in lines if (parsed := _parsed(line)) is not None and parsed["step"] <= step]
     if path.is_file() and path.read_bytes() != b"".join(kept):
         write_bytes(path, b"".join(kept))
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """What tells the lines there are now from any others: their number and digest."""
+    lines = _whole_lines(path)
+    return {"lines": len(lines), "sha256": sha256_bytes(b"".join(lines))}
+
+
+def begins_with(path: Path, record: dict[str, Any]) -> bool:
+    """Whether the file still begins with the lines of :func:`record_of`."""
+    lines = _whole_lines(path)[: record["lines"]]
+    return len(lines) == record["lines"] and sha256_bytes(b"".join(lines)) == record["sha256"]
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.fingerprint import Fingerprint
-from pipeline.files import sealed, unsealed
+from pipeline.files import read_json, sealed, unsealed
 from pipeline.prompts.learned_context import LearnedContext
 from pipeline.prompts.prompt_sets import PromptSet, built_in_names, read_prompt_set
 
@@ -143,4 +143,18 @@ def read_prompts(name: str, noun: str | None = None) -> PromptSet | LearnedPromp
         return read_prompt_set(name, noun)
     if noun is not None:
         raise UsageError("--noun does not go with learned prompts, which have templates of their own", "Leave it out.")
-    return read_learned_prompts(path)
+    found = read_learned_prompts(path)
+    if path != Path(name):
+        _check_model_beside(path, found.prompts)
+    return found
+
+
+def _check_model_beside(path: Path, prompts: PromptSet) -> None:
+    """Raise LanitError where the prompts in a model's folder are not those of the model."""
+    document = read_json(path.with_name("model.json"), _HINT)
+    try:
+        own = PromptSet.from_json(document["prompt_set"])
+    except (LanitError, KeyError, TypeError, ValueError) as error:
+        raise LanitError(f"{path.with_name('model.json')} is damaged", _HINT) from error
+    if own.digest() != prompts.digest():
+        raise LanitError(f"{path} holds other prompts than the model beside it", _HINT)

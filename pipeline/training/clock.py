@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass
@@ -18,3 +19,9 @@ class Clock:
     learning: bool = False
     best: float = 0.0
     best_step: int = 0
+
+
+def clock_of(state: dict[str, Any]) -> Clock:
+    """The clock in the state of a checkpoint."""
+    names = {each.name for each in fields(Clock)}
+    return Clock(**{name: value for name, value in state.items() if name in names})

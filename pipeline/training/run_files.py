@@ -9,10 +9,10 @@ from typing import Any
 
 from lanit.errors import LanitError
 from pipeline.models.bundle import Bundle, save_bundle
-from pipeline.models.metric_lines import add_line, forget_later_lines, read_lines
+from pipeline.models.metric_lines import add_line, begins_with, forget_later_lines, read_lines, record_of
 from pipeline.models.run_folder import BEST, METRICS, MODEL, SAMPLES, checkpoint_folder
 from pipeline.training.checkpoints import forget_checkpoints, read_state, save_checkpoint
-from pipeline.training.clock import Clock
+from pipeline.training.clock import Clock, clock_of
 from pipeline.training.learner import Learner
 from pipeline.training.run_model import holds
 
@@ -39,9 +39,15 @@ class RunFiles:
         lines, _ = read_lines(self.folder / METRICS)
         return {line["kind"] for line in lines if line["step"] == step}
 
-    def forget_lines_after(self, clock: Clock) -> None:
-        if self.writes:  # step 0 writes its lines again
-            forget_later_lines(self.folder / METRICS, clock.step if clock.step else -1)
+    def forget_lines_after(self, clock: Clock, record: dict[str, Any] | None, warn: Callable[[str], None]) -> None:
+        """Drop the lines of steps that are done again. record: of the lines when the checkpoint was written, where it
+        has one; warn: told where they are others by now."""
+        if not self.writes:
+            return
+        path = self.folder / METRICS
+        if record is not None and not begins_with(path, record):
+            warn(f"{path} lacks lines that this run wrote, or has others: what its curves show is not this run alone")
+        forget_later_lines(path, clock.step if clock.step else -1)  # step 0 writes its lines again
 
     def sample(self, step: int) -> Path:
         return self.folder / SAMPLES / f"{step:08d}.png"
@@ -49,7 +55,8 @@ class RunFiles:
     def best_checkpoint(self, clock: Clock) -> tuple[Path, Clock]:
         """Of the best evaluation. Raises LanitError where that is gone or damaged."""
         checkpoint = checkpoint_folder(self.folder, clock.best_step)
-        return checkpoint, Clock(**read_state(checkpoint, self.digest))
+        state = read_state(checkpoint, self.digest)
+        return checkpoint, clock_of(state)
 
     def save(self, learner: Learner, model: Callable[[], Bundle]) -> None:
         """Write a checkpoint, then what follows from it: a run killed in between makes that again as it goes on.
@@ -58,6 +65,7 @@ class RunFiles:
         """
         clock = learner.clock
         state = asdict(clock) | ({"run": self.digest} if self.digest else {})
+        state["metrics"] = record_of(self.folder / METRICS)
         save_checkpoint(self.folder, clock.step, learner.state(), state, self.keep, _kept(clock))
         bundle = model()
         save_bundle(self.folder / MODEL, bundle)

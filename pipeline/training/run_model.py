@@ -91,7 +91,7 @@ def holds(folder: Path, bundle: Bundle) -> bool:
     weights, others = found.networks.state_dict(), bundle.networks.state_dict()
     return (
         found.prompt_set == bundle.prompt_set
-        and all(found.training.get(name) == bundle.training[name] for name in ("steps", "label_revision"))
+        and found.training == bundle.training
         and weights.keys() == others.keys()
         and all(torch.equal(value, others[name].cpu()) for name, value in weights.items())
     )

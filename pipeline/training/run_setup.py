@@ -26,7 +26,7 @@ from pipeline.showing import console
 from pipeline.store.image_cache import open_sized_images
 from pipeline.store.store import LabelRevision, Store
 from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint
-from pipeline.training.clock import Clock
+from pipeline.training.clock import Clock, clock_of
 from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
 from pipeline.training.learner import Learner
 from pipeline.training.processes import Processes
@@ -126,12 +126,12 @@ def _method(options: TrainOptions, prompts: PromptSet, clip: ClipModel, device: 
 
 def _resume(run: TrainingRun, checkpoint: Path, state: dict[str, Any]) -> None:
     """Put back a checkpoint, whose files are as they were written."""
-    clock = Clock(**state)
+    clock = clock_of(state)
     if run.options.steps and not run.options.minutes:
         clock.planned = run.options.steps
     run.learner.put_back(checkpoint, clock)
     run.data.use(run.labels.read_current(clock.revision))
-    run.files.forget_lines_after(clock)
+    run.files.forget_lines_after(clock, state.get("metrics"), console.warn)
 
 
 def _forget_all(folder: Path) -> None:
