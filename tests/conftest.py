@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,130 +121,18 @@ def make_images(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., Any]:
-    """``make_store(embeddings, name="store", …)`` writes a store straight from unit-norm embeddings, float32 (n×k), as
-    ``lanit embed`` would, and opens it. paths, sources, contents: of each row; equal contents are equal images.
+    """``make_store(embeddings, name="store", …)``: :func:`tests.store_builders.store_of_embeddings`."""
+    from tests.store_builders import store_of_embeddings
 
-    Parts have ``part_rows`` rows with an embedding; each begins with one that failed.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from pipeline.clip.fingerprint import Fingerprint
-    from pipeline.files import sha256_bytes, write_json
-    from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, images_schema, with_metadata
-    from pipeline.store.store import Store
-
-    def make(
-        embeddings: np.ndarray,
-        name: str = "store",
-        paths: list[str] | None = None,
-        sources: list[str] | None = None,
-        contents: list[str] | None = None,
-        storage: Any = "float32",
-        part_rows: int = 2048,
-    ) -> Store:
-        count, dim = embeddings.shape
-        paths = paths or [f"{number:07d}.jpg" for number in range(count)]
-        sources = sources or [str(tmp_path / "images")] * count
-        contents = contents or paths
-        fingerprint = Fingerprint("made-up", "0" * 64, {"size": 32}, "gelu", "fp32", dim)
-        metadata = {"schema_version": SCHEMA_VERSION, "kind": "images", "fingerprint": fingerprint.to_json()}
-        schema = with_metadata(images_schema(dim, storage), metadata)
-        root, parts = tmp_path / name, []
-        (root / "images").mkdir(parents=True)
-        for start in range(0, count, part_rows):
-            chosen = slice(start, min(start + part_rows, count))
-            ok = chosen.stop - start
-            values = np.concatenate([np.zeros((1, dim)), embeddings[chosen]]).astype(storage)
-            mask = pa.array([True] + [False] * ok)
-            columns: dict[str, list[Any]] = {
-                "image_id": [f"{row:016x}" for row in (count + start, *range(start, chosen.stop))],
-                "path": [f"bad-{start}", *paths[chosen]],
-                "source": [sources[start], *sources[chosen]],
-                "offset": [None] * (ok + 1),
-                "modified_ns": [None] * (ok + 1),
-                "width": [None, *range(100 + start, 100 + chosen.stop)],
-                "height": [None] + [50] * ok,
-                "bytes": [0] + [1234] * ok,
-                "sha256": [None, *(sha256_bytes(text.encode()) for text in contents[chosen])],
-                "status": ["failed"] + ["ok"] * ok,
-                "error_message": ["made up"] + [None] * ok,
-            }
-            arrays = [pa.array(columns[field.name], field.type) for field in schema if field.name != "embedding"]
-            flat = pa.array(values.ravel(), schema.field("embedding").type.value_type)
-            arrays.append(pa.FixedSizeListArray.from_arrays(flat, dim, mask=mask))
-            file = f"images/part-{len(parts):05d}-{sha256_bytes(values.tobytes())[:8]}.parquet"
-            pq.write_table(pa.Table.from_arrays(arrays, schema=schema), root / file)
-            parts.append(Part(file, ok + 1, ok))
-        entries = tuple(SourceEntry(source) for source in dict.fromkeys(sources))
-        manifest = Manifest(fingerprint, "sample", None, storage, entries, tuple(parts))
-        write_json(root / "store.json", manifest.to_json())
-        return Store.open(root)
-
-    return make
+    return partial(store_of_embeddings, tmp_path)
 
 
 @pytest.fixture
 def make_labelled_store(tmp_path: Path) -> Callable[..., Any]:
-    """``make_labelled_store(folder, labels, …)`` writes a store of the image files of a folder, as ``lanit embed`` and
-    ``lanit label`` would, with random embeddings, and opens it. labels: domains to the paths having them, or none for
-    no revision. Files whose name begins with "bad" have failed. Parts have ``part_rows`` rows."""
-    import hashlib
+    """``make_labelled_store(folder, labels, name="store", …)``: :func:`tests.store_builders.store_of_folder`."""
+    from tests.store_builders import store_of_folder
 
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from pipeline.clip.fingerprint import Fingerprint
-    from pipeline.files import sha256_bytes, write_json
-    from pipeline.prompts.prompt_sets import PromptSet
-    from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, images_schema, with_metadata
-    from pipeline.store.store import Store
-
-    def make(
-        folder: Path, labels: dict[str, set[str]] | None, name: str = "store", storage: Any = "float32",
-        part_rows: int = 3, dim: int = 6,
-    ) -> Store:  # fmt: skip
-        rng = np.random.default_rng(len(name))
-        fingerprint = Fingerprint("made-up", "0" * 64, {"size": 32}, "gelu", "fp32", dim)
-        metadata = {"schema_version": SCHEMA_VERSION, "kind": "images", "fingerprint": fingerprint.to_json()}
-        schema = with_metadata(images_schema(dim, storage), metadata)
-        source, rows = str(folder.resolve()), []
-        for path in sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()):
-            data, vector = (folder / path).read_bytes(), rng.normal(size=dim)
-            row: dict[str, Any] = dict.fromkeys(schema.names)
-            row |= {"path": path, "source": source, "bytes": len(data), "sha256": sha256_bytes(data)}
-            row["image_id"] = hashlib.blake2b(f"{source}\0{path}".encode(), digest_size=8).hexdigest()
-            if path.startswith("bad"):
-                row |= {"status": "failed", "error_message": "made up, with a comma"}
-            else:
-                with Image.open(folder / path) as image:
-                    row |= {"width": image.width, "height": image.height}
-                unit = (vector / np.linalg.norm(vector)).astype(storage)
-                row |= {"status": "ok", "embedding": list(unit)}
-            rows.append(row)
-        root, parts = tmp_path / name, []
-        (root / "images").mkdir(parents=True)
-        for start in range(0, len(rows), part_rows):
-            table = pa.Table.from_pylist(rows[start : start + part_rows], schema)
-            digest = sha256_bytes(repr(rows[start : start + part_rows]).encode())[:8]
-            file = f"images/part-{len(parts):05d}-{digest}.parquet"
-            pq.write_table(table, root / file)
-            parts.append(Part(file, table.num_rows, table["status"].to_pylist().count("ok")))
-        manifest = Manifest(fingerprint, "sample", None, storage, (SourceEntry(source),), tuple(parts))
-        write_json(root / "store.json", manifest.to_json())
-        store = Store.open(root)
-        if labels is not None:
-            paths = [row["path"] for row in rows if row["status"] == "ok"]
-            active = np.array([[path in having for having in labels.values()] for path in paths])
-            size = rng.uniform(0.01, 0.1, active.shape).astype(np.float32)
-            prompts = PromptSet(tuple(labels), ("a {}.",), ("a.",), "made up")
-            base = np.full(len(paths), 0.2, np.float32)
-            from tests.label_builders import add_labels
-
-            add_labels(store, active, np.where(active, size, -size), base, prompts=prompts)
-        return store
-
-    return make
+    return partial(store_of_folder, tmp_path)
 
 
 @pytest.fixture

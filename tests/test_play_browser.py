@@ -6,6 +6,7 @@ Needs gradio, playwright and a Chromium of the system; nothing is downloaded.
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import os
 import re
@@ -29,8 +30,11 @@ from pipeline.api import Model
 from pipeline.sample_world.faces import draw_face, sample_face
 from tests.children import fresh_child
 
-pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lanit[play]'")
-pytestmark = pytest.mark.slow
+# Importing it takes seconds, and every process that runs tests reads this file.
+needs_gradio = pytest.mark.skipif(
+    importlib.util.find_spec("gradio") is None, reason="gradio is not installed: pip install 'lanit[play]'"
+)
+pytestmark = [pytest.mark.slow, needs_gradio]
 
 GRADIO_SAYS = "Method not implemented."  # a warning of Gradio's own, whenever it closes a stream of events
 
