@@ -25,7 +25,7 @@ import pipeline.computing.ray_engine
 import pipeline.computing.ray_tasks
 import pipeline.embedding.ray_embed
 from lanit.errors import LanitError, UsageError
-from lanit.labels import Rule
+from lanit.labels import EmbeddedPrompts, Rule
 from pipeline.clip.models import ClipModel
 from pipeline.computing.ray_cluster import Node, Workforce, import_ray, share_out, workforce
 from pipeline.computing.ray_tasks import Attempts, TaskProcess, run_tasks
@@ -33,7 +33,6 @@ from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.embedding.ray_embed import embed_job, embed_worker, held, ray_engine, task_rows
 from pipeline.labelling.label import label_blocks
 from pipeline.labelling.ray_label import LabelWorker, ray_decider
-from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.settings import workforce_of
 from pipeline.store.store import Store
 from pipeline.translating.requests import TranslateRequest
@@ -193,8 +192,8 @@ def test_results_come_in_order_and_what_a_worker_raises_as_one_line(two_processe
 def test_the_same_labels(make_store: Callable[..., Store], two_processes: Workforce, alarm: None) -> None:
     vectors = F.normalize(torch.randn(31, 12, generator=torch.Generator().manual_seed(3)), dim=1)
     store = make_store(vectors[:26].numpy(), part_rows=7)
-    prompts = PromptSet(("cat", "dog", "cow", "hen"), ("a {}.",), ("a.",), "made up")
-    blocks = partial(label_blocks, store, (vectors[26:30], vectors[30]), prompts, Rule())
+    prompts = EmbeddedPrompts(vectors[26:30], vectors[30], offsets=torch.zeros(4), weights=torch.ones(4))
+    blocks = partial(label_blocks, store, prompts, Rule())
     done: list[int] = []
     remarks: list[str] = []
     decide = ray_decider(ONE, remarks.append)
