@@ -16,10 +16,10 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
 demo: $(READY)  ## draw faces, label, train for MINUTES=6, translate; writes OUT=demo and its page index.html
-	$(BIN)/lanit demo --minutes $(MINUTES) --out $(OUT)
+	$(BIN)/lanit demo --minutes $(MINUTES) --out $(OUT) --overwrite
 
-test: $(READY)  ## the tests, without those marked network or gpu
-	$(BIN)/python -m pytest -q
+test: $(READY)  ## the tests, without those marked network or gpu, on every processor
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

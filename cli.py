@@ -10,23 +10,46 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from lanit.errors import LanitError, UsageError
-from pipeline.terminal_text import brief, visible
+from lanit.rules import SPELLINGS
+from pipeline.commands import DEFAULT_STORE
+from pipeline.decoding.limits import MAX_PIXELS
+from pipeline.exports.layouts import LAYOUTS
+from pipeline.showing.terminal_text import brief, visible
 
 if TYPE_CHECKING:
+    from pipeline.labelling.label_sources import LabelRequest
+    from pipeline.progress import Progress
     from pipeline.store.store import Store
+
+
+class _Report(Protocol):
+    """What a command found or did."""
+
+    def to_json(self) -> dict[str, Any]: ...
 
 
 _CONTINUED = ("embed", "train", "export", "translate", "evaluate", "sample-faces")
 """Commands that go on where they were interrupted."""
+
+
+_NOW = {
+    ("label", "--k"): "Write it into the rule: --rule top-3",
+    ("label", "--threshold"): "Write it into the rule: --rule fixed=0.25",
+    ("embed", "--mode"): "Leave it out to go on, or start anew with --overwrite",
+    ("export-model", "--force"): "It is called --overwrite",
+    ("pull", "--force"): "It is called --overwrite",
+}
+"""Of each option of an earlier version, what to type now."""
 
 
 @contextmanager
@@ -42,7 +65,8 @@ def _one_line_errors(ctx: Any) -> Iterator[None]:
     except typer.TyperException as error:
         message = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
         command = " ".join(["lanit", *filter(None, [ctx.invoked_subcommand])])
-        _fail(f"{brief(message)}. Try: {command} --help", error.exit_code, error)
+        now = _NOW.get((ctx.invoked_subcommand, getattr(error, "option_name", "")))
+        _fail(f"{brief(message)}. {now or f'Try: {command} --help'}", error.exit_code, error)
     except KeyboardInterrupt as error:
         goal = " to continue" if ctx.invoked_subcommand in _CONTINUED else ""
         _fail(f"interrupted; run the same command again{goal}", 130, error)
@@ -95,10 +119,16 @@ class _Group(TyperGroup):
 
 app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
+DEFAULT_CLIP = "ViT-B-32/openai"
 StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of tables.")]
+PageOption = Annotated[Path | None, typer.Option("--html", metavar="PAGE", help="Also write a page to look at.")]
 ClipOption = Annotated[str | None, typer.Option("--clip", help="CLIP to use, if not the one the store was made with.")]
+ModelClipOption = Annotated[
+    str | None, typer.Option("--clip", help="Where to find the model's CLIP, if not where it was.")
+]
 ArchOption = Annotated[str | None, typer.Option("--clip-arch", help="open_clip architecture of a --clip weights file.")]
+ModelOption = Annotated[str, typer.Option(help="A run, a model folder, owner/name on the hub, or sample.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto is CUDA where there is a GPU.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 EngineOption = Annotated[Literal["local", "ray"], typer.Option(help="Work here, or on a Ray cluster.")]
@@ -106,10 +136,15 @@ AddressOption = Annotated[
     str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster, or auto.  [default: auto, else a new one]")
 ]
 ActorsOption = Annotated[int | None, typer.Option(min=1, help="Ray processes.  [default: one a GPU, else one a node]")]
-RevisionOption = Annotated[int | None, typer.Option(help="Label revision; the newest by default.")]
-RuleName = Literal["adaptive", "top-k", "fixed", "argmax", "given"]
-DEFAULT_STORE = Path("manifests")
-DEFAULT_CLIP = "ViT-B-32/openai"
+RevisionOption = Annotated[int | None, typer.Option(help="Label revision.  [default: the newest]")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images worked on at once.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Threads that read and write images.  [default: one a processor]")
+]
+PixelsOption = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger images.")]
+ColumnOption = Annotated[str | None, typer.Option("--image-column", help="Of a table with several columns of images.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+NewFolderOption = Annotated[Path, typer.Option(help="New folder, which appears once it is whole.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -157,17 +192,17 @@ def embed(
         ),
     ] = None,
     clip_arch: ArchOption = None,
-    mode: Annotated[Literal["resume", "overwrite"], typer.Option(help="Keep what is there, or start anew.")] = "resume",
+    overwrite: OverwriteOption = False,
     forget: Annotated[
         list[str] | None,
         typer.Option(metavar="INPUT", help="Drop what the store has of another input; may be repeated."),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try images again that failed before.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop where more images fail.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images.  [default: 178956970]")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Of a table with several columns of images.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 64,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode.  [default: one a processor]")] = None,
+    max_pixels: PixelsOption = MAX_PIXELS,
+    image_column: ColumnOption = None,
+    batch_size: BatchOption = 64,
+    workers: WorkersOption = None,
     decode: Annotated[
         Literal["cpu", "gpu"], typer.Option(help="Where; gpu: JPEG by nvJPEG, with --device cuda.")
     ] = "cpu",
@@ -188,9 +223,9 @@ def embed(
     """Embed every image of the inputs with CLIP, into a store of Parquet files and a FAISS index.
 
     Running it again goes on where it was interrupted and embeds what is new or changed; moved files are recognised.
-    What the store has of other inputs stays, even if they are away, until --forget names them. An image that does not
-    decode is kept as a row with its error. Tars may be named by a pattern in quotes, tables hold paths of images or
-    images themselves.
+    What the store has of other inputs stays, even if they are away, until --forget names them, or --overwrite begins
+    anew. An image that does not decode is kept as a row with its error. Tars may be named by a pattern in quotes,
+    tables hold paths of images or images themselves.
 
     \b
     Example:
@@ -199,35 +234,30 @@ def embed(
       lanit embed "shards/{00000..00099}.tar" scans.parquet s3://bucket/photos/ --workers 16
       lanit embed s3://bucket/photos/ --engine ray --address auto
     """
-
-    from pipeline import console
     from pipeline.inputs.opening import open_inputs
+    from pipeline.showing import console
     from pipeline.store.store_folder import claim_store
 
     open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
     claim_store(store)
-    from pipeline.decoding.images import MAX_PIXELS
     from pipeline.embedding.embed import EmbedOptions
     from pipeline.embedding.embed import embed as embed_inputs
-    from pipeline.report_tables import show_embed
-    from pipeline.settings import clip_to_embed, engine_maker, workforce_of
+    from pipeline.embedding.terminal_tables import show_embed
+    from pipeline.settings import engine_maker, workforce_of
+    from pipeline.store.store_clip import clip_to_embed
 
     options = EmbedOptions(
-        batch_size, workers, mode, retry_failed, max_failures, max_pixels or MAX_PIXELS, storage, image_column, decode,
+        batch_size=batch_size, workers=workers, overwrite=overwrite, retry_failed=retry_failed,
+        max_failures=max_failures, max_pixels=max_pixels, storage=storage, image_column=image_column, decode=decode,
         forget=tuple(forget or ()),
     )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force:
-        model = clip_to_embed(store, clip, clip_arch, precision, "cpu" if force else device, anew=mode == "overwrite")
+        model = clip_to_embed(store, clip, clip_arch, precision, "cpu" if force else device, anew=overwrite)
         console.note(f"CLIP {model.spec} in {model.fingerprint.precision} on {force or model.device}; store {store}")
+        make = engine_maker(force, model, options)
         with console.progress("embedding") as advance:
-            make = engine_maker(force, model, options)
             report = embed_inputs(inputs, store, model, options, progress=advance, engine=make)
-    for warning in report.warnings:
-        console.warn(warning)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_embed(report)
+    _answer(report, show_embed, as_json, warnings=report.warnings)
 
 
 @app.command(short_help="Label the images by a list of phrases.")
@@ -239,9 +269,10 @@ def label(
         ),
     ] = None,
     noun: Annotated[str | None, typer.Option(help="What the images show, such as face: gives nine templates.")] = None,
-    rule: Annotated[RuleName | None, typer.Option(help="How similarities become labels.  [default: adaptive]")] = None,
-    k: Annotated[int | None, typer.Option(help="Labels per image, for --rule top-k.  [default: 2]")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Cosine, for --rule fixed.  [default: 0.25]")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help=f"How similarities become labels: {SPELLINGS}, given.  [default: adaptive]"),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -292,56 +323,38 @@ def label(
     Example:
       lanit label --prompts prompts.txt --noun face
       lanit label --prompts better.txt --dry-run
-      lanit label --prompts prompts.txt --rule top-k --k 3
+      lanit label --prompts prompts.txt --rule top-3
       lanit label --prompts prompts.txt --labels checked.csv
       lanit label --prompts runs/first
       lanit label --from-folders
       lanit label --clusters 10 --noun face
     """
-    from pipeline import console
-    from pipeline.labelling.label_sources import check_sources, label_source
-    from pipeline.labelling.learned_prompts import read_prompts
+    from pipeline.labelling.label_sources import LabelRequest, cluster_source, label_source
+    from pipeline.showing import console
 
-    if forget_people:
-        others = [prompts, noun, rule, k, threshold, labels, from_folders or None, from_table, clusters, words]
-        _forget_people(others, _open_store(store), dry_run, as_json)
-        return
-    bound = threshold if k is None else k
-    check_sources(
-        prompts, labels, from_folders, from_table, rule, clusters=clusters, words=words, bound=bound,
-        without_people=without_people,
+    request = LabelRequest(
+        prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders, from_table=from_table,
+        clusters=clusters, words=words, people=not without_people, seed=seed,
     )  # fmt: skip
-    named = read_prompts(prompts, noun) if prompts is not None else None
+    if forget_people:
+        return _forget_people(request, _open_store(store), dry_run, as_json)
+    request.check()
     opened = _open_store(store)
+    source = label_source(opened, request)
     from pipeline.inspection.label_report import label_and_report
-    from pipeline.labelling.label import HowToLabel
-    from pipeline.report_tables import show_label, warn_of_words
-    from pipeline.settings import clip_of, decider_of, make_rule, workforce_of
+    from pipeline.inspection.terminal_tables import show_label
+    from pipeline.prompts.terminal_tables import warn_of_words
+    from pipeline.settings import decider_of, workforce_of
+    from pipeline.store.store_clip import clip_of
 
-    if clusters is None:
-        source = label_source(opened, named, noun=noun, labels=labels, from_table=from_table, rule=rule)
-        chosen, centres = make_rule(rule or source.rule, k, threshold), None
-        model = clip_of(opened, clip, clip_arch)
-    else:
-        from pipeline.labelling.cluster_labels import find_clusters
-        from pipeline.suggestion.vocabulary import read_vocabulary
-
-        vocabulary, model = read_vocabulary(words), clip_of(opened, clip, clip_arch)
-        with console.progress("reading words", "words") as advance:
-            found = find_clusters(opened, model, clusters, vocabulary, noun=noun, seed=seed, progress=advance)
-        source = label_source(opened, found.prompts, labels=labels)
-        chosen, centres = found.rule, found.centres
+    model = clip_of(opened, clip, clip_arch)
+    phrases, how = source or cluster_source(opened, request, model)
     with workforce_of(engine, address, actors, "cpu") as force, console.progress("labelling") as advance:
-        how = HowToLabel(
-            rule=chosen, given=source.given, answers=source.answers, people=not without_people, centres=centres,
-            decide=decider_of(force, console.warn),
-        )  # fmt: skip
-        report = label_and_report(opened, model, source.prompts, how, advance, dry_run=dry_run)
+        report = label_and_report(
+            opened, model, phrases, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run
+        )
     warn_of_words(report.unknown_words)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_label(report)
+    _answer(report, show_label, as_json)
 
 
 @app.command("inspect-labels", short_help="Report on labels; score them given truth.")
@@ -354,7 +367,8 @@ def inspect(
         ),
     ] = None,
     rules: Annotated[
-        str | None, typer.Option(help="Rules to set side by side, such as adaptive,top-2,fixed=0.25.")
+        str | None,
+        typer.Option(metavar="RULES", help="Rules to set side by side, as label --rule takes them, by commas."),
     ] = None,
     compare: Annotated[
         tuple[int, int] | None, typer.Option(metavar="A B", help="Two revisions: which labels flipped, on what images.")
@@ -377,12 +391,11 @@ def inspect(
         float | None,
         typer.Option(help="Ambiguous below this |margin|.  [default: 0.1 of the margins' standard deviation]"),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="PAGE", help="Also write a page: figures, charts, and images to look at.")
-    ] = None,
+    html: PageOption = None,
     seed: SeedOption = 0,
     clip: ClipOption = None,
     clip_arch: ArchOption = None,
+    device: DeviceOption = "auto",
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -400,35 +413,27 @@ def inspect(
       lanit inspect-labels --html labels.html
       lanit inspect-labels --fail-under coverage=0.9 --fail-under smallest=100
     """
-    from pipeline import console
     from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
     from pipeline.inspection.limits import check_limits, parse_limits
+    from pipeline.inspection.terminal_tables import show_inspection
+    from pipeline.showing import console
 
     limits = parse_limits(fail_under or [], scored=truth is not None)
-    if html is not None:
-        from pipeline.pages import check_page
-
-        check_page(html)
+    _check_page(html)
     options = InspectOptions(
-        revision, truth, rules, compare, augment, duplicates, epsilon, seed, clip, clip_arch, flips
-    )
+        revision=revision, truth=truth, rules=rules, compare=compare, flips=flips, augment=augment,
+        duplicates=duplicates, epsilon=epsilon, seed=seed, clip=clip, clip_architecture=clip_arch, device=device,
+    )  # fmt: skip
     opened = _open_store(store)
     with console.progress("looking at images") as advance:
         report = inspect_store(opened, options, advance)
-    if html is not None:
-        from pipeline.inspection.page import label_page
-        from pipeline.pages import write_page
 
-        with console.progress("thumbnails") as advance:
-            page = label_page(report, opened, seed=seed, progress=advance)
-        write_page(html, page)
-        console.note(f"page: {html} ({len(page.encode()) / 1e6:.1f} MB)")
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        from pipeline.inspection.terminal_tables import show_inspection
+    def page(advance: Progress) -> str:
+        from pipeline.inspection.page import label_page  # with Pillow, which the plain report does without
 
-        show_inspection(report)
+        return label_page(report, opened, seed=seed, progress=advance)
+
+    _answer(report, show_inspection, as_json, html=html, page=page)
     check_limits(report.statistics, limits)
 
 
@@ -440,7 +445,7 @@ def suggest(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Words to suggest, at most.")] = 10,
     clusters: Annotated[int, typer.Option(min=1, help="Groups of images without a label, at most.")] = 8,
-    html: Annotated[Path | None, typer.Option(metavar="PAGE", help="Also write a page of thumbnails.")] = None,
+    html: PageOption = None,
     seed: SeedOption = 0,
     clip: ClipOption = None,
     clip_arch: ArchOption = None,
@@ -459,30 +464,22 @@ def suggest(
       lanit suggest-prompts --html suggestions.html
       lanit suggest-prompts --vocabulary my-words.txt --top 20
     """
-    from pipeline import console
-    from pipeline.pages import check_page, write_page
+    from pipeline.showing import console
 
-    if html is not None:
-        check_page(html)
+    _check_page(html)
     opened = _open_store(store)
-    from pipeline.devices import pick_device
-    from pipeline.report_tables import show_suggestions
-    from pipeline.settings import clip_of
+    from pipeline.store.store_clip import clip_of
     from pipeline.suggestion.suggest import SuggestOptions, suggest_prompts
     from pipeline.suggestion.suggest_page import suggestions_page
-    from pipeline.suggestion.vocabulary import read_vocabulary
+    from pipeline.suggestion.terminal_tables import show_suggestions
+    from pipeline.words.vocabulary import read_vocabulary
 
     words = read_vocabulary(vocabulary)
-    model = clip_of(opened, clip, clip_arch, str(pick_device(device)))
-    options = SuggestOptions(top, clusters, seed)
+    model = clip_of(opened, clip, clip_arch, device)
+    options = SuggestOptions(top=top, clusters=clusters, seed=seed)
     with console.progress("reading words", "words") as advance:
         report = suggest_prompts(opened, model, words, revision, options, advance)
-    if html is not None:
-        write_page(html, suggestions_page(report, opened))
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_suggestions(report, html)
+    _answer(report, show_suggestions, as_json, html=html, page=lambda _: suggestions_page(report, opened))
 
 
 @app.command(short_help="Find images by words or by an example.")
@@ -491,11 +488,13 @@ def search(
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="An example instead of words.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Images to show.")] = 20,
     labels: Annotated[
-        list[str] | None, typer.Option("--label", help="Only images with this label, of the newest; may be repeated.")
+        list[str] | None,
+        typer.Option("--label", metavar="DOMAIN", help="Only images with this label, of the newest; may be repeated."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="PAGE", help="Also write a page of thumbnails.")] = None,
+    html: PageOption = None,
     clip: ClipOption = None,
     clip_arch: ArchOption = None,
+    device: DeviceOption = "auto",
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -507,28 +506,22 @@ def search(
       lanit search "a photo of a cat" --label "black fur" --top 50 --html cats.html
       lanit search --image example.jpg
     """
-    from pipeline import console
-    from pipeline.pages import check_page, write_page
+    from pipeline.showing import console
 
-    if html is not None:
-        check_page(html)
+    _check_page(html)
     opened = _open_store(store)
-    from pipeline.report_tables import show_search, warn_of_words
+    from pipeline.prompts.terminal_tables import warn_of_words
     from pipeline.searching.gallery import search_page
     from pipeline.searching.search import check_query
     from pipeline.searching.search import search as search_store
-    from pipeline.settings import clip_to_embed
+    from pipeline.searching.terminal_tables import show_search
+    from pipeline.store.store_clip import clip_to_embed
 
     check_query(text, image)
-    model = clip_to_embed(store, clip, clip_arch, None, "cpu", anew=False)
+    model = clip_to_embed(store, clip, clip_arch, None, device, anew=False)
     report = search_store(opened, model, text=text, image=image, top=top, labels=labels or (), tell=console.note)
     warn_of_words(report.unknown_words)
-    if html is not None:
-        write_page(html, search_page(report, opened))
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_search(report, html)
+    _answer(report, show_search, as_json, html=html, page=lambda _: search_page(report, opened))
 
 
 @app.command(short_help="Find near-duplicates, and images two folders share.")
@@ -541,7 +534,7 @@ def duplicates(
     every_pair: Annotated[
         bool, typer.Option("--every-pair", help="Compare each image with each, however long that takes.")
     ] = False,
-    html: Annotated[Path | None, typer.Option(metavar="PAGE", help="Also write a page of thumbnails.")] = None,
+    html: PageOption = None,
     table: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Also write all groups as CSV.")] = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
@@ -558,28 +551,23 @@ def duplicates(
       lanit duplicates --threshold 0.98 --csv duplicates.csv
       lanit duplicates --between photos/train photos/val
     """
-    from pipeline import console
-    from pipeline.pages import check_page, write_page
+    from pipeline.showing import console
 
-    if html is not None:
-        check_page(html)
+    _check_page(html)
     opened = _open_store(store)
-    from pipeline.report_tables import show_duplicates
     from pipeline.searching.duplicates import find_duplicates, write_duplicates
     from pipeline.searching.gallery import duplicates_page
+    from pipeline.searching.terminal_tables import show_duplicates
 
     with console.progress("comparing") as advance:
         report = find_duplicates(opened, threshold, between, every_pair=every_pair, progress=advance)
-    for warning in report.warnings:
-        console.warn(warning)
-    if html is not None:
-        write_page(html, duplicates_page(report, opened))
     if table is not None:
         write_duplicates(report, table)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_duplicates(report, html, table)
+        console.note(f"all groups: {table}")
+    _answer(
+        report, show_duplicates, as_json, warnings=report.warnings, html=html,
+        page=lambda _: duplicates_page(report, opened),
+    )  # fmt: skip
 
 
 @app.command(short_help="Build the index of the embeddings, or another kind.")
@@ -603,17 +591,11 @@ def index(
       lanit index
       lanit index --kind pq
     """
-    from pipeline import console
-
     opened = _open_store(store)
-    from pipeline.report_tables import show_index
+    from pipeline.searching.terminal_tables import show_index
     from pipeline.store.index import rebuild_index
 
-    report = rebuild_index(opened, kind)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_index(report)
+    _answer(rebuild_index(opened, kind), show_index, as_json)
 
 
 @app.command(short_help="Train a translator on the labels, or continue a run.")
@@ -638,7 +620,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other option; may be repeated.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved options as JSON and stop.")] = False,
-    revision: Annotated[int | None, typer.Option(help="Labels; the newest of lanit label by default.")] = None,
+    revision: RevisionOption = None,
     clip: ClipOption = None,
     clip_arch: ArchOption = None,
     device: DeviceOption = "auto",
@@ -657,47 +639,25 @@ def train(
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
       torchrun --nproc-per-node 4 --no-python lanit train --out runs/faces
     """
-    from pipeline import console
-    from pipeline.devices import pick_device
-    from pipeline.inspection.inspect_labels import inspect_labels, people_of
-    from pipeline.report_tables import show_coverage, show_options, show_train
-    from pipeline.settings import clip_of, merge_settings
-    from pipeline.store.image_cache import open_sized_images
+    from pipeline.models.run_folder import check_run_folder
+    from pipeline.settings import merge_settings, train_on
+    from pipeline.showing import console
     from pipeline.training.processes import launched_rank
-    from pipeline.training.run_folder import check_run_folder
-    from pipeline.training.run_setup import labels_to_train
-    from pipeline.training.train_options import TrainOptions, options_from
-    from pipeline.training.training import train as train_run
+    from pipeline.training.terminal_tables import show_train
+    from pipeline.training.train_options import all_settings, options_from
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
     named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}
-    options = options_from(preset, merge_settings(TrainOptions, settings or [], named))
+    options = options_from(preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
-        console.print_json(options.to_json())
-        return
-    rank = launched_rank()
-    if not rank:
+        return console.print_json(options.to_json())
+    if not (rank := launched_rank()):  # of several processes the first speaks, and looks after the folder
         check_run_folder(out)  # before hours of decoding
-    opened = _open_store(store)
-    chosen = str(pick_device(device))
     with console.silent(when=rank > 0):
-        model = clip_of(opened, clip, clip_arch, chosen)
-        show_options(f"run {out} on {chosen}", options.to_json(), chosen)
-        labels = labels_to_train(opened, revision)
-        show_coverage(inspect_labels(labels, people=people_of(opened, labels)))
-        if not rank:
-            with console.progress("decoding at training size") as advance:
-                open_sized_images(opened, options.size, options.cache_gb, advance, console.warn)
-        with console.progress("training", "steps") as advance:
-            report = train_run(opened, out, options, model, revision=revision, device=device, progress=advance)
-        if as_json:
-            console.print_json(report.to_json())
-        else:
-            show_train(report)
-    if report.interrupted and rank:  # the first process says so
-        raise typer.Exit(130)
+        report = train_on(_open_store(store), out, options, clip, clip_arch, revision, device)
+        _answer(report, show_train, as_json)
     if report.interrupted:
-        raise KeyboardInterrupt
+        raise typer.Exit(130) if rank else KeyboardInterrupt
 
 
 @app.command(short_help="Translate images to phrases or to a reference's style.")
@@ -706,7 +666,7 @@ def translate(
         list[str], typer.Argument(metavar="INPUT...", help="Images, folders, .tar, tables, or URLs of them.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for a file per image, and the tables.")],
-    model: Annotated[str, typer.Option(help="A run, a model folder, owner/name on the hub, or sample.")],
+    model: ModelOption,
     to: Annotated[str, typer.Option(help="Domains of the result, with weights: 'smiling, bangs=0.5'.")] = "",
     add: Annotated[str, typer.Option(help="Domains to add to each image's own labels.")] = "",
     remove: Annotated[str, typer.Option(help="Domains to take from each image's own labels.")] = "",
@@ -734,17 +694,17 @@ def translate(
         bool, typer.Option("--margins/--no-margins", help="Whether CLIP looks at the results, for the tables.")
     ] = True,
     before: Annotated[bool, typer.Option("--before", help="CLIP looks at the originals too, for the tables.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other translations in --out.")] = False,
+    overwrite: OverwriteOption = False,
     grid: Annotated[Path | None, typer.Option(help="PNG with sources beside translations.")] = None,
     seed: SeedOption = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images translated at once.")] = 32,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read, write.  [default: processors]")] = None,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images.  [default: 178956970]")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Of a table with several columns of images.")] = None,
+    batch_size: BatchOption = 32,
+    workers: WorkersOption = None,
+    max_pixels: PixelsOption = MAX_PIXELS,
+    image_column: ColumnOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
     actors: ActorsOption = None,
-    clip: Annotated[str | None, typer.Option(help="Where to find the model's CLIP, if not where it was.")] = None,
+    clip: ModelClipOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -763,39 +723,40 @@ def translate(
       lanit translate photos/ --model runs/faces --to smiling --styles 3 --out translated/ --grid grid.png
       lanit translate photos/ --model sample --interpolate "black hair" "blond hair, smiling" --as gif --out way/
     """
-    from pipeline import console
-    from pipeline.decoding.images import MAX_PIXELS
-    from pipeline.report_tables import show_translate
     from pipeline.settings import workforce_of
-    from pipeline.translating.requests import interpolation_options, parse_domains, parse_names, parse_references
-    from pipeline.translating.translation import TranslateOptions, TranslateRequest
+    from pipeline.showing import console
+    from pipeline.translating.requests import (
+        TranslateRequest,
+        interpolation_options,
+        parse_domains,
+        parse_names,
+        parse_references,
+    )
+    from pipeline.translating.terminal_tables import show_translate
+    from pipeline.translating.translation import TranslateOptions
     from pipeline.translating.translation import translate as translate_images
 
     whole, single = parse_references(reference or [])
+    points, stored = interpolation_options(interpolate is not None, steps, film)
     request = TranslateRequest(
-        parse_domains(to), parse_names(add), parse_names(remove), whole, seed, single, styles, interpolate,
-        *interpolation_options(interpolate is not None, steps, film),
+        to=parse_domains(to), add=parse_names(add), remove=parse_names(remove), reference=whole, references=single,
+        seed=seed, styles=styles, interpolate=interpolate, steps=points, film=stored,
     )  # fmt: skip
     options = TranslateOptions(
-        batch_size, workers, max_pixels=max_pixels or MAX_PIXELS, format=format, margins=margins, before=before,
+        batch_size=batch_size, workers=workers, max_pixels=max_pixels, format=format, margins=margins, before=before,
         overwrite=overwrite, image_column=image_column,
     )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force, console.progress("translating") as advance:
         report = translate_images(
-            inputs, out, model, request, options, grid=grid, device=device, clip=clip, force=force, progress=advance,
-            tell=console.warn,
+            inputs, out, model, request, options, grid=grid, device=device, clip=clip, workforce=force,
+            progress=advance, tell=console.warn,
         )  # fmt: skip
-    for warning in report.warnings:
-        console.warn(warning)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_translate(report)
+    _answer(report, show_translate, as_json, warnings=report.warnings)
 
 
 @app.command(short_help="A page to try a model on: drop a picture, tick words.")
 def play(
-    model: Annotated[str, typer.Option(help="A run, a model folder, owner/name on the hub, or sample.")] = "sample",
+    model: ModelOption = "sample",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is served; 0 is any free port.")] = 7860,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
     allow_host: Annotated[
@@ -805,7 +766,7 @@ def play(
         Path | None,
         typer.Option(help="Store the model learned from: pictures to pick, and a warning of others unlike them."),
     ] = None,
-    clip: Annotated[str | None, typer.Option(help="Where to find the model's CLIP, if not where it was.")] = None,
+    clip: ModelClipOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Serve a page to try a model on: drop a picture, see its labels, tick words or weigh them, see it redrawn.
@@ -822,16 +783,15 @@ def play(
       lanit play --model runs/first --store manifests --port 8000
       lanit play --host 0.0.0.0 --allow-host lab.example.org
     """
-    from pipeline import console
     from pipeline.play.server import PlayOptions, is_local
     from pipeline.play.server import play as serve
+    from pipeline.showing import console
 
     if not is_local(host):
         console.warn(f"whoever reaches {host} can use the page, and there is no password")
-    serve(
-        PlayOptions(model, host, port, tuple(allow_host or ()), store, clip, device),
-        lambda address: console.say(f"Open {address} in a browser; Ctrl-C ends it."),
-    )
+    names = tuple(allow_host or ())
+    options = PlayOptions(model=model, host=host, port=port, allow_hosts=names, store=store, clip=clip, device=device)
+    serve(options, lambda address: console.say(f"Open {address} in a browser; Ctrl-C ends it."))
 
 
 @app.command(short_help="Measure trained models, or two folders of images.")
@@ -866,15 +826,11 @@ def evaluate(
     truth: Annotated[
         str | None, typer.Option(metavar="FILE|folders", help="Score the labels too, as inspect-labels does.")
     ] = None,
-    revision: Annotated[
-        int | None, typer.Option(help="Labels of the real images; the newest of lanit label by default.")
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="PAGE", help="Also write a page of figures and examples.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images read at once; no figure depends on it.")] = 64,
+    revision: RevisionOption = None,
+    html: PageOption = None,
+    batch_size: BatchOption = 64,
     seed: SeedOption = 0,
-    clip: Annotated[str | None, typer.Option(help="Where to find the models' CLIP, if not where it was.")] = None,
+    clip: ModelClipOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
@@ -895,59 +851,46 @@ def evaluate(
       lanit evaluate runs/first --store test-store --sources 0 --json
       lanit evaluate --real photos/ --fake translated/
     """
-    from pipeline import console
-    from pipeline.pages import check_page, write_page
-
-    if html is not None:
-        check_page(html)
     of_runs = {"--judge": judge, "--truth": truth, "--revision": revision, "--lpips-weights": lpips_weights}
-    folders = _folders_to_compare(
-        runs or [], real, fake, [name for name, value in of_runs.items() if value is not None]
-    )
-    from pipeline.devices import pick_device
+    _check_page(html)
+    folders = _folders_to_compare(runs or [], real, fake, of_runs)
+    from pipeline.computing.devices import pick_device
     from pipeline.evaluation.evaluate import Tools, evaluate_runs, extractor_of_folders
     from pipeline.evaluation.folders import evaluate_folders
     from pipeline.evaluation.options import EvaluationOptions
     from pipeline.evaluation.page import evaluation_page, folders_page
     from pipeline.evaluation.table import show_evaluation, show_folders
+    from pipeline.showing import console
 
     options = EvaluationOptions(
         styles=styles, sources=sources, guide=guide, real=real_images, bootstrap=bootstrap, match_size=match_size,
         seed=seed, batch_size=batch_size,
     )  # fmt: skip
-    tools = Tools(features, inception_weights, lpips_weights, judge, clip, pick_device(device))
+    tools = Tools(
+        features=features, inception_weights=inception_weights, lpips_weights=lpips_weights, judge=judge, clip=clip,
+        device=pick_device(device),
+    )  # fmt: skip
     if folders is not None:
-        extractor = extractor_of_folders(tools, store)
         with console.progress("reading") as advance:
-            compared = evaluate_folders(*folders, extractor, options, progress=advance)
-        page, data, warnings = folders_page(compared), compared.to_json(), compared.warnings
-    else:
-        opened = _open_store(store)
-        with console.progress("translating") as advance:
-            result = evaluate_runs(
-                runs or [], opened, options, tools, revision=revision, truth=truth, with_examples=html is not None,
-                progress=advance, tell=console.warn,
-            )  # fmt: skip
-        page, data, warnings = evaluation_page(result), result.to_json(), result.warnings
-    for warning in warnings:
-        console.warn(warning)
-    if html is not None:
-        write_page(html, page)
-        console.note(f"page: {html} ({len(page.encode()) / 1e6:.1f} MB)")
-    if as_json:
-        console.print_json(data)
-    elif folders is not None:
-        show_folders(compared)
-    else:
-        show_evaluation(result)
+            compared = evaluate_folders(*folders, extractor_of_folders(tools, store), options, progress=advance)
+        return _answer(
+            compared, show_folders, as_json, warnings=compared.warnings, html=html,
+            page=lambda _: folders_page(compared),
+        )  # fmt: skip
+    with console.progress("translating") as advance:
+        result = evaluate_runs(
+            runs or [], _open_store(store), options, tools, revision=revision, truth=truth,
+            with_examples=html is not None, progress=advance, tell=console.warn,
+        )  # fmt: skip
+    _answer(
+        result, show_evaluation, as_json, warnings=result.warnings, html=html, page=lambda _: evaluation_page(result)
+    )
 
 
 @app.command(short_help="Write the store for other tools: webdataset, datasets, ….")
 def export(
-    to: Annotated[
-        Literal["clip-retrieval", "webdataset", "huggingface", "folders", "csv"], typer.Option(help="What to write.")
-    ],
-    out: Annotated[Path, typer.Option(help="New folder, which appears once it is whole.")],
+    to: Annotated[str, typer.Option(metavar=f"[{'|'.join(LAYOUTS)}]", help="What to write.")],
+    out: NewFolderOption,
     revision: RevisionOption = None,
     only_labelled: Annotated[bool, typer.Option("--only-labelled", help="Leave out images without a label.")] = False,
     files: Annotated[
@@ -955,22 +898,22 @@ def export(
         typer.Option(help="How images get into folders; from tars and tables always copied.  [default: copy]"),
     ] = None,
     pairs: Annotated[
-        str, typer.Option(metavar="LABEL|A,B", help="trainA: without it, or A alone; trainB: with it, or B alone.")
+        str, typer.Option(metavar="DOMAIN|A,B", help="trainA: without it, or A alone; trainB: with it, or B alone.")
     ] = "",
     margins: Annotated[bool, typer.Option("--margins", help="Columns of margins too, in csv.")] = False,
     embeddings: Annotated[
         bool, typer.Option("--embeddings", help="The embedding of each image too, in webdataset and huggingface.")
     ] = False,
     shard_size: Annotated[int | None, typer.Option(min=1, help="MB of a tar or Parquet file.  [default: 500]")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    overwrite: OverwriteOption = False,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
     """Write embedded images with their labels in a layout that other tools read; image files are never encoded again.
 
     clip-retrieval: embeddings and metadata, for clip-retrieval index and autofaiss. webdataset: tars. huggingface: a
-    folder for datasets.load_dataset. folders: one for each label, for ImageFolder; an image is in that of each of its
-    labels. csv: a column of 0 and 1 for each label. The same command continues an interrupted export.
+    folder for datasets.load_dataset. folders: one for each domain, for ImageFolder; an image is in that of each of its
+    labels. csv: a column of 0 and 1 for each domain. The same command continues an interrupted export.
 
     \b
     Example:
@@ -979,33 +922,31 @@ def export(
       lanit export --to folders --out glasses/ --pairs "eyeglasses"
       lanit export --to csv --out table/ --margins
     """
-    from pipeline import console
+    from pipeline.exports.layouts import ExportRequest, parse_pairs
+    from pipeline.showing import console
 
+    request = ExportRequest(
+        to=to, revision=revision, only_labelled=only_labelled, files=files, pairs=parse_pairs(pairs), margins=margins,
+        embeddings=embeddings, shard_mb=shard_size,
+    )  # fmt: skip
     opened = _open_store(store)
-    from pipeline.exports.export import ExportRequest, parse_pairs
     from pipeline.exports.export import export as export_store
-    from pipeline.report_tables import show_export
+    from pipeline.exports.terminal_tables import show_export
 
-    request = ExportRequest(to, revision, only_labelled, files, parse_pairs(pairs), margins, embeddings, shard_size)
     with console.progress("exporting") as advance:
         report = export_store(opened, out, request, overwrite=overwrite, progress=advance)
-    for warning in report.warnings:
-        console.warn(warning)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_export(report)
+    _answer(report, show_export, as_json, warnings=report.warnings)
 
 
 @app.command("export-model", short_help="Write a trained model as a folder to share.")
 def export_model(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run, a model folder, owner/name, or sample.")],
-    out: Annotated[Path, typer.Option(help="New folder, which appears once it is whole.")],
+    out: NewFolderOption,
     onnx: Annotated[
         bool, typer.Option("--onnx", help="The networks as ONNX too, compared with torch.  [needs lanit[onnx]]")
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Weights in float16: half the size.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model as a folder that lanit.load and every --model read: weights, prompts, domains, model card.
@@ -1016,17 +957,14 @@ def export_model(
     \b
     Example:
       lanit export-model runs/first --out first/
-      lanit export-model runs/first/best --out first/ --half --onnx --force
+      lanit export-model runs/first/best --out first/ --half --onnx --overwrite
     """
-    from pipeline import console
     from pipeline.model_exports.export_model import export_model as export
-    from pipeline.report_tables import show_export_model
+    from pipeline.model_exports.terminal_tables import show_export_model
+    from pipeline.showing import console
 
-    report = export(model, out, onnx=onnx, half=half, force=force, note=console.note)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        show_export_model(report)
+    report = export(model, out, onnx=onnx, half=half, overwrite=overwrite, note=console.note)
+    _answer(report, show_export_model, as_json)
 
 
 @app.command(short_help="Send an exported model to the Hugging Face hub.")
@@ -1042,23 +980,19 @@ def push(
     Example:
       lanit push first/ owner/first --private
     """
-    from pipeline import console
-    from pipeline.hub import parse_repository
+    from pipeline.clip.hub import parse_repository
     from pipeline.model_exports.sharing import push as push_model
+    from pipeline.model_exports.terminal_tables import show_push
 
     report = push_model(folder, parse_repository(repository), private=private)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        console.say(f"{len(report.files)} files of {folder} are at {report.url}")
-        console.say(f"use them anywhere: lanit translate IN --model {report.repository} …")
+    _answer(report, show_push, as_json)
 
 
 @app.command(short_help="Fetch an exported model from the Hugging Face hub.")
 def pull(
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On the hub; @REVISION may follow.")],
-    out: Annotated[Path, typer.Option(help="New folder, which appears once it is whole.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace an exported model.")] = False,
+    out: NewFolderOption,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch an exported model from the Hugging Face hub into a folder. --model owner/name needs no pull.
@@ -1067,21 +1001,19 @@ def pull(
     Example:
       lanit pull owner/first --out first/
     """
-    from pipeline import console
-    from pipeline.hub import parse_repository
+    from pipeline.clip.hub import parse_repository
     from pipeline.model_exports.sharing import pull as pull_model
+    from pipeline.model_exports.terminal_tables import show_pull
 
-    report = pull_model(parse_repository(repository), out, force=force)
-    if as_json:
-        console.print_json(report.to_json())
-    else:
-        console.say(f"{len(report.files)} files of {report.repository} are in {out}")
+    report = pull_model(parse_repository(repository), out, overwrite=overwrite)
+    _answer(report, show_pull, as_json)
 
 
 @app.command(short_help="All of it on the sample world, ending in a page.")
 def demo(
     minutes: Annotated[float, typer.Option(help="Minutes of training, on whatever machine this is.")] = 6.0,
-    out: Annotated[Path, typer.Option(help="Folder for all of it; an earlier demo is replaced.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all of it.")] = Path("demo"),
+    overwrite: OverwriteOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -1090,11 +1022,11 @@ def demo(
     \b
     Example:
       lanit demo
-      lanit demo --minutes 1 --out quick-demo
+      lanit demo --minutes 1 --out quick-demo --overwrite
     """
-    from pipeline.demo import run_demo
+    from pipeline.sample_world.demo import run_demo
 
-    run_demo(minutes, out, seed, device=device)
+    run_demo(minutes, out, seed, device=device, overwrite=overwrite)
 
 
 @app.command("sample-faces", short_help="Draw faces of the sample world, with truth.")
@@ -1115,8 +1047,8 @@ def sample_faces(
       lanit label --prompts sample-faces
       lanit inspect-labels --truth faces/truth.csv
     """
-    from pipeline import console
     from pipeline.sample_world.dataset import write_faces
+    from pipeline.showing import console
 
     truth = write_faces(out, count, seed, size, tell=console.note)
     if as_json:
@@ -1126,9 +1058,10 @@ def sample_faces(
 
 
 def _folders_to_compare(
-    runs: list[str], real: str | None, fake: str | None, of_runs: list[str]
+    runs: list[str], real: str | None, fake: str | None, of_runs: Mapping[str, object]
 ) -> tuple[str, str] | None:
-    """The folders of ``--real`` and ``--fake``; none where runs are named. of_runs: options given that go with runs."""
+    """The folders of ``--real`` and ``--fake``; none where runs are named. of_runs: options that go with runs, given or
+    none."""
     if real is None and fake is None:
         if not runs:
             raise UsageError(
@@ -1141,29 +1074,67 @@ def _folders_to_compare(
             "--real and --fake go together",
             f"Give both: --real {shlex.quote(real or 'DIR')} --fake {shlex.quote(fake or 'DIR')}",
         )
-    if runs or of_runs:
+    others = [*runs, *(name for name, value in of_runs.items() if value is not None)]
+    if others:
         raise UsageError(
-            f"{(runs or of_runs)[0]} does not go with --real and --fake",
+            f"{others[0]} does not go with --real and --fake",
             f"Leave it out: --real {shlex.quote(real)} --fake {shlex.quote(fake)}",
         )
     return real, fake
 
 
-def _forget_people(others: Sequence[object], store: Store, dry_run: bool, as_json: bool) -> None:
-    """others: options that label, given or none."""
-    if any(other is not None for other in others):
-        raise UsageError("--forget-people labels nothing", "Give it without the options that do.")
-    from pipeline import console
+def _forget_people(request: LabelRequest, store: Store, dry_run: bool, as_json: bool) -> None:
+    """request: what else was asked for, which is to be nothing."""
+    from pipeline.labelling.label_sources import LabelRequest
     from pipeline.labelling.people import forget_answers, read_people
+    from pipeline.showing import console
 
+    if request != LabelRequest():
+        raise UsageError("--forget-people labels nothing", "Give it without the options that do.")
     count = read_people(store).kept if dry_run else forget_answers(store)
     if as_json:
-        console.print_json({"forgotten": count, "dry_run": dry_run})
+        return console.print_json({"forgotten": count, "dry_run": dry_run})
+    number, would_be = "an unknown number of" if count is None else f"{count:,}", "would be " if dry_run else ""
+    console.say(f"{number} labels by people {would_be}forgotten; revisions keep those they show")
+
+
+_R = TypeVar("_R", bound=_Report)
+
+
+def _answer(
+    report: _R,
+    show: Callable[[_R], None],
+    as_json: bool,
+    *,
+    warnings: Sequence[str] = (),
+    html: Path | None = None,
+    page: Callable[[Progress], str] = lambda advance: "",
+) -> None:
+    """Warnings on stderr, the page where ``--html`` asks for one, and on stdout the report: as one JSON object, or as
+    ``show`` prints it. page: makes it, called with what tells how far its thumbnails are."""
+    from pipeline.showing import console
+
+    for warning in warnings:
+        console.warn(warning)
+    if html is not None:
+        from pipeline.showing.pages import write_page
+
+        with console.progress("thumbnails") as advance:
+            text = page(advance)
+        write_page(html, text)
+        console.note(f"page: {html} ({len(text.encode()) / 1e6:.1f} MB)")
+    if as_json:
+        console.print_json(report.to_json())
     else:
-        number = "an unknown number of" if count is None else f"{count:,}"
-        console.say(
-            f"{number} labels by people {'would be ' if dry_run else ''}forgotten; revisions keep those they show"
-        )
+        show(report)
+
+
+def _check_page(path: Path | None) -> None:
+    """Raise UsageError where ``--html`` names no page, before any work is done for it."""
+    if path is not None:
+        from pipeline.showing.pages import check_page
+
+        check_page(path)
 
 
 def _open_store(folder: Path) -> Store:

@@ -27,10 +27,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
+from pipeline.computing.devices import pick_device
+from pipeline.computing.timing import usable_processors
 from pipeline.decoding.clip_input import decode_for_clip
-from pipeline.devices import pick_device
-from pipeline.embedding.embed import EmbedOptions, embed, usable_processors
+from pipeline.embedding.embed import EmbedOptions, embed
 
 ARCHITECTURE = "ViT-B-32"
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import faiss  # noqa: F401  (imported late otherwise, in the child)
 import torch
 
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.sample_world.dataset import write_faces
 

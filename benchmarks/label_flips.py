@@ -20,18 +20,18 @@ import torch
 from PIL import Image
 
 from lanit.labels import Rule
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.labelling.label import label
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
-from pipeline.store.schemas import Storage
+from pipeline.store.schemas import StoredType
 from pipeline.store.store import Store
 
 ARCHITECTURE = "ViT-B-32"
 
 
-def labels_of(folder: Path, scratch: Path, spec: str, prompts: str, precision: str, storage: Storage) -> np.ndarray:
+def labels_of(folder: Path, scratch: Path, spec: str, prompts: str, precision: str, storage: StoredType) -> np.ndarray:
     architecture = None if spec == "sample" else ARCHITECTURE
     clip = load_clip(spec, architecture=architecture, precision="bf16" if precision == "bf16" else "fp32")
     store = scratch / f"{prompts}-{precision}-{storage}"

@@ -20,10 +20,11 @@ from torch.nn import functional as F
 
 from benchmarks.labels_at_scale import write_clip, write_store
 from lanit.labels import Rule
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
 from pipeline.embedding.embed import embed
-from pipeline.labelling.label import label, relabel, text_embeddings
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.labelling.label import label, relabel
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
 from pipeline.store.store import Store
 from pipeline.training.sampling import LabelSampler
@@ -58,14 +59,21 @@ def refresh_seconds(folder: Path, rows: int, dim: int, rounds: int) -> float:
         read_prompt_set("celeba-hq-16"),
     )
     label(store, clip, prompts, Rule())
-    domains, base = text_embeddings(clip, prompts)
+    embedded = embed_prompts(clip, prompts)
     labels, seconds = store.labels(), []
     for number in range(rounds):
         noise = torch.Generator().manual_seed(number)
-        moved = F.normalize(domains + 0.01 * torch.randn(domains.shape, generator=noise), dim=-1)
+        moved = embedded.domains + 0.01 * torch.randn(embedded.domains.shape, generator=noise)
         begun = time.perf_counter()
-        text_embeddings(clip, prompts)  # a run asks its learner; the cost is the same
-        labels = store.labels(relabel(store, labels, (moved, base), f"train:benchmark step {number}"))
+        embed_prompts(clip, prompts)  # a run asks its learner; the cost is the same
+        labels = store.labels(
+            relabel(
+                store,
+                labels,
+                embedded.moved(F.normalize(moved, dim=-1), embedded.base),
+                f"train:benchmark step {number}",
+            )
+        )
         LabelSampler(labels.active, "domain", "domain")
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds)

@@ -126,18 +126,18 @@ def read(folder: Path) -> dict[str, float]:
 
 def label(folder: Path) -> dict[str, float]:
     from lanit.labels import Rule
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
     from pipeline.inspection.inspect_labels import inspect_labels
     from pipeline.inspection.label_report import label_and_report
-    from pipeline.labelling.label import text_embeddings
-    from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
+    from pipeline.prompts.embed_prompts import embed_prompts
+    from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
     from pipeline.store.store import Store
 
     store, clip, built_in = Store.open(folder / "store"), load_clip(str(folder / "clip")), read_prompt_set(PROMPTS)
     prompts = PromptSet(built_in.domains, built_in.templates[:TEMPLATES], built_in.bases[:TEMPLATES], built_in.name)
     figures: dict[str, float] = {}
     with timed(figures, "texts"):
-        text_embeddings(clip, prompts)
+        embed_prompts(clip, prompts)
     with timed(figures, "label and report"):
         report = label_and_report(store, clip, prompts, Rule())
     with timed(figures, "report"):
@@ -184,7 +184,7 @@ def write_clip(folder: Path, dim: int) -> None:
 
 
 def write_store(root: Path, clip_folder: Path, rows: int, dim: int) -> None:
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
     from pipeline.embedding.parts import rows_of_a_part
     from pipeline.files import write_json
     from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, images_schema, with_metadata
@@ -223,13 +223,13 @@ def write_store(root: Path, clip_folder: Path, rows: int, dim: int) -> None:
 
 def write_labels(root: Path, rows: int) -> None:
     """A newer revision of ``rows`` rows, of random margins, as `lanit label` would write it."""
-    from pipeline.labelling.prompt_sets import read_prompt_set
+    from lanit.rules import Rule
+    from pipeline.prompts.prompt_sets import read_prompt_set
     from pipeline.store.label_revisions import LabelBlock, RevisionHeader, write_revision
     from pipeline.store.store import Store
 
     store = Store.open(root)
-    rule = {"kind": "adaptive", "value": 0.0}
-    header = RevisionHeader(store.fingerprint, read_prompt_set(PROMPTS), rule, "label", None, "0")
+    header = RevisionHeader(store.fingerprint, read_prompt_set(PROMPTS), Rule(), "label", None, "0")
 
     def blocks() -> Iterator[LabelBlock]:
         rng = np.random.default_rng(1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lanit import losses
-from lanit.labels import adaptive, margin, with_slack
+from lanit.labels import EmbeddedPrompts, adaptive, margin, with_slack
 from lanit.networks import AdaIN, DownBlock, InstanceNorm, UpBlock, aggregate
 from lanit.objectives import LossWeights, Networks
 from lanit.prompts import PromptLearner
@@ -99,6 +99,20 @@ def copied(learner: PromptLearner) -> PromptLearner:
     return copy.deepcopy(learner, {id(learner.tower): learner.tower})
 
 
+@dataclass(frozen=True)
+class NaiveWeights(LossWeights):
+    """With the two that schedules give to a step of the product."""
+
+    diversity: float = 1.0
+    r1: float = 1.0
+
+
+def plain_prompts(domains: Tensor, base: Tensor, scale: float = 1.0) -> EmbeddedPrompts:
+    """Prompts without offsets and weights."""
+    zero = torch.zeros(len(domains), dtype=base.dtype, device=base.device)
+    return EmbeddedPrompts(domains, base, zero, zero + 1, scale)
+
+
 @dataclass
 class NaiveClip:
     """Frozen CLIP and prompts. encode: images in [-1, 1] to unit-norm embeddings. learner: with its full context."""
@@ -139,7 +153,7 @@ class Images:
     z2: Tensor
 
 
-def naive_iteration(state: NaiveState, images: Images, clip: NaiveClip, weights: LossWeights, draws: Draws) -> None:
+def naive_iteration(state: NaiveState, images: Images, clip: NaiveClip, weights: NaiveWeights, draws: Draws) -> None:
     """D-latent, D-reference, G-latent, G-reference; prompts learn in the latent pass."""
     learning = state.prompts is not None
     with torch.set_grad_enabled(learning):
@@ -196,7 +210,7 @@ def _adversarial(logits: Tensor, labels: Tensor, sign: float) -> Tensor:
 
 
 def _discriminator_pass(state: NaiveState, images: Images, d_x: Tensor, d_y: Tensor, latent: bool,
-                        weights: LossWeights) -> None:  # fmt: skip
+                        weights: NaiveWeights) -> None:  # fmt: skip
     nets, real_labels, labels = state.nets, with_slack(d_x), with_slack(d_y)
     x = images.x.clone().requires_grad_()
     real = _judged(nets, x)
@@ -209,7 +223,7 @@ def _discriminator_pass(state: NaiveState, images: Images, d_x: Tensor, d_y: Ten
 
 
 def _generator_pass(state: NaiveState, images: Images, d_x: Tensor, d_y: Tensor, latent: bool, clip: NaiveClip,
-                    text: tuple[Tensor, Tensor], weights: LossWeights,
+                    text: tuple[Tensor, Tensor], weights: NaiveWeights,
                     draws: Draws) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Returns x̂, x̂', d_y, the drawn domains and d_inv, for the prompts to learn from."""
     nets, labels = state.nets, with_slack(d_y)
@@ -240,7 +254,7 @@ def _learn_prompts(
     d_y: Tensor,
     drawn: Tensor,
     flipped: Tensor,
-    weights: LossWeights,
+    weights: NaiveWeights,
 ) -> None:
     loss = torch.zeros((), dtype=made.dtype, device=made.device)
     for image, wanted in ((made, d_y), (turned, flipped)):

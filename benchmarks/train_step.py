@@ -20,21 +20,30 @@ import open_clip
 import torch
 from torch import Tensor
 
-from benchmarks.naive_step import Images, NaiveClip, NaiveState, copied, naive_iteration, naive_networks
+from benchmarks.naive_step import (
+    Images,
+    NaiveClip,
+    NaiveState,
+    NaiveWeights,
+    copied,
+    naive_iteration,
+    naive_networks,
+    plain_prompts,
+)
 from benchmarks.step_parts import time_parts
+from lanit.methods.stargan import compile_networks
 from lanit.networks import NetworkOptions
-from lanit.objectives import Batch, Guidance, LossWeights, Networks, StepOptions
+from lanit.objectives import Batch, Guidance, Networks, StepOptions
 from lanit.prompts import PromptLearner
 from lanit.ranks import Draws
 from lanit.steps import Optimisers, StepPlan, fused_step, paper_step
-from pipeline import console
-from pipeline.devices import pick_device
-from pipeline.labelling.prompt_sets import PromptSet, ensemble, read_prompt_set, remove_phrase
-from pipeline.text_towers import text_tower
-from pipeline.training.run_setup import compile_networks
+from pipeline.clip.text_towers import text_tower
+from pipeline.computing.devices import pick_device
+from pipeline.prompts.prompt_sets import PromptSet, ensemble, read_prompt_set, remove_phrase
+from pipeline.showing import console
 
 PROMPTS, NOUN, TEMPLATES = "animal-faces-10", "animal face", 9
-WEIGHTS = LossWeights()
+WEIGHTS = NaiveWeights()
 
 
 @dataclass(frozen=True)
@@ -176,12 +185,12 @@ def step_of(variant: Variant, setting: Setting) -> tuple[Callable[[], object], N
 
     def prompts() -> Guidance:
         text = learner.text_features() if learning else fixed
-        return Guidance(setting.encode, setting.scale, *text)
+        return Guidance(setting.encode, plain_prompts(*text, setting.scale))
 
     labels = [naive_labels(setting, fixed, image) for image in (images.x, images.y)]
     batch = Batch(images.x, labels[0], images.y, labels[1], images.z1, images.z2)
     bf16 = variant.precision == "bf16"
-    options = StepOptions(WEIGHTS, bf16=bf16, r1_bf16=bf16)
+    options = StepOptions(WEIGHTS, bf16=bf16, r1_precision="bf16")
     plan = StepPlan(WEIGHTS.r1, WEIGHTS.diversity, learning)
     take, count = (fused_step if variant.schedule == "fused" else paper_step), [0]
 

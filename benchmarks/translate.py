@@ -34,15 +34,16 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 from lanit.networks import GenerativeNetworks, NetworkOptions
-from pipeline.clip_models import load_clip
-from pipeline.devices import pick_device
-from pipeline.embedding.engine import usable_processors
+from pipeline.clip.models import load_clip
+from pipeline.computing.devices import pick_device
+from pipeline.computing.timing import usable_processors
+from pipeline.models.bundle import load_bundle, save_bundle
+from pipeline.models.translator import Translator, load_labeller
+from pipeline.prompts.embed_prompts import with_texts
 from pipeline.sample_world.dataset import write_faces
-from pipeline.training.checkpoints import load_bundle, save_bundle
 from pipeline.translating.pictures import encode_picture
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.translator import Translator, load_labeller
 
 
 def save_untrained(root: Path, size: int) -> str:
@@ -60,8 +61,7 @@ def save_untrained(root: Path, size: int) -> str:
         fingerprint=clip.fingerprint,
         clip_spec=str(weights),
         clip_architecture="ViT-B-32",
-        domains_embedding=normalize(texts[:-1], dim=1),
-        base_embedding=normalize(texts[-1], dim=0),
+        prompts=with_texts(sample.prompt_set, normalize(texts[:-1], dim=1), normalize(texts[-1], dim=0)),
     )
     save_bundle(root / "model", bundle)
     return str(root / "model")

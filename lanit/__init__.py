@@ -1,6 +1,7 @@
 """The method of LANIT: torch only. It opens no file, and importing it is free.
 
-:func:`load` is the one doorway out of this package, to :mod:`pipeline.api`, which is imported when it is called.
+:func:`load` and :func:`command` are the doorway out of this package, to the ``pipeline`` and ``cli`` beside it, which
+are imported when they are called, whatever files of these names lie where the user works.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from pipeline.api import Model, ModelName
 
 
@@ -16,8 +19,39 @@ def load(model: ModelName, *, device: str = "auto", clip: str | None = None) -> 
 
     model: ``sample``, a run folder, an exported model, or ``owner/name`` on the Hugging Face hub. device: ``cpu``,
     ``cuda``, ``cuda:1``; ``auto`` is CUDA where there is a GPU. clip: where to find the model's CLIP, if not where it
-    was; it is loaded when labels are first read. Raises LanitError where the model or the device cannot be had.
+    was; it is loaded when labels are first read. Raises LanitError where the model or the device cannot be had, and
+    where another module called ``pipeline`` is loaded.
     """
+    _beside("pipeline")
     from pipeline.api import Model
 
     return Model(model, device=device, clip=clip)
+
+
+def command() -> None:
+    """What ``lanit`` runs in a terminal."""
+    _beside("pipeline")
+    _beside("cli").main()
+
+
+def _beside(name: str) -> ModuleType:
+    """The module of this name that was installed with this package, loaded in the place of any other on the path.
+
+    Raises LanitError where another is loaded already: what it was loaded for needs it.
+    """
+    import sys
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+
+    loaded, spec = sys.modules.get(name), PathFinder.find_spec(name, [__file__.rsplit("lanit", 1)[0]])
+    if spec is None or spec.loader is None:
+        raise ImportError(f"lanit is not installed whole: {name} is not beside {__file__}")
+    if loaded is None:
+        loaded = sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+    elif getattr(loaded, "__file__", None) != spec.origin:
+        from lanit.errors import LanitError
+
+        own = getattr(loaded, "__file__", None) or name
+        raise LanitError(f"another module called {name} is loaded, which is not lanit's: {own}", f"Rename {own}.")
+    return loaded

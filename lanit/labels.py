@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lanit.errors import LanitError
 from lanit.rules import Rule as Rule
-from lanit.rules import RuleKind as RuleKind
 
 
 def similarity(images: Tensor, texts: Tensor) -> Tensor:
@@ -30,6 +31,47 @@ def adaptive(margins: Tensor, offsets: Tensor | None = None) -> Tensor:
     offsets: float (N), the margins that it takes; 0 unless given.
     """
     return margins > (0 if offsets is None else offsets)
+
+
+@dataclass(frozen=True)
+class EmbeddedPrompts:
+    """Prompts as CLIP sees them: what every label, every edit and the domain loss are decided by (METHOD §1).
+
+    domains: ū, unit-norm float32 (N×k); base: ū_base (k). offsets: the margins that labels take, and weights: of
+    margins that compete, float32 (N) each. scale: α, of CLIP's logits, which labels do without.
+    """
+
+    domains: Tensor
+    base: Tensor
+    offsets: Tensor
+    weights: Tensor
+    scale: float = 1.0
+
+    def margins(self, images: Tensor) -> Tensor:
+        """f_n − f_base, float (B×N), of unit-norm embeddings of images (B×k)."""
+        return margin(images, self.domains, self.base)
+
+    def active(self, margins: Tensor) -> Tensor:
+        """Labels under the adaptive threshold, bool (B×N), of margins (B×N)."""
+        return adaptive(margins, self.offsets)
+
+    def labels(self, images: Tensor) -> Tensor:
+        """Labels under the adaptive threshold, bool (B×N), of unit-norm embeddings of images (B×k)."""
+        return self.active(self.margins(images))
+
+    def to(self, device: torch.device) -> EmbeddedPrompts:
+        domains, base, offsets, weights = (
+            tensor.to(device) for tensor in (self.domains, self.base, self.offsets, self.weights)
+        )
+        return EmbeddedPrompts(domains, base, offsets, weights, self.scale)
+
+    def moved(self, domains: Tensor, base: Tensor) -> EmbeddedPrompts:
+        """The same prompts embedded anew, as they are while they learn."""
+        return replace(self, domains=domains, base=base)
+
+    def detached(self) -> EmbeddedPrompts:
+        """No gradient reaches the texts."""
+        return self.moved(self.domains.detach(), self.base.detach())
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
@@ -70,23 +112,17 @@ def decide(
 
 
 def assign(
-    rule: Rule,
-    images: Tensor,
-    domains: Tensor,
-    base: Tensor,
-    offsets: Tensor | None = None,
-    weights: Tensor | None = None,
-    centres: Tensor | None = None,
+    rule: Rule, images: Tensor, prompts: EmbeddedPrompts, centres: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Labels (bool B×N) under ``rule``; margins (float B×N) and f_base (float B) whatever the rule. One product.
 
-    images: unit-norm (B×k); domains: unit-norm (N×k); base: unit-norm (k). offsets, weights: see :func:`decide`.
-    centres: of the rule ``clusters`` alone, unit-norm (N×k); domain n is the name of centre n.
+    images: unit-norm (B×k). centres: of the rule ``clusters`` alone, unit-norm (N×k); domain n is the name of centre n.
     """
-    product = torch.cat([domains - base, base[None]]) @ images.T  # a third faster than its transpose, N being small
+    texts = torch.cat([prompts.domains - prompts.base, prompts.base[None]])
+    product = texts @ images.T  # a third faster than its transpose, N being small
     margins, similarity_base = product[:-1].T, product[-1]
     if centres is None:
-        return decide(rule, margins, similarity_base, offsets, weights), margins, similarity_base
+        return decide(rule, margins, similarity_base, prompts.offsets, prompts.weights), margins, similarity_base
     return nearest_centre(images, centres), margins, similarity_base
 
 

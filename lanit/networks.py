@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lanit.errors import UsageError
+from lanit.options import given
 
 _SLOPE = 0.2  # of every leaky ReLU
 
@@ -24,16 +25,17 @@ _SLOPE = 0.2  # of every leaky ReLU
 class NetworkOptions:
     """Sizes of the networks (METHOD §2). Of the channels, 0 means the paper's value for the image size.
 
-    image_size: S, pixels. domains: N, the slack domain included. channels: c0 at full resolution, 2^14 / S by default.
-    max_channels: where doubling stops. discriminator_channels: c0 of the discriminator and the style encoder,
-    ``channels`` by default. style_dim: D_s. latent_dim: of z. mapping_width: of the mapping network's layers.
+    image_size: S, pixels, and domains: N, the slack domain included; both come with the data. channels: c0 at full
+    resolution, 2^14 / S by default. max_channels: where doubling stops. discriminator_channels: c0 of the discriminator
+    and the style encoder, ``channels`` by default. style_dim: D_s. latent_dim: of z. mapping_width: of the mapping
+    network's layers.
     output: the generator draws the ``image``, or the ``residual`` that is added to its input. The latter is ours, not
     the paper's: content is kept from the first step, so that small models learn in minutes. It suits edits of a
     picture better than changes of kind.
     """
 
-    image_size: int = 256
-    domains: int = 11
+    image_size: int = given(256)
+    domains: int = given(11)
     channels: int = 0
     max_channels: int = 512
     discriminator_channels: int = 0
@@ -245,13 +247,37 @@ class MappingNetwork(nn.Module):
 
 
 class GenerativeNetworks(nn.Module):
-    """G, E_S and E_M under their names in a saved model: what translation needs, and what is averaged."""
+    """G, E_S and E_M under their names in a saved model, and the four things that translation asks of them.
+
+    A method without one of the networks says what it can by these: what is averaged, saved and translated with.
+    """
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         self.generator = Generator(options)
         self.style_encoder = StyleEncoder(options)
         self.mapping = MappingNetwork(options)
+
+    @property
+    def latent_dim(self) -> int:
+        """D_z of the latents that styles are drawn from; 0 where they are not drawn."""
+        return self.mapping.latent_dim
+
+    def content(self, images: Tensor) -> Tensor:
+        """E_C: what stays of images (B×3×S×S) in any style, (B×C×16×16)."""
+        return self.generator.encode(images)
+
+    def own_codes(self, images: Tensor) -> Tensor:
+        """E_S: the style of images (B×3×S×S) in every domain, (B×N×D_s)."""
+        return self.style_encoder(images)
+
+    def drawn_codes(self, latents: Tensor) -> Tensor:
+        """E_M: a style of every domain for each latent (B×D_z), (B×N×D_s)."""
+        return self.mapping(latents)
+
+    def render(self, content: Tensor, style: Tensor, images: Tensor) -> Tensor:
+        """G: images (B×3×S×S), not clamped, of content, style (B×D_s) and the images that the content is of."""
+        return self.generator.decode(content, style, images)
 
 
 def aggregate(styles: Tensor, weights: Tensor) -> Tensor:
@@ -265,7 +291,12 @@ def aggregate(styles: Tensor, weights: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """He normal, fan-in, for convolution and linear weights; zero biases (METHOD §2)."""
+    """He normal, fan-in, for convolution and linear weights; zero biases (METHOD §2).
+
+    Parameters without memory are left alone: torch draws even those, slowly.
+    """
+    if next(module.parameters()).is_meta:
+        return
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

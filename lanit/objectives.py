@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lanit import losses
 from lanit.augment import differentiable_augment, flip_and_crop
-from lanit.labels import margin, similarity, with_slack
+from lanit.labels import EmbeddedPrompts, similarity, with_slack
 from lanit.networks import (
     Discriminator,
     GenerativeNetworks,
@@ -25,6 +25,7 @@ from lanit.networks import (
     StyleEncoder,
     aggregate,
 )
+from lanit.options import given
 from lanit.ranks import ALONE, Draws, Ranks
 
 Parts = dict[str, Tensor]
@@ -55,14 +56,12 @@ class Networks(nn.Module):
 
 @dataclass(frozen=True)
 class LossWeights:
-    """λ of METHOD 11 and the R1 weight of METHOD 6. ``diversity`` is where its decay starts."""
+    """λ of METHOD 11 that stay the same from step to step."""
 
     adversarial: float = 1.0
     domain: float = 0.5
     cycle: float = 1.0
     style: float = 1.0
-    diversity: float = 1.0
-    r1: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class StepOptions:
     guidance_crop: probability of a random crop of what CLIP judges, mirrored half the time, so that no pattern tied to
     a place passes for a domain; 0 shows CLIP the images as they are.
     prompt_update: which side learns in phase 2 (METHOD 14).
-    augment: differentiable augmentation of all that D judges, for small data.
-    bf16: autocast the networks to bfloat16. clip_bf16: CLIP's image tower too; its similarities and losses are float32
-    all the same. r1_bf16: the gradient penalty's pass through D too.
+    augment: differentiable augmentation of all that D judges, for a few hundred to a few thousand images.
+    bf16: autocast the networks to bfloat16, as the run decides. clip_precision: of CLIP's image tower where they are;
+    its similarities and losses are float32 all the same. r1_precision: of the gradient penalty's pass through D there.
     """
 
     weights: LossWeights = LossWeights()
@@ -84,17 +83,25 @@ class StepOptions:
     domain_scope: Literal["drawn", "active"] = "drawn"
     guidance_crop: float = 0.0
     prompt_update: PromptUpdate = "alternate"
-    augment: bool = False
-    bf16: bool = False
-    clip_bf16: bool = False
-    r1_bf16: bool = False
+    augment: Literal["none", "differentiable"] = "none"
+    clip_precision: Literal["float32", "bf16"] = "float32"
+    r1_precision: Literal["float32", "bf16"] = "float32"
+    bf16: bool = given(False)
+
+    @property
+    def clip_bf16(self) -> bool:
+        return self.bf16 and self.clip_precision == "bf16"
+
+    @property
+    def r1_bf16(self) -> bool:
+        return self.bf16 and self.r1_precision == "bf16"
 
 
 @dataclass(frozen=True)
 class Batch:
     """Sources x and references y with their labels, and two latents for each source.
 
-    x, y: float32 (B×3×S×S) in [-1, 1]. x_labels, y_labels: bool (B×N), without slack. z1, z2: float32 (B×16).
+    x, y: float32 (B×3×S×S) in [-1, 1]. x_labels, y_labels: bool (B×N), without slack. z1, z2: float32 (B×D_z).
     """
 
     x: Tensor
@@ -109,15 +116,11 @@ class Batch:
 class Guidance:
     """Frozen CLIP as the losses see it.
 
-    encode: images (B×3×S×S) in [-1, 1] to unit-norm embeddings (B×k), differentiable. scale: α.
-    domains: ū (N×k). base: ū_base (k). offsets: the margins that labels take, float (N); 0 unless given.
+    encode: images (B×3×S×S) in [-1, 1] to unit-norm embeddings (B×k), differentiable.
     """
 
     encode: Callable[[Tensor], Tensor]
-    scale: float
-    domains: Tensor
-    base: Tensor
-    offsets: Tensor | None = None
+    prompts: EmbeddedPrompts
 
 
 def autocast(like: Tensor, enabled: bool) -> torch.autocast:
@@ -214,28 +217,27 @@ def discriminator_objective(nets: Networks, batch: Batch, fake: Tensor, labels: 
 
 def _judged(images: Tensor, options: StepOptions, draws: Draws) -> Tensor:
     """Images as D is to see them."""
-    return differentiable_augment(images, draws) if options.augment else images
+    return differentiable_augment(images, draws) if options.augment != "none" else images
 
 
-def domain_losses(guidance: Guidance, embeddings: Tensor, drawn: Tensor, labels: Tensor, flipped: Tensor,
+def domain_losses(prompts: EmbeddedPrompts, embeddings: Tensor, drawn: Tensor, labels: Tensor, flipped: Tensor,
                   options: StepOptions, ranks: Ranks = ALONE) -> Tensor:  # fmt: skip
     """L_dl of x̂ and x̂' (METHOD 10) from their embeddings (2B×k), stacked; labels bool (B×N) without slack."""
     if options.domain_form == "cosine":
-        similarities = similarity(embeddings, guidance.domains)
+        similarities = similarity(embeddings, prompts.domains)
         kept, turned = similarities.chunk(2)
         return losses.domain_loss_cosine(kept, drawn, labels) + losses.domain_loss_cosine(turned, drawn, flipped)
-    margins = margin(embeddings, guidance.domains, guidance.base)
-    kept, turned = (margins if guidance.offsets is None else margins - guidance.offsets).chunk(2)
+    kept, turned = (prompts.margins(embeddings) - prompts.offsets).chunk(2)
     if options.domain_scope == "active":
-        first = losses.domain_loss_active(kept, labels, guidance.scale, ranks)
+        first = losses.domain_loss_active(kept, labels, prompts.scale, ranks)
     else:
-        first = losses.domain_loss(kept, drawn, labels, guidance.scale)
-    return first + losses.domain_loss(turned, drawn, flipped, guidance.scale)
+        first = losses.domain_loss(kept, drawn, labels, prompts.scale)
+    return first + losses.domain_loss(turned, drawn, flipped, prompts.scale)
 
 
 def generator_objective(nets: Networks, batch: Batch, translation: Translation, guidance: Guidance, diversity: float,
                         guided: float, options: StepOptions,
-                        draws: Draws) -> tuple[Tensor, Parts, Callable[[Guidance], Tensor]]:  # fmt: skip
+                        draws: Draws) -> tuple[Tensor, Parts, Callable[[EmbeddedPrompts], Tensor]]:  # fmt: skip
     """METHOD 11 for one batch. Returns the loss, its parts, and L_dl as a function of the prompts alone.
 
     diversity: λ_ds now. guided: factor of λ_dl, 0 where only the prompts learn from it.
@@ -257,11 +259,11 @@ def generator_objective(nets: Networks, batch: Batch, translation: Translation, 
     judged = torch.cat([image, turned])
     if options.guidance_crop:
         judged = flip_and_crop(judged, draws, options.guidance_crop)
-    with autocast(image, options.bf16 and options.clip_bf16):
+    with autocast(image, options.clip_bf16):
         embeddings = guidance.encode(judged).float()
     parts = {
         "adversarial": losses.adversarial_loss(logits, targets.labels, draws.ranks),
-        "domain": domain_losses(guidance, embeddings, drawn, labels, flipped, options, draws.ranks),
+        "domain": domain_losses(guidance.prompts, embeddings, drawn, labels, flipped, options, draws.ranks),
         "cycle": losses.l1(batch.x, reconstruction),
         "style": losses.l1(targets.style.detach(), style),
     }

@@ -1,13 +1,55 @@
-"""How similarities become labels: the rules of METHOD §1 by name, apart from the tensors they decide."""
+"""The rules by which similarities become labels (METHOD §1): text form, bounds and wording of each, apart from the
+tensors that :func:`lanit.labels.decide` decides."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
-from lanit.errors import UsageError
+from lanit.errors import UsageError, excerpt
 
-RuleKind = Literal["adaptive", "top-k", "fixed", "argmax", "given", "clusters"]
+
+@dataclass(frozen=True)
+class _Kind:
+    """text: as :meth:`Rule.parse` takes it, and words: for people, {} being the value in both.
+
+    needs: what the value must be, for people; allows: whether one is; whole: of whole numbers. such_as: as typed.
+    by_similarity: whether similarities decide, and not people or centres. weighted: whether weights count.
+    """
+
+    text: str
+    words: str
+    needs: str = ""
+    allows: Callable[[float], bool] = lambda value: True
+    whole: bool = False
+    such_as: str = ""
+    by_similarity: bool = True
+    weighted: bool = False
+
+
+_KINDS: dict[str, _Kind] = {
+    "adaptive": _Kind("adaptive", "adaptive threshold"),
+    "top-k": _Kind(
+        "top-{}", "top-k, k = {}", "top-k needs a whole number of at least 1", lambda value: value >= 1,
+        whole=True, such_as="--rule top-2", weighted=True,
+    ),
+    "fixed": _Kind(
+        "fixed={}", "cosine above {}", "a cosine threshold lies between -1 and 1", lambda value: -1 <= value <= 1,
+        such_as="--rule fixed=0.25",
+    ),
+    "argmax": _Kind("argmax", "arg-max", weighted=True),
+    "given": _Kind("given", "labels as given", by_similarity=False),
+    "clusters": _Kind(
+        "clusters={}", "{} clusters", "clusters are a whole number of at least 2", lambda value: value >= 2,
+        whole=True, such_as="--clusters 10", by_similarity=False,
+    ),
+}  # fmt: skip
+
+SPELLINGS = ", ".join(
+    kind.such_as.removeprefix("--rule ") or kind.text for kind in _KINDS.values() if kind.by_similarity
+)
+"""Rules as they are typed, each with some value."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +62,61 @@ class Rule:
     value: K for top-k and clusters, a cosine for fixed, unused otherwise. seed: of the clusters, unused otherwise.
     """
 
-    kind: RuleKind = "adaptive"
+    kind: str = "adaptive"
     value: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(RuleKind):
-            raise UsageError(f"unknown rule '{self.kind}'", f"Choose one of {', '.join(get_args(RuleKind))}.")
-        if self.kind == "top-k" and (self.value < 1 or self.value != int(self.value)):
-            raise UsageError(f"top-k needs a whole number of at least 1, not {self.value:g}", "Try --k 2.")
-        if self.kind == "fixed" and not -1 <= self.value <= 1:
-            raise UsageError(f"a cosine threshold lies between -1 and 1, not {self.value:g}", "Try --threshold 0.25.")
-        if self.kind == "clusters" and (self.value < 2 or self.value != int(self.value)):
-            raise UsageError(f"clusters are a whole number of at least 2, not {self.value:g}", "Try --clusters 10.")
+        if self.kind not in _KINDS:
+            raise UsageError(f"unknown rule '{self.kind}'", f"Choose one of {', '.join(_KINDS)}.")
+        whole = not self._kind.whole or float(self.value).is_integer()
+        if not (whole and self._kind.allows(self.value)):
+            raise UsageError(f"{self._kind.needs}, not {self.value:g}", f"Try {self._kind.such_as}.")
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """The rule of ``adaptive``, ``top-K``, ``fixed=COSINE``, ``argmax`` or ``given``. Raises UsageError for
+        anything else."""
+        for name, kind in _KINDS.items():
+            start, takes_value, _ = kind.text.partition("{}")
+            if name == "clusters" or not text.startswith(start) or not (takes_value or text == start):
+                continue
+            if not takes_value:
+                return cls(name)
+            try:
+                value = float(text.removeprefix(start))
+            except ValueError:
+                break
+            return cls(name, int(value) if kind.whole and value.is_integer() else value)
+        if text in _KINDS and _KINDS[text].such_as:
+            raise UsageError(f"the rule {text} lacks its number", f"Try {_KINDS[text].such_as}.")
+        raise UsageError(f"there is no rule '{excerpt(text)}'", f"Choose one of {SPELLINGS}, given.")
+
+    @property
+    def text(self) -> str:
+        """As :meth:`parse` takes it."""
+        return self._kind.text.format(repr(float(self.value)).removesuffix(".0"))
+
+    @property
+    def by_similarity(self) -> bool:
+        """Whether similarities decide; false where people's labels or centres do."""
+        return self._kind.by_similarity
+
+    @property
+    def weighted(self) -> bool:
+        """Whether weights count: domains compete."""
+        return self._kind.weighted
+
+    def describe(self) -> str:
+        """In words: "adaptive threshold", "top-k, k = 2", "cosine above 0.25", "arg-max", "10 clusters, seed 0"."""
+        words = self._kind.words.format(f"{self.value:g}")
+        return f"{words}, seed {self.seed}" if self.kind == "clusters" else words
 
     def to_json(self) -> dict[str, Any]:
         """``kind`` and ``value``, and of clusters the ``seed``: what ``Rule(**…)`` takes back."""
         stored: dict[str, Any] = {"kind": self.kind, "value": self.value}
         return stored | {"seed": self.seed} if self.kind == "clusters" else stored
+
+    @property
+    def _kind(self) -> _Kind:
+        return _KINDS[self.kind]

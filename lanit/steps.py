@@ -119,7 +119,7 @@ def _update_generator(nets: Networks, optimisers: Optimisers, batch: Batch, tran
     """
     joint = learner is not None and options.prompt_update == "joint"
     guided = 0.0 if plan.learn_prompts and options.prompt_update == "prompts-only" else 1.0
-    seen = guidance if joint else replace(guidance, domains=guidance.domains.detach(), base=guidance.base.detach())
+    seen = guidance if joint else replace(guidance, prompts=guidance.prompts.detached())
     with frozen(nets.discriminator):
         loss, parts, of_prompts = generator_objective(
             nets, batch, translation, seen, plan.diversity_weight, guided, options, draws
@@ -131,6 +131,6 @@ def _update_generator(nets: Networks, optimisers: Optimisers, batch: Batch, tran
     _step(optimisers.generative, draws.ranks)
     if learner is not None:
         if not joint:
-            (options.weights.domain * of_prompts(guidance)).backward()
+            (options.weights.domain * of_prompts(guidance.prompts)).backward()
         _step(learner, draws.ranks)
     return parts

@@ -15,16 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from lanit.errors import UsageError
-from lanit.inference import edit_style
-from pipeline.clip_models import ClipModel
-from pipeline.decoding.images import ImageError, decode_rgb, rgb_of
-from pipeline.devices import pick_device
-from pipeline.store.image_cache import fit_square
-from pipeline.training.checkpoints import load_bundle
-from pipeline.translating.grids import to_float, to_uint8
-from pipeline.translating.recipe import Kitchen, Resolver, draw_latents
+from lanit.inference import draw_latents, drawn_codes, mixed, translate
+from pipeline.clip.models import ClipModel
+from pipeline.computing.devices import pick_device
+from pipeline.decoding.grids import to_float, to_uint8
+from pipeline.decoding.images import decode_rgb, rgb_of
+from pipeline.decoding.limits import ImageError
+from pipeline.decoding.squares import fit_square
+from pipeline.models.bundle import load_bundle
+from pipeline.models.translator import Translator, load_labeller
+from pipeline.translating.recipe import BatchTranslator, Resolver
 from pipeline.translating.requests import TranslateRequest, Words, parse_domains, parse_names
-from pipeline.translating.translator import Translator, load_labeller
 
 ModelName = str | Path
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -81,7 +82,7 @@ class Model:
         clip, found = self._labeller(), []
         for batch in self._batches(images):
             margins = self._translator.margins(to_float(batch).to(self.device), clip)
-            for row, active in zip(margins.tolist(), self._translator.active(margins).tolist(), strict=True):
+            for row, active in zip(margins.tolist(), self._translator.prompts.active(margins).tolist(), strict=True):
                 named = dict(zip(self.domains, row, strict=True))
                 found.append(Labels(named, tuple(name for name, on in zip(self.domains, active, strict=True) if on)))
         return found
@@ -118,10 +119,10 @@ class Model:
         with _as_path(reference) as path:
             request = TranslateRequest(_words(to), _names(add), _names(remove), path, seed)
             recipe = Resolver(self._translator, self._labeller, _warn).resolve(request)
-        kitchen = Kitchen(self._translator, recipe, self._labeller() if recipe.edits else None)
+        translated = BatchTranslator(self._translator, recipe, self._labeller() if recipe.edits else None)
         made: list[Image.Image] = []
         for batch in self._batches(images):
-            pictures = kitchen(torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)).pictures[0, 0]
+            pictures = translated(torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)).pictures[0, 0]
             made += [Image.fromarray(picture) for picture in pictures.cpu().numpy()]
         return made
 
@@ -147,24 +148,19 @@ class Model:
         if not all(0 <= weight < float("inf") for weight in weights.values()):
             raise UsageError("a weight is 0 or more", 'Give, for example, {"smiling": 1, "bangs": 0.5}.')
         translator, networks = self._translator, self._translator.networks
-        mixed = translator.weights(list(weights.items()))
-        kept = translator.weights([(name, 1.0) for name in (self.label(image).active if own is None else own)])
+        own = self.label(image).active if own is None else own
+        shown = translator.weights([(name, 1.0) for name in own])[None] > 0
+        target = mixed(shown, translator.weights(list(weights.items())))
         batch = to_float(next(self._batches([image]))).to(self.device)
         if reference is not None:
-            codes = networks.style_encoder(to_float(next(self._batches([reference]))).to(self.device))
+            codes = networks.own_codes(to_float(next(self._batches([reference]))).to(self.device))
         else:
-            latents = draw_latents(self._translator.bundle.options.latent_dim, seed, styles)
-            codes = networks.mapping(latents.to(self.device))
-        encoded, keeps = networks.style_encoder(batch), ((kept > 0) & (mixed > 0))[None]
-        content = networks.generator.encode(batch)
-        made = [
-            networks.generator.decode(content, edit_style(code, encoded, keeps, mixed[None]), batch) for code in codes
-        ]
-        return [Image.fromarray(picture) for picture in to_uint8(torch.cat(made))]
+            codes = drawn_codes(networks, draw_latents(networks.latent_dim, seed, styles).to(self.device))
+        return [Image.fromarray(picture) for picture in to_uint8(translate(networks, batch, target, codes)[:, 0])]
 
     def content(self, images: Tensor) -> Tensor:
         """What the generator reads in images (B×3×S×S) in [-1, 1] before any style: float32 (B×C×16×16)."""
-        return self._translator.networks.generator.encode(images)
+        return self._translator.networks.content(images)
 
     def exclusive(self, domain: str) -> tuple[str, ...]:
         """Domains that cannot stand beside ``domain``: the training labels never show both."""

@@ -1,64 +1,23 @@
-"""From the options of a command to what the library takes: rules, models, NAME=VALUE settings."""
+"""From the options of a command to what several rooms together make of them: clusters, NAME=VALUE settings, a run."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanit.errors import UsageError
-from lanit.labels import Rule, RuleKind
-from pipeline.clip_models import DEFAULT_CLIP, ClipModel, Precision, load_clip
-from pipeline.devices import pick_device
-from pipeline.store.store_folder import read_manifest
+from pipeline.clip.models import ClipModel
 
 if TYPE_CHECKING:
+    from pipeline.computing.ray_cluster import Workforce
     from pipeline.embedding.embed import EmbedOptions, EngineMaker
-    from pipeline.embedding.ray_cluster import Workforce
     from pipeline.labelling.label_decisions import Decider
     from pipeline.store.store import Store
-
-DEFAULT_K = 2
-DEFAULT_THRESHOLD = 0.25
-
-
-def make_rule(kind: RuleKind, k: int | None, threshold: float | None) -> Rule:
-    """The labelling rule of ``--rule``, ``--k`` and ``--threshold``; raises UsageError where they contradict."""
-    if k is not None and kind != "top-k":
-        raise UsageError(f"--k does not go with --rule {kind}", "Add --rule top-k, or leave --k out.")
-    if threshold is not None and kind != "fixed":
-        raise UsageError(f"--threshold does not go with --rule {kind}", "Add --rule fixed, or leave --threshold out.")
-    if kind == "top-k":
-        return Rule(kind, DEFAULT_K if k is None else k)
-    return Rule(kind, DEFAULT_THRESHOLD if threshold is None else threshold) if kind == "fixed" else Rule(kind)
-
-
-def clip_of(store: Store, spec: str | None, architecture: str | None, device: str = "cpu") -> ClipModel:
-    """The CLIP that filled ``store``, or the one that ``--clip`` names instead.
-
-    Raises LanitError where that is a model of other weights or other preprocessing.
-    """
-    if spec is None and architecture is None:
-        model = load_clip(store.clip_spec, device, store.clip_architecture)
-    else:
-        model = load_clip(spec or store.clip_spec, device, architecture)
-    store.check_fingerprint(model.fingerprint)
-    return model
-
-
-def clip_to_embed(
-    store: Path, spec: str | None, architecture: str | None, precision: Precision | None, device: str, *, anew: bool
-) -> ClipModel:
-    """The CLIP to embed with: as named, else the one that filled the store, unless that begins anew."""
-    stored = None if anew else read_manifest(store)
-    if stored is not None:
-        precision = precision or ("bf16" if stored.fingerprint.precision == "bf16" else "fp32")
-        if spec is None:
-            spec, architecture = stored.clip_spec, architecture or stored.clip_architecture
-    return load_clip(spec or DEFAULT_CLIP, pick_device(device), architecture, precision or "fp32")
+    from pipeline.training.train_options import TrainOptions
+    from pipeline.training.training import TrainReport
 
 
 @contextlib.contextmanager
@@ -73,7 +32,7 @@ def workforce_of(engine: str, address: str | None, actors: int | None, device: s
             raise UsageError(f"{name} is of a Ray cluster", "Add --engine ray.")
         yield None
         return
-    from pipeline.embedding.ray_cluster import workforce
+    from pipeline.computing.ray_cluster import workforce
 
     with workforce(address, actors, device) as force:
         yield force
@@ -83,7 +42,7 @@ def engine_maker(force: Workforce | None, clip: ClipModel, options: EmbedOptions
     """What embeds on a cluster; none for this machine alone."""
     if force is None:
         return None
-    from pipeline.embedding.ray_engine import ray_engine
+    from pipeline.embedding.ray_embed import ray_engine
 
     return ray_engine(clip, options, force)
 
@@ -97,9 +56,9 @@ def decider_of(force: Workforce | None, remark: Callable[[str], None]) -> Decide
     return ray_decider(force, remark)
 
 
-def merge_settings(options: type[Any], texts: Sequence[str], named: dict[str, Any]) -> dict[str, Any]:
+def merge_settings(defaults: Mapping[str, Any], texts: Sequence[str], named: dict[str, Any]) -> dict[str, Any]:
     """``--set`` texts and options of their own (None: not given) as one dict; UsageError where both name one."""
-    settings = parse_settings(options, texts)
+    settings = parse_settings(defaults, texts)
     given = {name: value for name, value in named.items() if value is not None}
     for name in settings:
         if name in given:
@@ -107,13 +66,11 @@ def merge_settings(options: type[Any], texts: Sequence[str], named: dict[str, An
     return settings | given
 
 
-def parse_settings(options: type[Any], texts: Sequence[str]) -> dict[str, Any]:
-    """Values by field name, each of the type of its field's default (int, float or str).
+def parse_settings(defaults: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """Values by name, each of the type of its default (int, float or str).
 
-    options: a dataclass whose fields all have plain defaults.
     Raises UsageError for a text without "=", an unknown name, a name given twice, or a value of another type.
     """
-    defaults = {field.name: field.default for field in fields(options) if field.default is not MISSING}
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
@@ -132,3 +89,38 @@ def parse_settings(options: type[Any], texts: Sequence[str]) -> dict[str, Any]:
             kinds = {int: "a whole number", float: "a number"}
             raise UsageError(f"--set {name}={value}: not {kinds[kind]}", f"The default is {defaults[name]}.") from error
     return found
+
+
+def train_on(
+    store: Store,
+    out: Path,
+    options: TrainOptions,
+    clip: str | None,
+    clip_architecture: str | None,
+    revision: int | None,
+    device: str,
+) -> TrainReport:
+    """Train the run ``out``, having said on what; the first process also decodes the images at training size before.
+
+    clip, clip_architecture: the store's unless named. See :func:`pipeline.training.training.train`.
+    """
+    from pipeline.computing.devices import pick_device
+    from pipeline.inspection.inspect_labels import inspect_labels, people_of
+    from pipeline.inspection.terminal_tables import show_coverage
+    from pipeline.showing import console
+    from pipeline.store.image_cache import open_sized_images
+    from pipeline.store.store_clip import clip_of
+    from pipeline.training.processes import launched_rank
+    from pipeline.training.terminal_tables import show_options
+    from pipeline.training.training import train
+
+    chosen = str(pick_device(device))
+    model = clip_of(store, clip, clip_architecture, chosen)
+    show_options(f"run {out} on {chosen}", options.to_json(), chosen)
+    labels = store.labels_to_train(revision)
+    show_coverage(inspect_labels(labels, people=people_of(store, labels)))
+    if launched_rank() == 0:
+        with console.progress("decoding at training size") as advance:
+            open_sized_images(store, options.size, options.cache_gb, advance, console.warn)
+    with console.progress("training", "steps") as advance:
+        return train(store, out, options, model, revision=revision, device=device, progress=advance)

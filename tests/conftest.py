@@ -1,10 +1,12 @@
-"""Shared fixtures: a tiny CLIP of random weights, folders of drawn images, stores; a Ray cluster, a browser."""
+"""Shared fixtures: a tiny CLIP of random weights, folders of drawn images, stores; a browser."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,37 @@ def save_clip(folder: Path, config: dict[str, Any], seed: int, preprocess: dict[
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_terminal() -> Iterator[None]:
+    """The library that reads lines from a terminal says in the environment how wide it is, even where there is none."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COLUMNS", "LINES"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def byte_pairs_read_once() -> Iterator[None]:
+    """open_clip reads its list of byte pairs for every CLIP anew, which takes longer than most tests."""
+    if "open_clip" not in sys.modules:  # no test module needs it: then nor do we
+        yield
+        return
+    from open_clip.tokenizer import SimpleTokenizer
+
+    read, known = SimpleTokenizer.__init__, {}
+
+    def remember(self: Any, *given: Any, **named: Any) -> None:
+        key = repr((given, named))
+        if key not in known:
+            read(self, *given, **named)
+            known[key] = vars(self).copy()
+        vars(self).update(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimpleTokenizer, "__init__", remember)
+        yield
+
+
 @pytest.fixture(scope="session")
 def make_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``make_clip(seed=0, **changes)`` saves a tiny random CLIP and returns its folder; changes go to its config."""
@@ -64,7 +97,7 @@ def tiny_clip_folder(make_clip: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def tiny_clip(tiny_clip_folder: Path) -> Any:
     """The model of :func:`tiny_clip_folder`, loaded."""
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
 
     return load_clip(str(tiny_clip_folder))
 
@@ -88,143 +121,18 @@ def make_images(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., Any]:
-    """``make_store(embeddings, name="store", …)`` writes a store straight from unit-norm embeddings, float32 (n×k), as
-    ``lanit embed`` would, and opens it. paths, sources, contents: of each row; equal contents are equal images.
+    """``make_store(embeddings, name="store", …)``: :func:`tests.store_builders.store_of_embeddings`."""
+    from tests.store_builders import store_of_embeddings
 
-    Parts have ``part_rows`` rows with an embedding; each begins with one that failed.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from pipeline.files import sha256_bytes, write_json
-    from pipeline.store.schemas import (
-        SCHEMA_VERSION,
-        Fingerprint,
-        Manifest,
-        Part,
-        SourceEntry,
-        images_schema,
-        with_metadata,
-    )
-    from pipeline.store.store import Store
-
-    def make(
-        embeddings: np.ndarray,
-        name: str = "store",
-        paths: list[str] | None = None,
-        sources: list[str] | None = None,
-        contents: list[str] | None = None,
-        storage: Any = "float32",
-        part_rows: int = 2048,
-    ) -> Store:
-        count, dim = embeddings.shape
-        paths = paths or [f"{number:07d}.jpg" for number in range(count)]
-        sources = sources or [str(tmp_path / "images")] * count
-        contents = contents or paths
-        fingerprint = Fingerprint("made-up", "0" * 64, {"size": 32}, "gelu", "fp32", dim)
-        metadata = {"schema_version": SCHEMA_VERSION, "kind": "images", "fingerprint": fingerprint.to_json()}
-        schema = with_metadata(images_schema(dim, storage), metadata)
-        root, parts = tmp_path / name, []
-        (root / "images").mkdir(parents=True)
-        for start in range(0, count, part_rows):
-            chosen = slice(start, min(start + part_rows, count))
-            ok = chosen.stop - start
-            values = np.concatenate([np.zeros((1, dim)), embeddings[chosen]]).astype(storage)
-            mask = pa.array([True] + [False] * ok)
-            columns: dict[str, list[Any]] = {
-                "image_id": [f"{row:016x}" for row in (count + start, *range(start, chosen.stop))],
-                "path": [f"bad-{start}", *paths[chosen]],
-                "source": [sources[start], *sources[chosen]],
-                "offset": [None] * (ok + 1),
-                "modified_ns": [None] * (ok + 1),
-                "width": [None, *range(100 + start, 100 + chosen.stop)],
-                "height": [None] + [50] * ok,
-                "bytes": [0] + [1234] * ok,
-                "sha256": [None, *(sha256_bytes(text.encode()) for text in contents[chosen])],
-                "status": ["failed"] + ["ok"] * ok,
-                "error_message": ["made up"] + [None] * ok,
-            }
-            arrays = [pa.array(columns[field.name], field.type) for field in schema if field.name != "embedding"]
-            flat = pa.array(values.ravel(), schema.field("embedding").type.value_type)
-            arrays.append(pa.FixedSizeListArray.from_arrays(flat, dim, mask=mask))
-            file = f"images/part-{len(parts):05d}-{sha256_bytes(values.tobytes())[:8]}.parquet"
-            pq.write_table(pa.Table.from_arrays(arrays, schema=schema), root / file)
-            parts.append(Part(file, ok + 1, ok))
-        entries = tuple(SourceEntry(source) for source in dict.fromkeys(sources))
-        manifest = Manifest(fingerprint, "sample", None, storage, entries, tuple(parts))
-        write_json(root / "store.json", manifest.to_json())
-        return Store.open(root)
-
-    return make
+    return partial(store_of_embeddings, tmp_path)
 
 
 @pytest.fixture
 def make_labelled_store(tmp_path: Path) -> Callable[..., Any]:
-    """``make_labelled_store(folder, labels, …)`` writes a store of the image files of a folder, as ``lanit embed`` and
-    ``lanit label`` would, with random embeddings, and opens it. labels: domains to the paths having them, or none for
-    no revision. Files whose name begins with "bad" have failed. Parts have ``part_rows`` rows."""
-    import hashlib
+    """``make_labelled_store(folder, labels, name="store", …)``: :func:`tests.store_builders.store_of_folder`."""
+    from tests.store_builders import store_of_folder
 
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from pipeline.files import sha256_bytes, write_json
-    from pipeline.labelling.prompt_sets import PromptSet
-    from pipeline.store.schemas import (
-        SCHEMA_VERSION,
-        Fingerprint,
-        Manifest,
-        Part,
-        SourceEntry,
-        images_schema,
-        with_metadata,
-    )
-    from pipeline.store.store import Store
-
-    def make(
-        folder: Path, labels: dict[str, set[str]] | None, name: str = "store", storage: Any = "float32",
-        part_rows: int = 3, dim: int = 6,
-    ) -> Store:  # fmt: skip
-        rng = np.random.default_rng(len(name))
-        fingerprint = Fingerprint("made-up", "0" * 64, {"size": 32}, "gelu", "fp32", dim)
-        metadata = {"schema_version": SCHEMA_VERSION, "kind": "images", "fingerprint": fingerprint.to_json()}
-        schema = with_metadata(images_schema(dim, storage), metadata)
-        source, rows = str(folder.resolve()), []
-        for path in sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()):
-            data, vector = (folder / path).read_bytes(), rng.normal(size=dim)
-            row: dict[str, Any] = dict.fromkeys(schema.names)
-            row |= {"path": path, "source": source, "bytes": len(data), "sha256": sha256_bytes(data)}
-            row["image_id"] = hashlib.blake2b(f"{source}\0{path}".encode(), digest_size=8).hexdigest()
-            if path.startswith("bad"):
-                row |= {"status": "failed", "error_message": "made up, with a comma"}
-            else:
-                with Image.open(folder / path) as image:
-                    row |= {"width": image.width, "height": image.height}
-                unit = (vector / np.linalg.norm(vector)).astype(storage)
-                row |= {"status": "ok", "embedding": list(unit)}
-            rows.append(row)
-        root, parts = tmp_path / name, []
-        (root / "images").mkdir(parents=True)
-        for start in range(0, len(rows), part_rows):
-            table = pa.Table.from_pylist(rows[start : start + part_rows], schema)
-            digest = sha256_bytes(repr(rows[start : start + part_rows]).encode())[:8]
-            file = f"images/part-{len(parts):05d}-{digest}.parquet"
-            pq.write_table(table, root / file)
-            parts.append(Part(file, table.num_rows, table["status"].to_pylist().count("ok")))
-        manifest = Manifest(fingerprint, "sample", None, storage, (SourceEntry(source),), tuple(parts))
-        write_json(root / "store.json", manifest.to_json())
-        store = Store.open(root)
-        if labels is not None:
-            paths = [row["path"] for row in rows if row["status"] == "ok"]
-            active = np.array([[path in having for having in labels.values()] for path in paths])
-            size = rng.uniform(0.01, 0.1, active.shape).astype(np.float32)
-            prompts = PromptSet(tuple(labels), ("a {}.",), ("a.",), "made up")
-            base = np.full(len(paths), 0.2, np.float32)
-            rule = {"kind": "adaptive", "value": 0.0}
-            store.add_labels(active, np.where(active, size, -size), base, prompts, rule, "label", None)
-        return store
-
-    return make
+    return partial(store_of_folder, tmp_path)
 
 
 @pytest.fixture
@@ -233,7 +141,8 @@ def make_revision() -> Callable[..., Any]:
 
     active: by default margin > 0. paths, base, human, offsets, weights, domains, rule, number: see LabelRevision.
     """
-    from pipeline.labelling.prompt_sets import PromptSet
+    from lanit.rules import Rule
+    from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import LabelRevision
 
     def make(
@@ -246,7 +155,7 @@ def make_revision() -> Callable[..., Any]:
         human: np.ndarray | None = None,
         offsets: tuple[float, ...] = (),
         weights: tuple[float, ...] = (),
-        rule: dict[str, Any] | None = None,
+        rule: Any = None,
         number: int = 3,
     ) -> LabelRevision:
         count = len(margin)
@@ -254,7 +163,7 @@ def make_revision() -> Callable[..., Any]:
             number=number,
             parent=None,
             origin="label",
-            rule=rule or {"kind": "adaptive", "value": 0.0},
+            rule=rule or Rule(),
             prompt_set=PromptSet(domains, ("a {}.",), ("a.",), "test", offsets, weights),
             active=margin > 0 if active is None else active,
             margin=margin.astype(np.float32),
@@ -265,25 +174,6 @@ def make_revision() -> Callable[..., Any]:
         )
 
     return make
-
-
-@pytest.fixture(scope="module")
-def two_processes(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A Ray cluster of this machine with two processors, whatever it has, and hardly any shared memory: a Workforce."""
-    from pipeline.embedding.ray_cluster import import_ray, workforce
-
-    ray = import_ray()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # it would write a token to the home folder
-        ray.init(address="local", num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20, include_dashboard=False,
-                 log_to_driver=False, logging_level="ERROR")  # fmt: skip
-    ray.cloudpickle.register_pickle_by_value(request.module)  # the workers cannot import the tests
-    try:
-        with workforce(actors=2) as force:
-            yield force
-        assert ray.is_initialized(), "what was there before stays"
-    finally:
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 
 from lanit.networks import GenerativeNetworks, NetworkOptions
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.store.schemas import Fingerprint
-from pipeline.training.checkpoints import Bundle, save_bundle
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.models.bundle import Bundle, save_bundle
+from pipeline.prompts.embed_prompts import with_texts
+from pipeline.prompts.prompt_sets import PromptSet
 
 DOMAINS = ("blond hair", "black hair", "größer <5 | x")
 EXCLUSIVE = ((0, 1, 0), (1, 0, 0), (0, 0, 0))  # blond or black, not both
@@ -48,16 +49,16 @@ def random_bundle(
     fingerprint = Fingerprint("tiny", "ab" * 32, {"size": 32}, "gelu", "fp32", 5) if clip is None else clip.fingerprint
     networks = random_networks(options, seed)
     texts = torch.nn.functional.normalize(torch.randn(4, fingerprint.embedding_dim), dim=1)
+    prompts = PromptSet(DOMAINS, ("a {}.", "one {}"), ("a.", "one"), "test", (0.0, 0.01, 0.0), (1.0, 1.0, 2.0))
     return Bundle(
         networks=networks,
         options=options,
-        prompt_set=PromptSet(DOMAINS, ("a {}.", "one {}"), ("a.", "one"), "test", (0.0, 0.01, 0.0), (1.0, 1.0, 2.0)),
+        prompt_set=prompts,
         fingerprint=fingerprint,
         clip_spec=spec if clip is None else clip.spec,
         clip_architecture=None,
         exclusive=torch.tensor(EXCLUSIVE, dtype=torch.bool),
-        domains_embedding=texts[:3],
-        base_embedding=texts[3],
+        prompts=with_texts(prompts, texts[:3], texts[3]),
         training=TRAINING,
     )
 

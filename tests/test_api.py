@@ -17,9 +17,9 @@ from lanit.inference import target_style
 from lanit.labels import edit
 from pipeline.api import Labels, Model
 from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.squares import fit_square
+from pipeline.models.bundle import Bundle, load_bundle, save_bundle
 from pipeline.sample_world.dataset import write_faces
-from pipeline.store.image_cache import fit_square
-from pipeline.training.checkpoints import Bundle, load_bundle, save_bundle
 from tests.model_builders import DOMAINS, random_bundle
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -81,8 +81,8 @@ def test_labels_are_the_margins_of_clip_and_those_above_their_offsets(
     model: Model, bundle: Bundle, tiny_clip: Any, pixels: np.ndarray
 ) -> None:
     seen = tiny_clip.encode_images(as_batch(pixels))[0]
-    base = float(seen @ bundle.base_embedding)
-    expected = [float(seen @ text) - base for text in bundle.domains_embedding]
+    base = float(seen @ bundle.prompts.base)
+    expected = [float(seen @ text) - base for text in bundle.prompts.domains]
     labels = model.label(pixels)
     assert list(labels.margins) == list(DOMAINS)
     np.testing.assert_allclose(list(labels.margins.values()), expected, atol=1e-5)

@@ -90,7 +90,7 @@ CASES = {
         prepare=_write("broken/a.jpg", "text"),
     ),
     "no image decodable, overwriting": Case(
-        "embed broken --clip {clip} --mode overwrite",
+        "embed broken --clip {clip} --overwrite",
         ("none of the 1 images", "Check the files"),
         prepare=_write("broken/a.jpg", "text"),
     ),
@@ -126,10 +126,14 @@ CASES = {
     "phrase over the context length": _label(f"smiling\n{LONG}\n", "very very", "…", "tokens", "Shorten"),
     "prompts that are no text": _label("smiling\x00", "not a text file", "one phrase a line"),
     "noun with braces": Case("label --prompts good.txt --noun {{}}", ("--noun", "--noun face")),
-    "contradicting options": Case("label --prompts good.txt --k 3", ("--k", "--rule top-k"), code=2),
-    "k of nothing": Case("label --prompts good.txt --rule top-k --k 0", ("top-k", "--k 2"), code=2),
+    "contradicting options": Case("label --clusters 3 --rule top-3", ("--rule", "Leave --rule out"), code=2),
+    "k of nothing": Case("label --prompts good.txt --rule top-0", ("top-k", "--rule top-2"), code=2),
     "threshold that is no cosine": Case(
-        "label --prompts good.txt --rule fixed --threshold 25", ("between -1 and 1", "--threshold 0.25"), code=2
+        "label --prompts good.txt --rule fixed=25", ("between -1 and 1", "--rule fixed=0.25"), code=2
+    ),
+    "device of search that is not there": Case("search red --device x9", ("no device 'x9'", "--device cpu")),
+    "device of flips that is not there": Case(
+        "inspect-labels --augment 2 --device x9", ("no device 'x9'", "--device cpu")
     ),
     # stores
     "no store": Case(
@@ -137,7 +141,7 @@ CASES = {
     ),
     "no labels": Case("inspect-labels", ("no labels", "lanit label --prompts"), prepare=_remove("manifests/labels")),
     "no such revision": Case("inspect-labels --revision 9", ("no label revision 9", "It has 1")),
-    "store of another model": Case("embed photos --clip {other}", ("holds", "--mode overwrite")),
+    "store of another model": Case("embed photos --clip {other}", ("holds", "--overwrite")),
     "labels by another model": Case("label --prompts good.txt --clip {other}", ("weights_sha256 differ", "--clip")),
     "training with another model": Case(TRAIN + " --clip {other}", ("weights_sha256 differ", "--clip")),
     "half-written store": Case(
@@ -157,7 +161,7 @@ CASES = {
     ),
     "store of a later lanit": Case(
         "label --prompts good.txt",
-        ("schema version 99", "--mode overwrite"),
+        ("schema version 99", "--overwrite"),
         prepare=_edit_json("manifests/store.json", "schema_version", value=99),
     ),
     # truth
@@ -292,7 +296,7 @@ def world(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     moved.pop("seal")
     write_json(store, sealed(moved))
     monkeypatch.chdir(world)
-    monkeypatch.setattr("pipeline.clip_models._hub_answers", lambda: False)
+    monkeypatch.setattr("pipeline.clip.models._hub_answers", lambda: False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
     return world
 

@@ -77,9 +77,9 @@ def test_temporary_files_are_left_overs_and_an_empty_folder_is_a_difference(tmp_
     ("hint", "line", "message", "expected"),
     [
         ("Run: lanit label --prompts FILE", "search x", "", ["label --prompts ../prompts.txt"]),
-        ("Run: lanit embed DIR --mode overwrite", "search x", "", ["embed ../faces --mode overwrite"]),
-        ("Try --k 2.", "label --k 0 --rule top-k", "", ["label --rule top-k --k 2"]),
-        ("Add --rule top-k, or leave --k out.", "label --k 3", "", ["label --k 3 --rule top-k", "label"]),
+        ("Run: lanit embed DIR --overwrite", "search x", "", ["embed ../faces --overwrite"]),
+        ("Try --rule top-2.", "label --noun face --rule top-0", "", ["label --noun face --rule top-2"]),
+        ("Add --clusters 9, or leave --words out.", "label --words w", "", ["label --words w --clusters 9", "label"]),
         ("Leave it out.", "search x --top 0", "--top is at least 1, not 0", ["search x"]),
         ("Choose one of flat, ivf.", "index --kind tree", "there is no index 'tree'", ["index --kind flat"]),
         ("Give a new folder.", "export --to csv --out x", "--out x is a file", ["export --to csv --out elsewhere"]),
@@ -94,5 +94,5 @@ def test_a_hint_is_typed_as_it_stands(hint: str, line: str, message: str, expect
 def test_situations_name_commands_and_constructions_are_found_with_their_hints() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert {situation.line.split()[0] for situation in situations()} <= commands
-    found = [place for place in constructions() if place.file == "lanit/rules.py" and "top-k needs" in place.message]
-    assert [place.hint for place in found] == ["Try --k 2."]
+    found = [place for place in constructions() if "--words are" in place.message]
+    assert [place.hint for place in found] == ["Add --clusters 10, or leave --words out."]

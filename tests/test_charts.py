@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.charts import (
+from pipeline.showing.line_charts import (
     BOTTOM,
     HEIGHT,
     LEFT,

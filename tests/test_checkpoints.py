@@ -14,26 +14,16 @@ from torch import Tensor, nn
 
 from lanit.errors import LanitError
 from lanit.networks import GenerativeNetworks, NetworkOptions
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import read_json
-from pipeline.labelling.learned_prompts import with_context
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.store.schemas import Fingerprint
-from pipeline.training.checkpoints import (
-    Bundle,
-    check_prompts,
-    find_bundle,
-    latest_checkpoint,
-    load_bundle,
-    load_strictly,
-    newest_whole_checkpoint,
-    read_state,
-    read_tensors,
-    save_bundle,
-    save_checkpoint,
-)
+from pipeline.models.bundle import Bundle, check_prompts, find_bundle, load_bundle, save_bundle
+from pipeline.models.run_folder import checkpoints
+from pipeline.models.tensor_folders import load_strictly, read_tensors, write_folder
+from pipeline.prompts.embed_prompts import with_texts
+from pipeline.prompts.learned_prompts import with_context
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint, read_state, save_checkpoint
 from pipeline.training.optimiser_state import load_optimiser, optimiser_tensors
-from pipeline.training.run_folder import checkpoints
-from pipeline.training.tensor_folders import write_folder
 
 SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)
 
@@ -45,16 +35,16 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 @pytest.fixture
 def bundle() -> Bundle:
     torch.manual_seed(0)
+    prompts = PromptSet(("blond hair", "größer", "hat"), ("a {}.", "one {}"), ("a.", "one"), "test")
     return Bundle(
         networks=GenerativeNetworks(SIZES),
         options=SIZES,
-        prompt_set=PromptSet(("blond hair", "größer", "hat"), ("a {}.", "one {}"), ("a.", "one"), "test"),
+        prompt_set=prompts,
         fingerprint=Fingerprint("tiny", "ab" * 32, {"size": 32}, "gelu", "fp32", 5),
         clip_spec="sample",
         clip_architecture=None,
         exclusive=torch.tensor([[0, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.bool),
-        domains_embedding=torch.randn(3, 5),
-        base_embedding=torch.randn(5),
+        prompts=with_texts(prompts, torch.randn(3, 5), torch.randn(5)),
         training={"steps": 7, "device": "cpu"},
     )
 
@@ -63,8 +53,9 @@ def test_a_bundle_comes_back_whole(bundle: Bundle, tmp_path: Path) -> None:
     save_bundle(tmp_path / "model", bundle)
     loaded = load_bundle(tmp_path)
     assert same(loaded.networks.state_dict(), bundle.networks.state_dict())
-    for name in ("exclusive", "domains_embedding", "base_embedding"):
-        assert torch.equal(getattr(loaded, name), getattr(bundle, name))
+    assert torch.equal(loaded.exclusive, bundle.exclusive)
+    for name in ("domains", "base", "offsets", "weights"):
+        assert torch.equal(getattr(loaded.prompts, name), getattr(bundle.prompts, name))
     for name in ("options", "prompt_set", "fingerprint", "clip_spec", "clip_architecture", "training"):
         assert getattr(loaded, name) == getattr(bundle, name)
     assert not loaded.networks.training
@@ -324,7 +315,7 @@ def test_a_failed_write_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytes
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.training.tensor_folders.save_file", full)
+    monkeypatch.setattr("pipeline.models.tensor_folders.save_file", full)
     with pytest.raises(LanitError, match=r"cannot write .*No space left") as caught:
         write_folder(folder, names, ("a.json", {"a": 2}), {"a.safetensors": {"a": torch.zeros(2)}})
     assert caught.value.hint

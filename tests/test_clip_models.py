@@ -23,10 +23,10 @@ from torch.nn import functional as F
 
 from lanit.errors import LanitError
 from lanit.prompts import PromptLearner
-from pipeline import clip_models
-from pipeline.clip_models import load_clip
-from pipeline.store.schemas import Fingerprint
-from pipeline.text_towers import OpaqueText, OpenClipText
+from pipeline.clip import models as clip_models
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.clip.models import load_clip
+from pipeline.clip.text_towers import OpaqueText, OpenClipText
 
 PHRASES = ["a face with eyeglasses.", "smiling", "", "a photo of a large dog, wearing a hat"]
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}

@@ -22,12 +22,13 @@ from pipeline.embedding.embed import embed
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.labelling.cluster_labels import find_clusters, name_each
 from pipeline.labelling.known_labels import Truth
-from pipeline.labelling.label import HowToLabel, label, relabel, text_embeddings
-from pipeline.labelling.label_sources import check_sources
-from pipeline.labelling.prompt_sets import PromptSet, ensemble
+from pipeline.labelling.label import HowToLabel, label, relabel
+from pipeline.labelling.label_sources import LabelRequest
+from pipeline.prompts.embed_prompts import embed_prompts, with_texts
+from pipeline.prompts.prompt_sets import PromptSet, ensemble
 from pipeline.store.store import Store
-from pipeline.suggestion.kmeans import cluster_centres
-from pipeline.suggestion.vocabulary import Vocabulary
+from pipeline.words.kmeans import cluster_centres
+from pipeline.words.vocabulary import Vocabulary
 
 WORDS = ("red", "large green", "blue noise", "walk", "walking", "hat", "stripes", "old house")
 VOCABULARY = Vocabulary("test", WORDS)
@@ -68,12 +69,12 @@ def test_a_cluster_is_named_by_the_word_that_sets_it_apart_most(store: Store, ti
     """By hand: over all templates, the best pair of centre and word, then the best of what is left."""
     found = find_clusters(store, tiny_clip, 3, VOCABULARY, noun="room")
     assert found.prompts.templates == ensemble("room")
-    texts, base = text_embeddings(tiny_clip, found.prompts.about(WORDS))
+    embedded = embed_prompts(tiny_clip, found.prompts.about(WORDS))
     embeddings = store.embeddings().astype(np.float64)
     left = {
-        (n, word): float((centre - embeddings.mean(axis=0)) @ (text - base.double().numpy()))
+        (n, word): float((centre - embeddings.mean(axis=0)) @ (text - embedded.base.double().numpy()))
         for n, centre in enumerate(found.centres.double().numpy())
-        for word, text in zip(WORDS, texts.double().numpy(), strict=True)
+        for word, text in zip(WORDS, embedded.domains.double().numpy(), strict=True)
     }
     names: dict[int, str] = {}
     while left:
@@ -102,7 +103,7 @@ def test_the_same_again_is_the_same_and_another_seed_says_so(store: Store, tiny_
     assert (report.created, second.created) == (True, False)
     _, third = made(1)
     assert third.created
-    assert store.labels(third.revision).rule == {"kind": "clusters", "value": 3, "seed": 1}
+    assert store.labels(third.revision).rule == Rule("clusters", 3, 1)
 
 
 def test_the_revision_is_like_any_other(store: Store, tiny_clip: Any) -> None:
@@ -115,11 +116,13 @@ def test_the_revision_is_like_any_other(store: Store, tiny_clip: Any) -> None:
         label(store, tiny_clip, found.prompts, HowToLabel(found.rule, answers=given, centres=found.centres)).revision
     )
     assert (plain.active.sum(axis=1) == 1).all()
-    texts, base = text_embeddings(tiny_clip, found.prompts)
-    np.testing.assert_allclose(plain.margin, store.embeddings() @ (texts - base).numpy().T, atol=1e-5)
+    embedded = embed_prompts(tiny_clip, found.prompts)
+    np.testing.assert_allclose(
+        plain.margin, store.embeddings() @ (embedded.domains - embedded.base).numpy().T, atol=1e-5
+    )
     assert merged.active[:2].tolist() == [[True] * 3, [False] * 3]
     np.testing.assert_array_equal(merged.active[2:], plain.active[2:])
-    assert Rule(**plain.rule) == found.rule
+    assert plain.rule == found.rule
     statistics = inspect_labels(store.revision_file(1))
     assert [domain.count for domain in statistics.domains] == [21, 12, 7]
     assert statistics.coverage == 1
@@ -134,7 +137,7 @@ def test_labels_of_clusters_stay_where_training_moves_the_prompts(store: Store, 
     ).revision
     before = store.labels(number)
     moved = torch.nn.functional.normalize(torch.randn(4, 24, generator=torch.Generator().manual_seed(0)))
-    after = store.labels(relabel(store, before, (moved[:3], moved[3]), "train:run step 3"))
+    after = store.labels(relabel(store, before, with_texts(found.prompts, moved[:3], moved[3]), "train:run step 3"))
     np.testing.assert_array_equal(after.active, before.active)
     np.testing.assert_array_equal(after.human, before.human)
     np.testing.assert_allclose(after.margin, store.embeddings() @ (moved[:3] - moved[3]).numpy().T, atol=1e-5)
@@ -199,16 +202,16 @@ def test_what_cannot_be_clustered_is_refused_in_one_line(
 
 def test_options_that_contradict_clusters_are_refused(tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
-    for message, arguments, options in (
-        ("one of --prompts, --from-folders, --from-table and --clusters", ("p", None, False, None), {"clusters": 3}),
-        ("one of --prompts, --from-folders, --from-table and --clusters", (None, None, True, None), {"clusters": 3}),
-        ("--rule, --k and --threshold do not go", (None, None, False, None, "adaptive"), {"clusters": 3}),
-        ("--rule, --k and --threshold do not go", (None, None, False, None), {"clusters": 3, "bound": 0.0}),
-        ("--words are the names of --clusters", ("p", None, False, None), {"words": words}),
+    one = "one of --prompts, --from-folders, --from-table and --clusters"
+    for message, request in (
+        (one, LabelRequest(prompts="p", clusters=3)),
+        (one, LabelRequest(from_folders=True, clusters=3)),
+        ("--rule does not go", LabelRequest(rule="adaptive", clusters=3)),
+        ("--words are the names of --clusters", LabelRequest(prompts="p", words=words)),
     ):
         with pytest.raises(UsageError, match=message):
-            check_sources(*arguments, **options)
-    check_sources(None, "labels.csv", False, None, clusters=3, words=words)
+            request.check()
+    LabelRequest(labels="labels.csv", clusters=3, words=words).check()
 
 
 def run(*arguments: object) -> Any:
@@ -226,7 +229,7 @@ def test_the_command_clusters_reports_and_merges(
     assert "3 clusters, seed 4" in done.stdout
     store = Store.open(Path("manifests"))
     revision = store.labels()
-    assert revision.rule == {"kind": "clusters", "value": 3, "seed": 4}
+    assert revision.rule == Rule("clusters", 3, 4)
     assert set(revision.domains) < set(WORDS)
     assert revision.prompt_set.name == "clusters-3"
     report = json.loads(run("inspect-labels", "--json").stdout)
@@ -238,7 +241,7 @@ def test_the_command_clusters_reports_and_merges(
     merged = run("label", *again, "--labels", "labels.csv")
     assert merged.exit_code == 0, merged.output
     assert "2 labels are people's" in merged.stdout
-    for arguments in (["--clusters", 3, "--prompts", "p.txt"], ["--clusters", 3, "--k", 2], ["--clusters", 1]):
+    for arguments in (["--clusters", 3, "--prompts", "p.txt"], ["--clusters", 3, "--rule", "top-2"], ["--clusters", 1]):
         refused = run("label", *arguments)
         assert refused.exit_code == 2, refused.output
         assert len(refused.stderr.strip().splitlines()) == 1

@@ -23,7 +23,8 @@ from lanit.preprocessing import ClipPreprocessing
 from pipeline.decoding import clip_input as decode
 from pipeline.decoding.clip_input import JpegHeader, decode_for_clip, read_jpeg_header
 from pipeline.decoding.gpu_decode import decode_batch
-from pipeline.decoding.images import ImageError, decode_rgb
+from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.limits import ImageError
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos.tar"

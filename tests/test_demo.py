@@ -14,11 +14,11 @@ from PIL import Image
 
 from cli import app
 from lanit.errors import LanitError, UsageError
-from pipeline import demo as demo_module
 from pipeline.decoding.images import decode_rgb
-from pipeline.demo import Demo, add_domain, clear, read_charts, run_demo
-from pipeline.training.checkpoints import load_bundle
-from pipeline.translating.translator import Translator, load_labeller
+from pipeline.models.bundle import load_bundle
+from pipeline.models.translator import Translator, load_labeller
+from pipeline.sample_world import demo as demo_module
+from pipeline.sample_world.demo import Demo, add_domain, clear, read_charts, run_demo
 
 
 def demo(out: Path) -> Demo:

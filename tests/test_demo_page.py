@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.charts import Chart, Series
-from pipeline.demo_page import DemoResults, ModelResult, Sample, render
+from lanit.rules import Rule
+from pipeline.inspection.label_statistics import DomainStatistics, LabelStatistics
 from pipeline.inspection.scores import DomainScores
 from pipeline.inspection.scores import Scores as LabelScores
-from pipeline.inspection.statistics import DomainStatistics, LabelStatistics
+from pipeline.sample_world.demo_page import DemoResults, ModelResult, Sample, render
 from pipeline.sample_world.judge import Scores
+from pipeline.showing.line_charts import Chart, Series
 from tests.html_reader import HtmlReader
 
 DOMAINS = ("smiling", "<i>hat & scarf</i>", "bald")
@@ -54,7 +55,7 @@ def results() -> DemoResults:
     labels = LabelStatistics(
         revision=1,
         origin="label",
-        rule={"kind": "adaptive", "value": 0.0},
+        rule=Rule(),
         images=50,
         domains=tuple(counted),
         coverage=0.98,

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.decoding.images import ImageError, decode_rgb, is_image_name
+from pipeline.decoding.images import decode_rgb, is_image_name
+from pipeline.decoding.limits import ImageError
 from tests.image_builders import dicom
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)

@@ -269,7 +269,7 @@ def photo_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """12 photographs, of which three were copied, three halved and three encoded anew into another folder."""
     if not PHOTOS.exists():
         pytest.skip(f"needs {PHOTOS.name} of the project's shared folder")
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
     from pipeline.embedding.embed import embed
 
     folder = tmp_path_factory.mktemp("photos")

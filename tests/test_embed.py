@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.embedding.engine
+import pipeline.embedding.embedding_steps
 from lanit.errors import LanitError, UsageError
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
 from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.embedding.embed import EmbedOptions, EmbedReport
 from pipeline.embedding.embed import embed as embed_inputs
@@ -149,10 +149,10 @@ def test_workers_and_a_second_run_give_the_same_bytes(
     assert contents(tmp_path / "one") == before
 
 
-@pytest.mark.parametrize("mode", ["resume", "overwrite"])
+@pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("earlier_store", [False, True])
 def test_an_interrupted_run_resumes_to_the_same_bytes(
-    make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, mode: Any, earlier_store: bool
+    make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, overwrite: bool, earlier_store: bool
 ) -> None:
     folder = make_images(4)
     root = tmp_path / "store"
@@ -163,12 +163,12 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     shutil.copy(folder / "a" / "001.png", folder / "a" / "002.png")
     (folder / "a" / "004.jpg").write_text("not an image")
     shutil.copytree(root, tmp_path / "whole") if earlier_store else None
-    embed(folder, tmp_path / "whole", tiny_clip, batch_size=2, part_rows=3, mode=mode)
+    embed(folder, tmp_path / "whole", tiny_clip, batch_size=2, part_rows=3, overwrite=overwrite)
 
     before = contents(root) if earlier_store else {}
     clip, model = counting(tiny_clip, limit=4)
     with pytest.raises(KeyboardInterrupt):
-        embed(folder, root, clip, batch_size=2, part_rows=3, mode=mode)
+        embed(folder, root, clip, batch_size=2, part_rows=3, overwrite=overwrite)
     assert (root / "images" / "unfinished.jsonl").exists()
     for name, data in before.items():
         assert (root / name).read_bytes() == data, "the old store stays whole"
@@ -177,7 +177,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
             Store.open(root)
 
     clip, rest = counting(tiny_clip)
-    report = embed(folder, root, clip, batch_size=2, part_rows=3, mode=mode)
+    report = embed(folder, root, clip, batch_size=2, part_rows=3, overwrite=overwrite)
     assert adds_up(report)
     assert contents(root) == contents(tmp_path / "whole")
     assert model.seen + rest.seen <= report.found, "finished parts are not embedded again"
@@ -232,7 +232,7 @@ def test_two_folders_in_one_store(make_images: Callable[..., Path], tiny_clip: C
     report = embed(tmp_path / "third", root, clip, part_rows=2, forget=(str(first),))
     assert (report.skipped, report.failed, report.dropped, report.kept, model.seen) == (4, 1, 5, 3, 0)
     assert sources(Store.open(root)) == [str(second), str(tmp_path / "third")]
-    report = embed(second, root, tiny_clip, mode="overwrite")
+    report = embed(second, root, tiny_clip, overwrite=True)
     assert (report.ok, report.kept, report.stored) == (3, 0, 3)
 
 
@@ -245,9 +245,9 @@ def test_another_model_is_refused_unless_overwriting(
     other = load_clip(str(make_clip(seed=5)))
     with pytest.raises(LanitError, match="weights_sha256 differ") as caught:
         embed(folder, root, other)
-    assert "--mode overwrite" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
     assert contents(root) == before
-    assert embed(folder, root, other, mode="overwrite").ok == 3
+    assert embed(folder, root, other, overwrite=True).ok == 3
     assert Store.open(root).fingerprint == other.fingerprint
 
 
@@ -262,9 +262,9 @@ def test_where_nothing_decodes_the_store_is_as_it_was(
     bad.mkdir()
     for number in range(3):
         (bad / f"{number}.png").write_text("text")
-    for mode in ("resume", "overwrite"):
+    for overwrite in (False, True):
         with pytest.raises(LanitError, match=r"none of the 3 images .*0\.png: not an image"):
-            embed(bad, root, tiny_clip, part_rows=2, mode=mode)  # type: ignore[arg-type]
+            embed(bad, root, tiny_clip, part_rows=2, overwrite=overwrite)
         assert contents(root) == before
         assert root.exists() is earlier_store
 
@@ -318,14 +318,14 @@ def test_no_more_images_are_decoded_ahead_of_a_model_on_the_cpu_than_a_batch(
     make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, monkeypatch: Any
 ) -> None:
     decoded, ahead = [0], [0]
-    real = pipeline.embedding.engine.decode_for_clip
+    real = pipeline.embedding.embedding_steps.decode_for_clip
 
     def decode(*arguments: Any) -> Any:
         decoded[0] += 1
         ahead[0] = max(ahead[0], decoded[0] - model.seen)
         return real(*arguments)
 
-    monkeypatch.setattr(pipeline.embedding.engine, "decode_for_clip", decode)
+    monkeypatch.setattr(pipeline.embedding.embedding_steps, "decode_for_clip", decode)
     clip, model = counting(tiny_clip)
     calls: list[tuple[int, int]] = []
     embed(

@@ -92,7 +92,7 @@ def test_what_is_both_an_input_and_to_be_forgotten_is_refused(
     with pytest.raises(UsageError, match="both an input and to be forgotten"):
         embed([folder], tmp_path / "store", tiny_clip, EmbedOptions(forget=(f"{folder}/",)))
     with pytest.raises(UsageError, match="overwrite forgets"):
-        EmbedOptions(mode="overwrite", forget=("x",))
+        EmbedOptions(overwrite=True, forget=("x",))
 
 
 @pytest.mark.parametrize(

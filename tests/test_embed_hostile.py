@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.files import storable
 from pipeline.store.store import Store

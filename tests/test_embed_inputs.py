@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
 from pipeline.decoding.images import decode_rgb
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.store.image_cache import open_sized_images

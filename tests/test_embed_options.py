@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.embedding.engine
+import pipeline.embedding.embedding_steps
 from lanit.errors import LanitError, UsageError
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.embedding.parts import PART_ROWS, rows_of_a_part
 from pipeline.store.store import Store
@@ -24,13 +24,13 @@ from pipeline.store.store import Store
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the images that were read."""
     found: list[str] = []
-    real = pipeline.embedding.engine.RowReader.__call__
+    real = pipeline.embedding.embedding_steps.RowReader.__call__
 
     def read(self: Any, row: Any) -> Any:
         found.append(row.path)
         return real(self, row)
 
-    monkeypatch.setattr(pipeline.embedding.engine.RowReader, "__call__", read)
+    monkeypatch.setattr(pipeline.embedding.embedding_steps.RowReader, "__call__", read)
     return found
 
 
@@ -96,7 +96,7 @@ def test_embeddings_may_be_stored_in_half_precision_and_are_read_in_single(
     np.testing.assert_array_equal(Store.open(tmp_path / "half").embeddings()[:5], half)
     with pytest.raises(LanitError, match="as float16, not float32") as caught:
         embed([folder], tmp_path / "half", tiny_clip, EmbedOptions(storage="float32"))
-    assert "--mode overwrite" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
 
 
 def test_another_precision_is_another_store(

@@ -1,4 +1,4 @@
-"""Every stage by its command on real photographs, with an open_clip ViT-B/32 of random weights saved by the test."""
+"""Every stage by its command on real photographs, with an architecture of open_clip's, its weights random."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_photographs_through_every_command(tmp_path: Path, monkeypatch: pytest.M
     Path("photos", "broken.jpg").write_bytes(b"no image")
     Path("words.txt").write_text("noun: animal\nlong ears\na striped coat\nwater\n")
     torch.manual_seed(0)
-    save_file(open_clip.create_model("ViT-B-32").state_dict(), "weights.safetensors")
+    save_file(open_clip.create_model("ViT-S-32-alt").state_dict(), "weights.safetensors")
     runner = CliRunner()
 
     def run(*arguments: str) -> dict[str, object]:
@@ -40,7 +40,9 @@ def test_photographs_through_every_command(tmp_path: Path, monkeypatch: pytest.M
         found: dict[str, object] = json.loads(result.stdout)
         return found
 
-    embedded = run("embed", "photos", "--clip", "weights.safetensors", "--clip-arch", "ViT-B-32", "--batch-size", "8")
+    embedded = run(
+        "embed", "photos", "--clip", "weights.safetensors", "--clip-arch", "ViT-S-32-alt", "--batch-size", "8"
+    )
     assert (embedded["found"], embedded["ok"], embedded["failed"], embedded["skipped"]) == (COUNT + 1, COUNT, 1, 0)
     labelled = run("label", "--prompts", "words.txt")
     assert (labelled["images"], labelled["failed"]) == (COUNT + 1, 1)

@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 from cli import app
 from lanit.errors import LanitError
 from lanit.labels import Rule
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
+from pipeline.decoding.grids import to_float, to_uint8
 from pipeline.decoding.images import decode_rgb
 from pipeline.embedding.embed import embed
 from pipeline.evaluation import run_evaluation
-from pipeline.evaluation.evaluate import RESULT_NAME, Evaluation, Tools, evaluate_runs
+from pipeline.evaluation.evaluate import Evaluation, Tools, evaluate_runs
 from pipeline.evaluation.figures import DomainFigures, Figure, GuideFigures, Repeats
 from pipeline.evaluation.finished import Finished
 from pipeline.evaluation.measures import BY_NAME
@@ -41,16 +42,16 @@ from pipeline.evaluation.translations import (
 from pipeline.files import read_json
 from pipeline.folders import locked_folder
 from pipeline.labelling.label import label
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.models.bundle import load_bundle, save_bundle
+from pipeline.models.run_folder import RESULT_NAME
+from pipeline.models.translator import Translator
+from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
-from pipeline.training.checkpoints import load_bundle, save_bundle
-from pipeline.translating.grids import to_float, to_uint8
-from pipeline.translating.translator import Translator
 
 FACES = 150
-OPTIONS = EvaluationOptions(styles=2, sources=23, guide="latent", bootstrap=20, seed=3)
+OPTIONS = EvaluationOptions(styles=2, sources=13, guide="latent", bootstrap=20, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,17 @@ def read_faces(world: Path, store: Store, rows: np.ndarray) -> np.ndarray:
     return np.stack([decode_rgb(world / "faces" / paths[row]) for row in rows])
 
 
+def added_by_hand(
+    translator: Translator, image: torch.Tensor, own: torch.Tensor, domain: int, codes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One image (1×3×S×S) with a domain added, and its labels: what excludes it goes, what stays keeps its style."""
+    labels = own & ~translator.exclusive[domain]
+    encoded = translator.networks.style_encoder(image)[0]
+    styles = [encoded[n] for n in torch.nonzero(labels).flatten().tolist() if n != domain] + [codes[domain]]
+    labels[domain] = True
+    return translator.networks.generator(image, torch.stack(styles).mean(dim=0)[None]).clamp(-1, 1), labels
+
+
 # ---------------------------------------------------------------- translations
 
 
@@ -116,11 +128,11 @@ def test_translations_are_those_of_lanit_translate_add(world: Path, store: Store
     made = np.concatenate(list(translate_sources(translator, sources, lacking, domain, styles)))
     assert made.shape == (len(lacking), 3, 32, 32, 3)
     latents = torch.randn(len(rows) * 3, 16, generator=torch_generator_of(1, "latents")).reshape(len(rows), 3, 16)
-    add = torch.arange(len(translator.domains)) == domain
-    for style in range(3):
-        images = to_float(sources.images[lacking])
-        plain, _ = translator.edit(images, own[lacking], add, torch.zeros_like(add), latents[lacking, style])
-        assert np.abs(made[:, style].astype(int) - to_uint8(plain)).max() <= 1  # rounding of another batch
+    for place, row in enumerate(lacking):
+        for style in range(3):
+            codes = translator.networks.mapping(latents[row, style][None])[0]
+            plain, _ = added_by_hand(translator, to_float(sources.images[[row]]), own[row], domain, codes)
+            assert np.abs(made[place, style].astype(int) - to_uint8(plain)[0]).max() <= 1  # rounding of another batch
 
 
 def test_reference_styles_are_those_of_the_reference(world: Path, store: Store, translator: Translator) -> None:
@@ -133,13 +145,10 @@ def test_reference_styles_are_those_of_the_reference(world: Path, store: Store, 
     styles = reference_styles(translator, pool, len(rows), 2, 5, "smiling")
     made = np.concatenate(list(translate_sources(translator, Sources(images, own), lacking, domain, styles)))
     assert len(styles.chosen.unique()) > 1
-    add = torch.arange(len(translator.domains)) == domain
     for place, row in enumerate(lacking[:3]):
         for style in range(2):
-            reference = to_float(pool[styles.chosen[row, style]][None])
-            plain, _ = translator.edit(
-                to_float(images[[row]]), own[[row]], add, torch.zeros_like(add), torch.zeros(1, 16), reference
-            )
+            codes = translator.networks.style_encoder(to_float(pool[styles.chosen[row, style]][None]))[0]
+            plain, _ = added_by_hand(translator, to_float(images[[row]]), own[row], domain, codes)
             assert np.abs(made[place, style].astype(int) - to_uint8(plain)[0]).max() <= 1
 
 
@@ -156,16 +165,13 @@ def test_every_figure_of_a_domain_is_the_plain_formula(
     own, images = labels[rows], read_faces(world, store, rows)
     lacking = np.flatnonzero(~own[:, domain])
     latents = torch.randn(len(rows) * 2, 16, generator=torch_generator_of(OPTIONS.seed, "latents"))
-    add = torch.arange(len(translator.domains)) == domain
     made, targets = [], []
     for row in lacking:
         for style in range(2):
-            one, target = translator.edit(
-                to_float(images[[row]]), torch.from_numpy(own[[row]]), add, torch.zeros_like(add),
-                latents[[2 * row + style]],
-            )  # fmt: skip
+            codes = translator.networks.mapping(latents[[2 * row + style]])[0]
+            one, target = added_by_hand(translator, to_float(images[[row]]), torch.from_numpy(own[row]), domain, codes)
             made.append(to_uint8(one)[0])
-        targets.append(target[0].numpy())
+        targets.append(target.numpy())
 
     def embedded(pictures: np.ndarray) -> np.ndarray:
         return clip.encode_images(to_float(pictures)).double().numpy()
@@ -179,7 +185,7 @@ def test_every_figure_of_a_domain_is_the_plain_formula(
     inside = scipy.spatial.distance.cdist(real, fake) < radius[:, None]
     assert figures["density"].value == pytest.approx(inside.sum(axis=0).mean() / 5, abs=0.02)
     assert figures["coverage"].value == pytest.approx(inside.any(axis=1).mean(), abs=0.02)
-    directions = (translator.bundle.domains_embedding - translator.bundle.base_embedding).double().numpy()
+    directions = (translator.bundle.prompts.domains - translator.bundle.prompts.base).double().numpy()
     seen, seen_before = (fake @ directions.T > 0).reshape(len(lacking), 2, -1), before @ directions.T > 0
     assert figures["accuracy"].value == pytest.approx(seen[:, :, domain].mean())
     assert figures["accuracy_before"].value == pytest.approx(seen_before[:, domain].mean())
@@ -264,7 +270,7 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def test_the_same_evaluation_gives_the_same_json(store: Store) -> None:
-    options = replace(OPTIONS, sources=9)
+    options = replace(OPTIONS, sources=5)
     first = json.dumps(evaluate_runs(["sample"], store, options, Tools()).to_json())
     shutil.rmtree(store.root / "cache")
     assert json.dumps(evaluate_runs(["sample"], store, options, Tools()).to_json()) == first
@@ -275,7 +281,7 @@ def test_the_same_evaluation_gives_the_same_json(store: Store) -> None:
 
 
 def test_an_interrupted_evaluation_goes_on_and_ends_alike(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = replace(OPTIONS, sources=9)
+    options = replace(OPTIONS, sources=5)
     whole = evaluate_runs(["sample"], store, options, Tools()).to_json()
     shutil.rmtree(store.root / "cache")
 
@@ -458,7 +464,7 @@ def run_of(folder: Path, noise: float) -> str:
 
 def test_models_are_compared_on_the_same_images(store: Store, tmp_path: Path) -> None:
     runs = [run_of(tmp_path / "a", 0), run_of(tmp_path / "b", 0), run_of(tmp_path / "c", 0.2)]
-    result = evaluate_runs(runs, store, replace(OPTIONS, sources=9), Tools())
+    result = evaluate_runs(runs, store, replace(OPTIONS, sources=5), Tools())
     same = [each for each in result.differences if each.run == runs[1]]
     assert {(each.value, each.low, each.high) for each in same} == {(0.0, 0.0, 0.0)}
     (worse,) = (each for each in result.differences if each.run == runs[2] and each.name == "frechet")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lanit.errors import LanitError, UsageError
 from lanit.metrics import density_coverage, frechet_distance, moments
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
 from pipeline.evaluation.evaluate import Tools, extractor_of_folders
 from pipeline.evaluation.features import ClipFeatures, InceptionFeatures, inception_weights
 from pipeline.evaluation.figures import FEW_IMAGES, DomainFigures, Figure, GuideFigures, Repeats, RunFigures
@@ -27,7 +27,7 @@ from pipeline.evaluation.measuring import Made, RealSide, Seen, measure
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.perceptual import Perceptual, lpips_of
 from pipeline.evaluation.warnings import few_images, published_figures, repeated_images, warnings_of_runs
-from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
+from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 
 ASSETS = Path(__file__).parent.parent / "pipeline" / "assets"

@@ -27,12 +27,13 @@ from benchmarks.experiments.protocol import draw_pairs, translate_pairs
 from benchmarks.experiments.report import markdown, ratio_line, spread
 from benchmarks.experiments.runs import jobs, pending, result_path
 from benchmarks.experiments.worlds import Judge, World
+from benchmarks.naive_step import plain_prompts
 from lanit.errors import LanitError
-from lanit.labels import Rule
+from lanit.labels import EmbeddedPrompts, Rule
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from pipeline.embedding.embed import embed
 from pipeline.files import write_json
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
 
 
@@ -42,9 +43,9 @@ def unit(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
 
 
 @pytest.fixture
-def texts() -> tuple[torch.Tensor, torch.Tensor]:
+def texts() -> EmbeddedPrompts:
     rng = np.random.default_rng(1)
-    return torch.from_numpy(unit(rng, 5, 11)), torch.from_numpy(unit(rng, 1, 11)[0])
+    return plain_prompts(torch.from_numpy(unit(rng, 5, 11)), torch.from_numpy(unit(rng, 1, 11)[0]))
 
 
 @pytest.fixture
@@ -72,10 +73,10 @@ def result(arm: str, seed: int, mfid: list[float], **labels: Any) -> dict[str, A
 
 
 def test_references_of_the_prompts_level_are_labelled_by_the_adaptive_rule(
-    texts: tuple[torch.Tensor, torch.Tensor],
+    texts: EmbeddedPrompts,
 ) -> None:
     embeddings = unit(np.random.default_rng(2), 37, 11)
-    domains, base = (text.numpy() for text in texts)
+    domains, base = texts.domains.numpy(), texts.base.numpy()
     expected = embeddings @ domains.T > (embeddings @ base)[:, None]
     assert np.array_equal(by_prompts(Rule(), texts)(embeddings, np.zeros((37, 5), bool)), expected)
 
@@ -118,12 +119,10 @@ def test_macro_f1_is_that_of_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("arm", ["top-k", "fixed"])
-def test_the_best_rule_is_at_least_as_good_as_any_other_of_its_kind(
-    arm: str, texts: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_the_best_rule_is_at_least_as_good_as_any_other_of_its_kind(arm: str, texts: EmbeddedPrompts) -> None:
     rng = np.random.default_rng(5)
     embeddings = unit(rng, 200, 11)
-    truth = embeddings @ texts[0].numpy().T + 0.1 * rng.normal(size=(200, 5)) > 0.2
+    truth = embeddings @ texts.domains.numpy().T + 0.1 * rng.normal(size=(200, 5)) > 0.2
     rule = choose_rule(arm_named(arm), embeddings, truth, texts)
     best = macro_f1(by_prompts(rule, texts)(embeddings, truth), truth)
     others = (

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,14 @@ import pipeline.exports.export
 import pipeline.exports.folders
 from lanit.errors import LanitError, UsageError
 from pipeline.embedding.embed import embed
-from pipeline.exports.export import ExportRequest, Layout, export, parse_pairs
+from pipeline.exports.export import export
+from pipeline.exports.layouts import LAYOUTS, ExportRequest, parse_pairs
 from pipeline.exports.naming import FileNames, folder_names, suffix_of
 from pipeline.inputs.opening import open_inputs
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
+from tests.label_builders import add_labels
 
-LAYOUTS = get_args(Layout)
 WITH_IMAGES = [layout for layout in LAYOUTS if layout not in ("clip-retrieval", "csv")]
 LISTS = {"lanit-export.json", "lanit-export.jsonl"}
 LABELS = {"red": {"a/001.png", "b/000.png"}, "large": {"b/000.png", "b/002.png", "a/003.png"}}
@@ -121,16 +122,7 @@ def test_an_interrupted_export_goes_on_to_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(pipeline.exports.folders, "_CHUNK", 2)
     (photos / "a/003.png").unlink()
-    sizes = {"webdataset": 8_000, "huggingface": 8_000}  # two or three of these images
-    target = pipeline.exports.export._target
-
-    def small(selection: Any, request: ExportRequest, advance: Any) -> Any:
-        made = target(selection, request, advance)
-        if layout in sizes:
-            made._limit = sizes[layout]
-        return made
-
-    monkeypatch.setattr(pipeline.exports.export, "_target", small)
+    monkeypatch.setattr(ExportRequest, "shard_bytes", 8_000)  # two or three of these images
     export(store, tmp_path / "whole", ExportRequest(layout))
 
     def killed(done: int, total: int) -> None:
@@ -171,6 +163,26 @@ def test_the_same_export_again_writes_nothing_and_another_needs_overwrite(store:
     export(store, tmp_path / "out", ExportRequest("webdataset"), overwrite=True)
     assert visible(tmp_path / "out") == {"images-000000.tar", *LISTS}
     assert not {name for name in visible(tmp_path) if name.startswith(".out")}
+
+
+def test_a_damaged_byte_that_no_export_reads_makes_no_other_export_and_other_labels_do(
+    store: Store, tmp_path: Path
+) -> None:
+    file, request = store.revision_file(1), ExportRequest("folders")
+    assert export(store, tmp_path / "out", request).created
+    group = pq.ParquetFile(file.path).metadata.row_group(0)
+    [margin] = [chunk for n in range(group.num_columns) if (chunk := group.column(n)).path_in_schema == "margin:red"]
+    data = bytearray(file.path.read_bytes())
+    data[margin.data_page_offset + margin.total_compressed_size - 2] ^= 1
+    file.path.write_bytes(data)
+    with pytest.raises(LanitError, match="cannot be read"):
+        store.labels(1)
+    assert not export(store, tmp_path / "out", request).created
+    labels = np.ones((store.ok, len(LABELS)), bool)
+    (store.root / "labels" / "r0001.parquet").unlink()
+    assert add_labels(store, labels, labels * 0.1, prompts=file.prompt_set) == 1
+    with pytest.raises(LanitError, match="another export"):
+        export(store, tmp_path / "out", request)
 
 
 def test_a_second_export_to_the_same_folder_meanwhile_is_told_so(store: Store, tmp_path: Path) -> None:
@@ -244,7 +256,7 @@ def test_labels_of_other_images_and_empty_selections_are_refused(
         export(nothing, tmp_path / "out", ExportRequest("csv", only_labelled=True))
     with pytest.raises(LanitError, match="no image is left for trainB of 'red'"):
         export(nothing, tmp_path / "out", ExportRequest("folders", pairs=("red",)))
-    with pytest.raises(LanitError, match="'blue' is no label"):
+    with pytest.raises(LanitError, match="'blue' is no domain"):
         export(store, tmp_path / "out", ExportRequest("folders", pairs=("blue",)))
 
 
@@ -256,7 +268,7 @@ def test_labels_of_other_images_and_empty_selections_are_refused(
         ({"to": "webdataset", "pairs": ("red",)}, "--pairs means nothing"),
         ({"to": "clip-retrieval", "files": "copy"}, "--files means nothing"),
         ({"to": "folders", "margins": True}, "--margins means nothing"),
-        ({"to": "folders", "pairs": ("a", "b", "c")}, "one label or two"),
+        ({"to": "folders", "pairs": ("a", "b", "c")}, "one domain or two"),
         ({"to": "folders", "pairs": ("red", "Red")}, "names 'red' twice"),
     ],
 )
@@ -355,8 +367,7 @@ def test_images_of_tars_and_tables_are_exported_as_they_lie_there(
     store = Store.open(tmp_path / "store")
     active = np.ones((store.ok, 1), bool)
     prompts = PromptSet(("thing",), ("a {}.",), ("a.",), "made up")
-    rule = {"kind": "adaptive", "value": 0.0}
-    store.add_labels(active, active.astype(np.float32), np.zeros(store.ok, np.float32), prompts, rule, "label", None)
+    add_labels(store, active, active, prompts=prompts)
     report = export(store, tmp_path / "out", ExportRequest(layout, files="hardlink" if layout == "folders" else None))
     assert (report.images, report.exported) == (8, 8)
     expected = sorted(path.read_bytes() for path in [*photos.rglob("00*.png"), photos / "b" / "000.png"])

@@ -8,7 +8,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +16,8 @@ import pytest
 import pipeline.exports.destination
 import pipeline.exports.folders
 from lanit.errors import LanitError
-from pipeline.exports.export import ExportRequest, Layout, export
+from pipeline.exports.export import export
+from pipeline.exports.layouts import LAYOUTS, ExportRequest
 from pipeline.folders import locked_folder
 from pipeline.store.store import Store
 
@@ -62,7 +63,7 @@ def flip(path: Path, rng: random.Random) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_phrases_may_be_called_as_files_of_the_export_and_as_each_other(
     layout: Any, photos: Path, make_labelled_store: Callable[..., Store], tmp_path: Path
 ) -> None:
@@ -169,7 +170,7 @@ def test_an_interrupted_export_writes_through_no_link(store: Store, tmp_path: Pa
     assert not list(outside.iterdir())
 
 
-@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_finished_export_notices_a_change_of_any_of_its_files(layout: Any, store: Store, tmp_path: Path) -> None:
     rng = random.Random(5)
     export(store, tmp_path / "out", ExportRequest(layout))
@@ -206,6 +207,24 @@ def test_what_an_interrupted_export_left_is_not_trusted_where_it_was_changed(
         shutil.rmtree(hidden, ignore_errors=True)
         shutil.copytree(tmp_path / "kept", hidden)
     assert anew or layout == "webdataset"
+
+
+@pytest.mark.parametrize("layout", ["csv", "webdataset", "clip-retrieval", "folders", "huggingface"])
+def test_an_export_killed_when_all_is_written_lists_its_files_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Any
+) -> None:
+    export(store, tmp_path / "whole", ExportRequest(layout))
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.exports.destination.Destination, "commit", dies)
+        patch.setattr("os.getpid", lambda: 99999999)
+        with pytest.raises(Killed):
+            export(store, tmp_path / "out", ExportRequest(layout))
+    export(store, tmp_path / "out", ExportRequest(layout))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])

@@ -16,7 +16,8 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from pipeline.exports.clip_retrieval import ClipRetrieval
-from pipeline.exports.export import ExportRequest, export, select
+from pipeline.exports.export import export, select
+from pipeline.exports.layouts import ExportRequest
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.labelling.known_labels import read_truth
 from pipeline.store.store import Store
@@ -85,18 +86,19 @@ def test_clip_retrieval_metadata_lie_row_by_row_beside_the_embeddings(
 
 def test_clip_retrieval_shards_sort_by_name_and_together_are_all_rows(store: Store, tmp_path: Path) -> None:
     store.ok_images()
-    selection = select(store, ExportRequest("clip-retrieval"))
+    request = ExportRequest("clip-retrieval")
+    selection = select(store, request)
     for shard_rows, expected in ((1, [1] * 7), (2, [2, 2, 2, 1]), (4, [4, 3]), (7, [7])):
         folder = tmp_path / str(shard_rows)
         folder.mkdir()
-        target = ClipRetrieval(selection, advance=lambda done: None, shard_rows=shard_rows)
+        target = ClipRetrieval(selection, request, lambda done: None, shard_rows=shard_rows)
         stops = [chunk.stop for chunk in target.chunks(folder, 0, 0)]
         arrays = [np.load(path) for path in sorted((folder / "img_emb").iterdir())]
         tables = [pq.read_table(path) for path in sorted((folder / "metadata").iterdir())]
         assert [len(array) for array in arrays] == [len(table) for table in tables] == expected
         assert stops == np.cumsum(expected).tolist()
         assert np.array_equal(np.concatenate(arrays), store.embeddings())
-    many = ClipRetrieval(selection, advance=lambda done: None, shard_rows=1)
+    many = ClipRetrieval(selection, request, lambda done: None, shard_rows=1)
     assert many._digits == 1  # clip-retrieval pads to the digits of the number of files
     assert {path.name for path in (tmp_path / "2" / "img_emb").iterdir()} == {f"img_emb_{n}.npy" for n in range(4)}
 

@@ -21,14 +21,16 @@ from typer.testing import CliRunner
 
 from cli import app
 from lanit.errors import LanitError
-from pipeline.evaluation.evaluate import RESULT_NAME, Evaluation
+from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, Repeats, RunFigures
 from pipeline.evaluation.options import EvaluationOptions
-from pipeline.labelling.learned_prompts import FILE_NAME, read_learned_prompts, with_context
-from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
+from pipeline.files import sealed, write_json
 from pipeline.model_exports import export_model as module
 from pipeline.model_exports.export_model import export_model
-from pipeline.training.checkpoints import Bundle, load_bundle, save_bundle
+from pipeline.models.bundle import Bundle, load_bundle, save_bundle
+from pipeline.models.run_folder import RESULT_NAME
+from pipeline.prompts.learned_prompts import FILE_NAME, read_learned_prompts, read_prompts, with_context
+from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from tests.model_builders import COUNTS, DOMAINS, random_bundle, write_run
 
 
@@ -67,7 +69,7 @@ def test_half_precision_rounds_the_networks_and_nothing_else(run: Path, bundle: 
     stored = load_file(tmp_path / "half" / "model.safetensors")
     for name, value in bundle.networks.state_dict().items():
         assert torch.equal(stored[f"networks.{name}"], value.half())
-    assert torch.equal(stored["domains_embedding"], bundle.domains_embedding)
+    assert torch.equal(stored["domains_embedding"], bundle.prompts.domains)
     assert "float16" in (tmp_path / "half" / "README.md").read_text(encoding="utf-8")
 
 
@@ -98,16 +100,16 @@ def test_learned_prompts_go_along_and_damaged_ones_are_refused(bundle: Bundle, t
     export_model(run, tmp_path / "out")
     assert (tmp_path / "out" / FILE_NAME).read_bytes() == (run / "model" / FILE_NAME).read_bytes()
     assert read_learned_prompts(tmp_path / "out" / FILE_NAME).fingerprint == bundle.fingerprint
-    export_model(run, tmp_path / "out", force=True)
+    export_model(run, tmp_path / "out", overwrite=True)
     before, data = contents(tmp_path / "out"), (run / "model" / FILE_NAME).read_bytes()
     for damaged in (data[:-1] + bytes([data[-1] ^ 1]), data.replace(b"fp32", b"bf16"), b""):
         (run / "model" / FILE_NAME).write_bytes(damaged)
         with pytest.raises(LanitError, match=r"prompts.*damaged") as caught:
-            export_model(run, tmp_path / "out", force=True)
+            export_model(run, tmp_path / "out", overwrite=True)
         assert "the same lanit train command" in caught.value.hint
     (run / "model" / FILE_NAME).unlink()
     with pytest.raises(LanitError, match="is missing"):
-        export_model(run, tmp_path / "out", force=True)
+        export_model(run, tmp_path / "out", overwrite=True)
     assert contents(tmp_path / "out") == before
 
 
@@ -120,17 +122,31 @@ def test_damaged_figures_are_left_out_and_said_so(run: Path, tmp_path: Path) -> 
         (json.dumps(evaluation(run, "0" * 64)), "other weights"),
     ):
         (run / RESULT_NAME).write_text(text)
-        (warning,) = export_model(run, tmp_path / "out", force=True).warnings
+        (warning,) = export_model(run, tmp_path / "out", overwrite=True).warnings
         assert reason in warning
         assert RESULT_NAME in warning
     (run / RESULT_NAME).unlink()
     with (run / "metrics.jsonl").open("a") as file:
         file.write("\n")  # the torn line is no longer the last
-    assert "1 damaged line" in export_model(run, tmp_path / "out", force=True).warnings[0]
+    assert "1 damaged line" in export_model(run, tmp_path / "out", overwrite=True).warnings[0]
     figures = tmp_path / "out" / "metrics.json"
     figures.write_text(figures.read_text().replace("0.75", "0.95"))
     assert "metrics.json is damaged" in export_model(tmp_path / "out", tmp_path / "again").warnings[0]
     assert not (tmp_path / "again" / "metrics.json").exists()
+    write_json(figures, sealed({"model_sha256": "0" * 64, "training": {"sample": {"recognised": 1.0}}}))
+    assert "metrics.json is of another model" in export_model(tmp_path / "out", tmp_path / "third").warnings[0]
+
+
+def test_learned_prompts_of_another_model_are_no_prompts_of_this_one(tmp_path: Path, tiny_clip: Any) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        bundle = random_bundle(clip=tiny_clip, seed=seed)
+        context = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(seed))
+        prompts = with_context(bundle.prompt_set, context)
+        save_bundle(tmp_path / name, replace(bundle, prompt_set=prompts))
+        assert read_prompts(str(tmp_path / name)).prompts == prompts  # type: ignore[union-attr]
+    shutil.copy(tmp_path / "b" / "prompts.safetensors", tmp_path / "a" / "prompts.safetensors")
+    with pytest.raises(LanitError, match="holds other prompts than the model beside it"):
+        read_prompts(str(tmp_path / "a"))
 
 
 @pytest.mark.parametrize("phrase", ["it's; rm -rf $HOME `id`", 'a "b" \\ c'])
@@ -215,7 +231,7 @@ def test_what_lanit_evaluate_found_is_told_if_it_was_of_these_weights(run: Path,
     assert not [name for name, data in contents(tmp_path / "out").items() if str(run).encode() in data]
     for other in (evaluation(run, "0" * 64), {"runs": []}, "nothing"):
         (run / RESULT_NAME).write_text(json.dumps(other))
-        export_model(run, tmp_path / "out", force=True)
+        export_model(run, tmp_path / "out", overwrite=True)
         assert "evaluation" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
     (tmp_path / "out" / "metrics.json").write_text('{"evaluation": {"guides": {"latent": 1}}}')
     with pytest.raises(LanitError, match=r"metrics\.json beside the model is damaged"):
@@ -236,17 +252,17 @@ def test_only_an_export_is_replaced_and_only_on_demand(run: Path, tmp_path: Path
     before = contents(out)
     with pytest.raises(LanitError, match="already holds an exported model") as caught:
         export_model(run, out)
-    assert "--force" in caught.value.hint
-    export_model(run, out, half=True, force=True)
+    assert "--overwrite" in caught.value.hint
+    export_model(run, out, half=True, overwrite=True)
     assert contents(out) != before
     (out / "onnx").mkdir()
     (out / "onnx" / "mine.txt").write_text("mine")
     changed = contents(out)
     for taken in (out, run, run / "model"):
         with pytest.raises(LanitError, match="holds other files"):
-            export_model(run, taken, force=True)
+            export_model(run, taken, overwrite=True)
     with pytest.raises(LanitError, match="is a file"):
-        export_model(run, out / "README.md", force=True)
+        export_model(run, out / "README.md", overwrite=True)
     assert contents(out) == changed
 
 
@@ -265,10 +281,10 @@ def test_what_fails_on_the_way_leaves_the_old_export_and_no_trace(
 
     monkeypatch.setattr(module, "model_card", full)
     with pytest.raises(LanitError, match="No space left"):
-        export_model(run, out, half=True, force=True)
+        export_model(run, out, half=True, overwrite=True)
     monkeypatch.setattr(module, "model_card", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        export_model(run, out, half=True, force=True)
+        export_model(run, out, half=True, overwrite=True)
     assert contents(out) == before
     assert sorted(tmp_path.iterdir()) == names
 
@@ -287,8 +303,8 @@ def test_a_missing_or_unfinished_model_is_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"exclusive": torch.zeros(4, 4, dtype=torch.bool)}, r"exclusive of \(4, 4\), not \(3, 3\)"),
-        ({"domains_embedding": torch.zeros(2, 5)}, r"domains_embedding of \(2, 5\), not \(3, 5\)"),
-        ({"base_embedding": torch.zeros(6)}, r"base_embedding of \(6,\), not \(5,\)"),
+        ({"domains": torch.zeros(2, 5)}, r"domains_embedding of \(2, 5\), not \(3, 5\)"),
+        ({"base": torch.zeros(6)}, r"base_embedding of \(6,\), not \(5,\)"),
         ({"prompt_set": PromptSet(("hat",), ("a {}.",), ("a.",), "test")}, r"networks of \(4,\), not \(2,\)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -296,7 +312,9 @@ def test_a_missing_or_unfinished_model_is_named(tmp_path: Path) -> None:
 def test_a_model_whose_parts_are_of_other_domains_is_refused(
     bundle: Bundle, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    save_bundle(tmp_path / "model", replace(bundle, **change))
+    change = dict(change)
+    texts = {name: change.pop(name) for name in ("domains", "base") if name in change}
+    save_bundle(tmp_path / "model", replace(bundle, prompts=replace(bundle.prompts, **texts), **change))
     with pytest.raises(LanitError, match=rf"model is damaged: {message}"):
         load_bundle(tmp_path / "model")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import threading
 import time
@@ -35,6 +34,7 @@ from pipeline.folders import (
     remove_ours,
     restore_folder,
 )
+from tests.children import CONTEXT, child
 
 
 def _ours(name: str) -> bool:
@@ -42,8 +42,7 @@ def _ours(name: str) -> bool:
 
 
 def _dead_pid() -> int:
-    process = multiprocessing.get_context("spawn").Process(target=int)
-    process.start()
+    process = child(int)
     process.join()
     assert process.pid is not None
     return process.pid
@@ -191,10 +190,8 @@ def _hold(folder: Path, held: object, done: object) -> None:
 
 
 def test_a_second_writer_of_a_folder_gets_one_line(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    held, done = context.Event(), context.Event()
-    process = context.Process(target=_hold, args=(tmp_path / "run", held, done))
-    process.start()
+    held, done = CONTEXT.Event(), CONTEXT.Event()
+    process = child(_hold, tmp_path / "run", held, done)
     assert held.wait(30)
     with (
         pytest.raises(LanitError, match="another lanit command is writing to"),

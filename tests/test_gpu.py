@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from benchmarks.naive_step import plain_prompts
 from lanit.networks import NetworkOptions
 from lanit.objectives import Batch, Guidance, Networks, StepOptions
 from lanit.ranks import Draws
@@ -32,7 +33,7 @@ def guidance_on(device: str) -> Guidance:
     def encode(images: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.normalize(images.float().flatten(1) @ weights, dim=1)
 
-    return Guidance(encode, 10.0, texts[:-1], texts[-1])
+    return Guidance(encode, plain_prompts(texts[:-1], texts[-1], 10.0))
 
 
 def networks_on(device: str) -> tuple[Networks, Optimisers]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decoding.images import list_images
+from pipeline.inputs.opening import open_inputs
 from tests.hostile_files import make_hostile_folder
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,8 @@ import faulthandler, json, resource, sys, time
 from pathlib import Path
 from lanit.preprocessing import ClipPreprocessing
 from pipeline.decoding.clip_input import decode_for_clip
-from pipeline.decoding.images import ImageError, decode_rgb, read_image_bytes
+from pipeline.decoding.images import decode_rgb, read_image_bytes
+from pipeline.decoding.limits import ImageError
 
 folder, names = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
 clip = ClipPreprocessing(64, (0.5,) * 3, (0.5,) * 3)
@@ -94,9 +95,10 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return Outcome(folder, dict(verdicts), document["results"], document["megabytes"], run.stderr, started.exists())
 
 
-def test_there_are_many_kinds_and_each_is_met_by_a_listing(outcome: Outcome) -> None:
+def test_there_are_many_kinds_and_an_input_of_the_folder_has_each(outcome: Outcome) -> None:
     assert len(outcome.verdicts) > 300
-    assert set(list_images(outcome.folder).paths) == set(outcome.verdicts)
+    (folder,) = open_inputs([outcome.folder])
+    assert {place.path for place in folder.places()} == set(outcome.verdicts)
 
 
 def test_each_file_becomes_what_it_should(outcome: Outcome) -> None:

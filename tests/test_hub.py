@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 import lanit
 from cli import app
 from lanit.errors import LanitError, UsageError
-from pipeline.hub import Repository, find_repository, parse_repository
+from pipeline.clip.hub import Repository, find_repository, parse_repository
 from pipeline.model_exports.export_model import export_model
 from pipeline.model_exports.sharing import pull, push
-from pipeline.training.checkpoints import find_bundle, load_bundle, save_bundle
+from pipeline.models.bundle import find_bundle, load_bundle, save_bundle
 from tests.fake_hub import TOKEN, FakeHub, serve
 from tests.model_builders import random_bundle, write_run
 
@@ -125,7 +125,7 @@ def test_what_was_fetched_once_loads_without_the_hub(
     load_bundle("ann/faces")
     hub.requests.clear()
     if how == "no network":
-        monkeypatch.setattr("pipeline.hub.hub_answers", lambda: False)
+        monkeypatch.setattr("pipeline.clip.hub.hub_answers", lambda: False)
     else:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert load_bundle("ann/faces").training == load_bundle(exported).training
@@ -237,9 +237,9 @@ def test_a_folder_that_is_taken_is_left_alone(hub: FakeHub, exported: Path, tmp_
     push(exported, FACES)
     before = contents(tmp_path / "run")
     with pytest.raises(LanitError, match="holds other files"):
-        pull(FACES, tmp_path / "run", force=True)
+        pull(FACES, tmp_path / "run", overwrite=True)
     assert contents(tmp_path / "run") == before
-    with pytest.raises(LanitError, match="--force"):
+    with pytest.raises(LanitError, match="--overwrite"):
         pull(FACES, exported)
-    pull(FACES, exported, force=True)
+    pull(FACES, exported, overwrite=True)
     assert load_bundle(exported).clip_spec == "clip.safetensors"

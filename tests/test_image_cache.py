@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ChangedImage
+from pipeline.decoding.limits import ChangedImage
+from pipeline.decoding.squares import fit_square
 from pipeline.embedding.embed import embed
 from pipeline.store import image_cache
-from pipeline.store.image_cache import CachedImages, DrawnImages, fit_square, open_sized_images
+from pipeline.store.image_cache import CachedImages, DrawnImages, open_sized_images
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
-from lanit.errors import LanitError
 from pipeline.decoding import images
-from pipeline.decoding.images import ImageError, decode_rgb, find_images, is_image_name, list_images
+from pipeline.decoding.images import decode_rgb, is_image_name
+from pipeline.decoding.limits import ImageError
 from tests.image_builders import encoded, jpeg_segment, picture, png, tiff
 
 RED = (250, 10, 20)
@@ -213,20 +211,3 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match="regular file"):
         decode_rgb(tmp_path / "pipe.png")
-
-
-def test_images_are_found_in_order_whatever_their_case(make_images: Callable[..., Path]) -> None:
-    folder = make_images(3)
-    shutil.copy(folder / "a" / "001.png", folder / "Été 1.JPEG")
-    shutil.copy(folder / "a" / "001.png", folder / "._hidden.png")
-    (folder / "a" / "notes.txt").write_text("notes")
-    (folder / "a" / "loop").symlink_to(folder)
-    (folder / ".cache").mkdir()
-    (folder / ".cache" / "thumbnail.png").write_bytes(b"x")
-    listing = list_images(folder)
-    assert list(listing.paths) == find_images(folder) == ["a/001.png", "b/000.png", "b/002.png", "Été 1.JPEG"]
-    assert listing.ignored == 2
-    with pytest.raises(LanitError, match="there is no folder"):
-        find_images(folder / "missing")
-    with pytest.raises(LanitError, match="not a folder"):
-        find_images(folder / "a" / "001.png")

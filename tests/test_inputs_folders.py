@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
 from pipeline.inputs.folders import Folder
 from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Place

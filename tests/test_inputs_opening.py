@@ -186,7 +186,7 @@ def test_missing_shards_and_empty_patterns_are_named(tmp_path: Path) -> None:
         (
             "a.txt",
             "{} is a file, but neither a tar nor a table",
-            "Give a folder of images, a .tar, or a table: .parquet",
+            "Give a folder of images, or a tar: .tar, or a table: .parquet",
         ),
         ("bare", "{} is a file, but neither a tar nor a table", "Give a folder of images"),
         ("a.tar.gz", "{} is a compressed tar", "gunzip"),

@@ -20,7 +20,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
 from pipeline.inputs import remote
 from pipeline.inputs.opening import open_inputs, open_source
 from pipeline.inputs.remote import RemoteStorage, nanoseconds

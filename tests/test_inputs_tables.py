@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
 from pipeline.inputs import parquet_rows
 from pipeline.inputs.columns import choose_column
 from pipeline.inputs.opening import open_inputs

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
 from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.tars import Tar
 

@@ -14,10 +14,13 @@ import pytest
 
 import pipeline.store.label_revisions
 from lanit.errors import UsageError
+from lanit.rules import Rule
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_labels, inspect_store
-from pipeline.inspection.statistics import MOST_PAIRS, MOST_TOGETHER, LabelStatistics, NearSynonyms
+from pipeline.inspection.label_statistics import LabelStatistics, NearSynonyms
+from pipeline.inspection.statistics import MOST_PAIRS, MOST_TOGETHER
 from pipeline.store.label_revisions import LabelRevision
 from pipeline.store.store import Store
+from tests.label_builders import add_labels
 
 Make = Callable[..., LabelRevision]
 
@@ -82,7 +85,7 @@ def test_blocks_and_files_make_no_difference(
     memory = make_revision(margin, number=1)
     whole = inspect_labels(memory)
     monkeypatch.setattr(pipeline.store.label_revisions, "BLOCK_ROWS", 13)
-    store.add_labels(memory.active, margin, memory.similarity_base, memory.prompt_set, memory.rule, "label", None)
+    add_labels(store, memory.active, margin, prompts=memory.prompt_set)
     stored = inspect_labels(store.revision_file())
     assert flat(stored.to_json()) == {key: pytest.approx(value) for key, value in flat(whole.to_json()).items()}
 
@@ -160,8 +163,8 @@ def test_words_that_do_not_separate_and_weights_that_do_nothing_are_warned_of(ma
     margin = np.random.default_rng(0).normal(size=(500, 3)) * np.array([1, 1, 0.01])
     statistics = inspect_labels(make_revision(margin, weights=(1, 2, 1)))
     assert warned(statistics, "'eyeglasses' is unsure on 100.0 %")
-    assert warned(statistics, "the weight of 'smiling' changes no label", "top-k")
-    ranked = inspect_labels(make_revision(margin, weights=(1, 2, 1), rule={"kind": "top-k", "value": 1}))
+    assert warned(statistics, "the weight of 'smiling' changes no label", "top-2")
+    ranked = inspect_labels(make_revision(margin, weights=(1, 2, 1), rule=Rule("top-k", 1)))
     assert not warned(ranked, "weight")
 
 
@@ -178,9 +181,7 @@ def labelled(make_store: Callable[..., Store], make_revision: Make, count: int =
     for offset in (0.0, 0.5):
         margin = rng.normal(size=(count, 3)).astype(np.float32)
         revision = make_revision(margin, margin > offset, offsets=(offset,) * 3)
-        store.add_labels(
-            revision.active, margin, revision.similarity_base, revision.prompt_set, revision.rule, "label", None
-        )
+        add_labels(store, revision.active, margin, prompts=revision.prompt_set)
     return store
 
 
@@ -258,6 +259,6 @@ def test_labels_by_people_are_counted_against_the_rule(make_revision: Make) -> N
     statistics = inspect_labels(make_revision(margin, active, human=human))
     assert (statistics.human, statistics.human_differ) == (4, 2)
     assert [d.human_differ for d in statistics.domains] == [1, 1, 0]
-    given = inspect_labels(make_revision(margin, active, human=human, rule={"kind": "given", "value": 0.0}))
+    given = inspect_labels(make_revision(margin, active, human=human, rule=Rule("given")))
     assert (given.human, given.human_differ) == (4, None), "there the rule says nothing"
     assert inspect_labels(make_revision(margin)).human_differ is None

@@ -17,14 +17,15 @@ import torch
 import pipeline.labelling.label_decisions
 from lanit.errors import LanitError
 from lanit.labels import Rule
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
+from pipeline.clip.text_towers import OpaqueText
 from pipeline.embedding.embed import embed
 from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.known_labels import Truth
-from pipeline.labelling.label import HowToLabel, label, relabel, text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.labelling.label import HowToLabel, label, relabel
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.text_towers import OpaqueText
 
 PROMPTS = PromptSet(
     ("red", "a large green", "blue noise"),
@@ -72,7 +73,7 @@ def test_every_rule_against_open_clip_and_numpy(store: Store, tiny_clip: Any, ti
         assert (revision.active == active)[clear].all(), rule
         np.testing.assert_allclose(revision.margin, similarities - base[:, None], atol=1e-5)
         np.testing.assert_allclose(revision.similarity_base, base, atol=1e-5)
-        assert revision.rule == {"kind": rule.kind, "value": rule.value}
+        assert revision.rule == rule
     assert store.revisions() == [1, 2, 3, 4]
 
 
@@ -126,10 +127,10 @@ def test_the_same_again_writes_nothing_and_old_revisions_never_change(store: Sto
 
 
 def test_a_tower_that_reads_only_whole_sentences_gives_the_same(tiny_clip: Any) -> None:
-    ours = text_embeddings(tiny_clip, PROMPTS)
+    ours = embed_prompts(tiny_clip, PROMPTS)
     opaque = dataclasses.replace(tiny_clip, text=OpaqueText(tiny_clip.model, "test"))
-    theirs = text_embeddings(opaque, PROMPTS)
-    for a, b in zip(ours, theirs, strict=True):
+    theirs = embed_prompts(opaque, PROMPTS)
+    for a, b in ((ours.domains, theirs.domains), (ours.base, theirs.base)):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
@@ -176,7 +177,7 @@ def test_given_labels_alone_leave_the_rest_without_one(store: Store, tiny_clip: 
     revision = store.labels(report.revision)
     assert revision.active.sum() == 3
     assert report.labelled == 2
-    assert revision.rule == {"kind": "given", "value": 0.0}
+    assert revision.rule == Rule("given")
 
 
 def test_relabelling_keeps_rule_offsets_and_what_people_said(store: Store, tiny_clip: Any) -> None:
@@ -184,21 +185,22 @@ def test_relabelling_keeps_rule_offsets_and_what_people_said(store: Store, tiny_
     before = store.labels(
         label(store, tiny_clip, prompts, HowToLabel(Rule("top-k", 2), answers=_given(store))).revision
     )
-    domains, base = text_embeddings(tiny_clip, PROMPTS)
-    moved = torch.nn.functional.normalize(domains + torch.randn(3, 24, generator=torch.Generator().manual_seed(0)))
-    number = relabel(store, before, (moved, base), "train:run step 3")
+    embedded = embed_prompts(tiny_clip, prompts)
+    noise = torch.randn(3, 24, generator=torch.Generator().manual_seed(0))
+    learned = embedded.moved(torch.nn.functional.normalize(embedded.domains + noise), embedded.base)
+    number = relabel(store, before, learned, "train:run step 3")
     after = store.labels(number)
     assert (after.origin, after.parent, after.rule) == ("train:run step 3", before.number, before.rule)
     assert after.prompt_set == prompts
-    margin = store.embeddings() @ (moved - base).numpy().T - np.array(prompts.offsets)
+    margin = store.embeddings() @ (learned.domains - learned.base).numpy().T - np.array(prompts.offsets)
     expected = margin >= np.sort(margin, axis=1)[:, -2:-1]
     assert before.human is not None
     expected[before.human] = before.active[before.human]
     np.testing.assert_array_equal(after.active, expected)
     np.testing.assert_array_equal(after.human, before.human)
     assert (after.active != before.active).any()
-    assert relabel(store, before, (moved, base), "train:run step 3") == number, "a resumed run finds its own revision"
-    assert relabel(store, before, (moved, base), "train:run step 4") == number + 1
+    assert relabel(store, before, learned, "train:run step 3") == number, "a resumed run finds its own revision"
+    assert relabel(store, before, learned, "train:run step 4") == number + 1
 
 
 def test_a_dry_run_reports_the_same_and_writes_nothing(store: Store, tiny_clip: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from lanit.rules import Rule
 from pipeline.embedding.embed import embed
 from pipeline.store.store import Store
 
@@ -83,7 +84,7 @@ def test_labels_by_people_hold_under_other_rules_prompts_and_sources() -> None:
     run("label", "--prompts", "prompts.txt", "--labels", "labels.csv")
     rows = {path: row for row, path in enumerate(store().labels().paths)}
     on, off = rows["b/000.png"], rows["a/001.png"]
-    for arguments in ("--rule top-k --k 3", "--rule fixed --threshold 1", "--rule given"):
+    for arguments in ("--rule top-3", "--rule fixed=1", "--rule given"):
         revision, counts = people(f"label --prompts prompts.txt {arguments}")
         assert revision.active[on, 0]
         assert revision.active[off].tolist()[::2] == [False, True]
@@ -144,7 +145,7 @@ def test_folders_or_a_table_alone_give_labels() -> None:
     assert run("label", "--from-table", "labels.csv", "--noun", "picture").exit_code == 0
     revision = store().labels()
     assert (revision.domains, revision.active.sum()) == (("red", "blue noise"), 2)
-    assert revision.rule["kind"] == "given"
+    assert revision.rule == Rule("given")
 
 
 @pytest.mark.usefixtures("world")

@@ -9,10 +9,11 @@ import pytest
 
 from pipeline.inspection.duplicates import with_duplicates
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
-from pipeline.inspection.statistics import Leak
+from pipeline.inspection.label_statistics import Leak
 from pipeline.searching.duplicates import find_duplicates
 from pipeline.store.label_revisions import LabelRevision
 from pipeline.store.store import Store
+from tests.label_builders import add_labels
 
 
 def unit(count: int, seed: int = 0) -> np.ndarray:
@@ -29,15 +30,7 @@ def labelled(make_store: Callable[..., Store], make_revision: Callable[..., Labe
         kinds = None if sources is None else [sources[path] for path in paths]
         store = make_store(embeddings, paths=paths, sources=kinds)
         revision = make_revision(np.ones((len(paths), 1)), domains=("cat",))
-        store.add_labels(
-            revision.active,
-            revision.margin,
-            revision.similarity_base,
-            revision.prompt_set,
-            revision.rule,
-            "label",
-            None,
-        )
+        add_labels(store, revision.active, revision.margin, prompts=revision.prompt_set)
         return store
 
     return make

@@ -19,8 +19,9 @@ from pipeline.embedding.embed import embed
 from pipeline.inspection.flips import count_flips
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_labels, inspect_store
 from pipeline.inspection.label_report import label_and_report
-from pipeline.labelling.label import label, relabel, text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.labelling.label import label, relabel
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
 
 PROMPTS = PromptSet(("red", "a large green", "blue noise"), ("a photo of {}.",), ("a photo.",), "colours")
@@ -100,8 +101,8 @@ def test_images_that_are_gone_are_counted(store: Store, folder: Path, tiny_clip:
 
 
 def test_learned_prompts_and_given_labels_are_refused(store: Store, tiny_clip: Any) -> None:
-    texts = text_embeddings(tiny_clip, PROMPTS)
-    learned = relabel(store, store.labels(), (texts[0].flip(0), texts[1]), "train:run step 1")
+    prompts = embed_prompts(tiny_clip, PROMPTS)
+    learned = relabel(store, store.labels(), prompts.moved(prompts.domains.flip(0), prompts.base), "train:run step 1")
     with pytest.raises(LanitError, match="does not come from words"):
         count_flips(store, store.revision_file(learned), tiny_clip, images=5, seed=0)
     given = label(store, tiny_clip, PROMPTS, Rule("given")).revision

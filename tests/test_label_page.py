@@ -28,10 +28,11 @@ from pipeline.inspection.page_data import PageData, gather
 from pipeline.inspection.rows import Strip
 from pipeline.inspection.statistics import MOST_TOGETHER
 from pipeline.labelling.people_labels import PeopleCounts
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.suggestion import kmeans
+from pipeline.words import kmeans
 from tests.html_reader import HtmlReader
+from tests.label_builders import add_labels
 
 HOSTILE = "</script><img src=x onerror=alert(1)>.png"
 DOMAINS = ("smiling", "<i>hat & scarf</i>", 'eye"glasses')
@@ -234,9 +235,7 @@ def test_many_domains_get_fewer_images_each(store: Store) -> None:
     domains = tuple(f"phrase {n}" for n in range(200))
     margin = np.random.default_rng(0).normal(size=(50, 200)).astype(np.float32)
     prompts = PromptSet(domains, ("a {}.",), ("a.",), "many", (0.0,) * 200, (1.0,) * 200)
-    store.add_labels(
-        margin > 0, margin, np.zeros(50, np.float32), prompts, {"kind": "adaptive", "value": 0.0}, "label", None
-    )
+    add_labels(store, margin > 0, margin, prompts=prompts)
     data = gather(store, store.revision_file())
     assert {len(strip.surest) for strip in data.strips} == {1}
 
@@ -247,9 +246,8 @@ def test_of_many_domains_the_largest_get_cards_and_all_get_figures(
     count = MOST_TOGETHER + 12
     margin = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32) + 0.01 * np.arange(count)
     domains = tuple(f"phrase {n}" for n in range(count))
-    rule = {"kind": "adaptive", "value": 0.0}
     prompts = PromptSet(domains, ("a {}.",), ("a.",), "many")
-    store.add_labels(margin > 0, margin, np.zeros(50, np.float32), prompts, rule, "label", None)
+    add_labels(store, margin > 0, margin, prompts=prompts)
     monkeypatch.setattr("pipeline.inspection.page.MOST_OTHERS", 9)
     html = label_page(inspect(store), store)
     images = (margin > 0).sum(axis=0)
@@ -337,7 +335,7 @@ def test_flipped_images_are_shown_for_two_revisions(store: Store) -> None:
     on, off = paths.index("a/25.png"), paths.index("a/02.png")
     active[on, 0], active[off, 0] = True, False
     margin[on, 0], margin[off, 0] = 0.2, -0.3
-    store.add_labels(active, margin, before.similarity_base, before.prompt_set, before.rule, "label", None)
+    add_labels(store, active, margin, before.similarity_base, prompts=before.prompt_set)
     html = label_page(inspect(store, compare=(1, 2)), store)
     section = html[html.index('id="changes"') : html.index('id="search"')]
     names = [image["p"] for image in document(html)["images"]]

@@ -13,7 +13,9 @@ import pytest
 
 import pipeline.store.label_revisions
 from lanit.errors import LanitError
-from pipeline.labelling.prompt_sets import PromptSet
+from lanit.rules import Rule
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.label_revisions import (
     LabelBlock,
     LabelRevision,
@@ -23,7 +25,7 @@ from pipeline.store.label_revisions import (
     with_overrides,
     write_revision,
 )
-from pipeline.store.schemas import Fingerprint, with_metadata
+from pipeline.store.schemas import with_metadata
 
 DOMAINS = ("hat", "hat.red", "größe: 3", "a|b")  # a dot is a path in Parquet
 FINGERPRINT = Fingerprint("made-up", "0" * 64, {"size": 32}, "gelu", "fp32", 4)
@@ -31,7 +33,7 @@ FINGERPRINT = Fingerprint("made-up", "0" * 64, {"size": 32}, "gelu", "fp32", 4)
 
 def header(human: bool = False, digest: str = "0", **changes: Any) -> RevisionHeader:
     prompts = PromptSet(DOMAINS, ("a {}.",), ("a.",), "test", (0.0, 0.01, 0.0, -0.5))
-    values: dict[str, Any] = {"rule": {"kind": "adaptive", "value": 0.0}, "origin": "label", "parent": None} | changes
+    values: dict[str, Any] = {"rule": Rule(), "origin": "label", "parent": None} | changes
     return RevisionHeader(FINGERPRINT, prompts, inputs_sha256=digest, human=human, **values)
 
 
@@ -138,7 +140,7 @@ def test_a_header_knows_its_own_file_and_no_other(tmp_path: Path) -> None:
         header(human=True),
         header(parent=1),
         header(origin="train:a step 3"),
-        header(rule={"kind": "top-k", "value": 2}),
+        header(rule=Rule("top-k", 2)),
     )
     assert not any(other.is_of(path) for other in others)
     path.write_bytes(path.read_bytes()[:100])

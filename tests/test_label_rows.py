@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.inspection import clusters as label_clusters
 from pipeline.inspection.clusters import cluster_rows, rows_of_some_parts
 from pipeline.inspection.rows import ChosenRows, KnownRows, Strip, choose_rows
 from pipeline.labelling.known_labels import Truth
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store import label_revisions
 from pipeline.store.label_revisions import LabelBlock, RevisionFile, RevisionHeader, write_revision
-from pipeline.store.schemas import Fingerprint
 
 FINGERPRINT = Fingerprint("made-up", "0" * 64, {}, "gelu", "fp32", 8)
 OFFSETS = (0.0, 0.02, -0.05)

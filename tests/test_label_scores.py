@@ -12,7 +12,7 @@ from sklearn import metrics
 import pipeline.store.label_revisions
 from lanit.errors import LanitError
 from pipeline.inspection.inspect_labels import inspect_labels, truth_of
-from pipeline.inspection.scores import Scores, average_precision, precision_recall_f1, score
+from pipeline.inspection.scores import Scores, average_precision, score
 from pipeline.labelling.known_labels import Truth
 from pipeline.store.label_revisions import LabelRevision
 
@@ -65,10 +65,10 @@ def test_scores_equal_scikit_learn(seed: int, count: int, make_revision: Make, m
 
 def test_scores_of_the_sample_world_equal_scikit_learn(tmp_path: Path) -> None:
     from lanit.labels import Rule
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
     from pipeline.embedding.embed import embed
     from pipeline.labelling.label import label
-    from pipeline.labelling.prompt_sets import read_prompt_set
+    from pipeline.prompts.prompt_sets import read_prompt_set
     from pipeline.sample_world.dataset import write_faces
     from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
     from pipeline.store.store import Store
@@ -96,10 +96,10 @@ def test_the_best_offset_has_the_best_f1_of_all_thresholds(make_revision: Make) 
     for n, domain in enumerate(scores.domains):
         margin = revision.margin[:, n]
         thresholds = [*np.unique(margin), margin.min() - 1]
-        best = max(precision_recall_f1(margin > threshold, actual[:, n])[2] for threshold in thresholds)
+        best = max(metrics.f1_score(actual[:, n], margin > threshold, zero_division=0) for threshold in thresholds)
         assert domain.best_f1 == pytest.approx(best)
         assert domain.best_offset is not None
-        assert precision_recall_f1(margin > domain.best_offset, actual[:, n])[2] == pytest.approx(best)
+        assert metrics.f1_score(actual[:, n], margin > domain.best_offset) == pytest.approx(best)
 
 
 def test_an_offset_that_would_help_is_warned_of(make_revision: Make) -> None:
@@ -137,9 +137,10 @@ def test_average_precision_takes_ties_together() -> None:
     assert average_precision(ranking, np.zeros(4, bool)) is None
 
 
-def test_nothing_predicted_and_nothing_true_scores_zero() -> None:
-    nothing = np.zeros(4, bool)
-    assert precision_recall_f1(nothing, nothing) == (0.0, 0.0, 0.0)
+def test_nothing_predicted_and_nothing_true_scores_zero(make_revision: Make) -> None:
+    revision, nothing = make_revision(-np.ones((4, 3))), np.zeros((4, 3), bool)
+    for domain in score(revision, Truth("path", tuple(revision.paths), DOMAINS, nothing)).domains:
+        assert (domain.precision, domain.recall, domain.f1) == (0.0, 0.0, 0.0)
 
 
 def test_scores_join_by_key_and_count_what_is_left_out(make_revision: Make) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline import console
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.inspection.table import LARGEST, MOST_DOMAINS, show_statistics
+from pipeline.showing import console
 from pipeline.store.label_revisions import LabelRevision
 
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.naive_step import plain_prompts
 from lanit.errors import UsageError
-from lanit.inference import add_each_domain
-from lanit.labels import Rule, adaptive, assign, decide, edit, exclusive_pairs, margin, similarity, top_k, with_slack
+from lanit.labels import (
+    EmbeddedPrompts,
+    Rule,
+    adaptive,
+    assign,
+    decide,
+    edit,
+    exclusive_pairs,
+    margin,
+    similarity,
+    top_k,
+    with_slack,
+)
 
 SIZES = [(1, 1, 2), (5, 3, 8), (7, 13, 4), (64, 2, 5)]  # images, domains, dimensions
 
@@ -60,7 +74,7 @@ def test_margin_is_the_difference_of_two_cosines_forward_and_backward(size: tupl
 )
 def test_rules_decide_as_the_loops_do(size: tuple[int, int, int], rule: Rule) -> None:
     v, u, base = (tensor.detach() for tensor in embeddings(*size))
-    active, margins, similarity_base = assign(rule, v, u, base)
+    active, margins, similarity_base = assign(rule, v, plain_prompts(u, base))
     assert active.dtype == torch.bool
     torch.testing.assert_close(similarity_base, v @ base)
     for row, image in enumerate(v):
@@ -87,7 +101,7 @@ def test_offsets_raise_the_bar_and_weights_count_where_domains_compete(size: tup
     offsets = torch.rand(len(u), generator=random, dtype=torch.float64) - 0.5
     weights = torch.rand(len(u), generator=random, dtype=torch.float64) * 3 + 0.1
     rule = Rule(kind, {"fixed": 0.1, "top-k": 2}.get(kind, 0))  # type: ignore[arg-type]
-    active, margins, _ = assign(rule, v, u, base, offsets, weights)
+    active, margins, _ = assign(rule, v, EmbeddedPrompts(u, base, offsets, weights))
     torch.testing.assert_close(margins, margin(v, u, base))  # as they are, whatever the offsets
     for row, image in enumerate(v):
         beyond = [float(cosine(image, text) - cosine(image, base) - o) for text, o in zip(u, offsets, strict=True)]
@@ -103,10 +117,18 @@ def test_offsets_raise_the_bar_and_weights_count_where_domains_compete(size: tup
             assert bool(active[row, n]) == expected
 
 
+@pytest.mark.parametrize("text", ["adaptive", "top-2", "fixed=0.25", "fixed=-0.5", "fixed=1", "argmax", "given"])
+def test_a_rule_is_read_as_it_is_written(text: str) -> None:
+    rule = Rule.parse(text)
+    assert rule.text == text
+    assert Rule(**json.loads(json.dumps(rule.to_json()))) == rule
+    assert isinstance(rule.value, int) is (rule.kind == "top-k"), "files say 2, not 2.0"
+
+
 @pytest.mark.parametrize("rule", [Rule(), Rule("fixed", 0.1), Rule("top-k", 2), Rule("argmax"), Rule("given")])
 def test_what_is_stored_decides_as_embeddings_do(rule: Rule) -> None:
     v, u, base = (tensor.detach() for tensor in embeddings(64, 5, 8))
-    active, margins, similarity_base = assign(rule, v, u, base)
+    active, margins, similarity_base = assign(rule, v, plain_prompts(u, base))
     assert torch.equal(decide(rule, margins, similarity_base), active)
     assert torch.equal(decide(rule, margins, similarity_base, torch.zeros(5), torch.ones(5)), active)
 
@@ -120,7 +142,7 @@ def test_adaptive_labels_nothing_at_a_margin_of_zero() -> None:
 def test_an_image_may_have_no_label_and_every_label() -> None:
     base = torch.tensor([1.0, 0.0])
     domains = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
-    active, _, _ = assign(Rule(), torch.tensor([[1.0, 0.0], [-0.8, 0.6]]), domains, base)
+    active, _, _ = assign(Rule(), torch.tensor([[1.0, 0.0], [-0.8, 0.6]]), plain_prompts(domains, base))
     assert active.tolist() == [[False, False], [True, True]]
 
 
@@ -216,5 +238,3 @@ def test_adding_a_domain_displaces_only_what_excludes_it() -> None:
     exclusive = bools([[0, 1, 0], [1, 0, 0], [0, 0, 0]])
     result = edit(bools([[1, 0, 1], [0, 0, 0]]), bools([[0, 1, 0]])[0], bools([[0, 0, 0]])[0], exclusive)
     assert result.tolist() == [[False, True, True], [False, True, False]]
-    each = add_each_domain(bools([[1, 0, 1]])[0], exclusive)
-    assert each.tolist() == [[True, False, True], [False, True, True], [True, False, True]]

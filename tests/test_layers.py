@@ -11,8 +11,26 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LANIT_MAY_USE = {"torch", "lanit"}
-DOORWAY = ROOT / "lanit" / "__init__.py"  # lanit.load, the one way from the method to what opens files
+DOORWAY = ROOT / "lanit" / "__init__.py"  # lanit.load and the command: from the method to what opens files
 OPENS_FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "pickle", "shelve", "sqlite3", "urllib", "socket"}
+FLOORS: tuple[frozenset[str], ...] = tuple(
+    frozenset(floor.split())
+    for floor in (
+        "files column_names commands progress",
+        "folders parquet_seals computing",
+        "decoding clip showing serving",
+        "inputs prompts",
+        "store models",
+        "words searching exports embedding model_exports",
+        "labelling suggestion translating",
+        "training inspection",
+        "api settings",
+        "sample_world",
+        "evaluation",
+        "play",
+    )
+)
+"""The rooms of pipeline/ from the ground up; those of one floor do not know each other."""
 LIGHT = {"lanit", "pipeline", "typer", "rich", "json"}
 
 
@@ -67,11 +85,12 @@ def test_the_method_uses_torch_only_and_opens_no_file(path: Path) -> None:
     assert not {ast.unparse(node.func) for node in calls} & {"torch.load", "torch.save", "torch.hub.load"}
 
 
-def test_the_doorway_is_one_function_that_imports_the_api_when_it_is_called() -> None:
+def test_the_doorway_imports_what_is_behind_it_when_it_is_called() -> None:
     tree = ast.parse(DOORWAY.read_text(encoding="utf-8"))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    assert [function.name for function in functions] == ["load"]
-    assert imported(list(ast.walk(functions[0]))) == {"pipeline.api"}
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert list(functions) == ["load", "command", "_beside"]
+    assert imported(list(ast.walk(functions["load"]))) == {"pipeline.api"}
+    assert imported(list(ast.walk(functions["command"]))) == set()
     assert imported(at_import_time(tree)) == {"__future__", "typing"}
     script = "import sys, lanit; print(sorted({'torch', 'pipeline', 'numpy', 'PIL'} & set(sys.modules)), lanit.load)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -105,3 +124,42 @@ def test_the_command_line_imports_nothing_heavy_at_its_top() -> None:
         assert not heavy, f"{path.relative_to(ROOT)} imports {', '.join(sorted(heavy))} at import time"
         waiting.extend(names)
     assert len(seen) > 1
+
+
+def edges() -> dict[str, set[str]]:
+    """Every module of ours to those of ours that it imports anywhere, the doorway's call apart."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules("lanit", "pipeline")}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()} | {"cli": ROOT / "cli.py"}
+    found: dict[str, set[str]] = {}
+    for name, path in names.items():
+        used: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                used |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+            elif isinstance(node, ast.Import):
+                used |= {alias.name for alias in node.names}
+        found[name] = {other for other in used if other in names and other != name}
+    found["lanit"].discard("pipeline.api")
+    return found
+
+
+def test_no_room_imports_a_higher_one_nor_its_neighbour() -> None:
+    floor = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+    wrong = set()
+    for name, used in edges().items():
+        if not name.startswith("pipeline."):
+            continue
+        room = name.split(".")[1]
+        for other in used:
+            above = other.split(".")[1] if other.startswith("pipeline.") else ""
+            if above and above != room and floor[above] >= floor[room]:
+                wrong.add(f"{name} imports {other}")
+    assert not wrong
+    assert {name.split(".")[1] for name in edges() if name.startswith("pipeline.")} == set(floor)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = edges()
+    while leaves := {name for name, used in graph.items() if not used & graph.keys()}:
+        graph = {name: used for name, used in graph.items() if name not in leaves}
+    assert not graph

@@ -18,25 +18,25 @@ import cli
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
 from lanit.prompts import PromptLearner
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
+from pipeline.clip.text_towers import OpaqueText
 from pipeline.embedding.embed import embed
 from pipeline.inspection.label_report import label_and_report
-from pipeline.labelling.label import label, relabel, text_embeddings
-from pipeline.labelling.label_sources import label_source
-from pipeline.labelling.learned_context import LearnedContext
-from pipeline.labelling.learned_prompts import (
+from pipeline.labelling.label import label, relabel
+from pipeline.labelling.label_sources import LabelRequest, label_source
+from pipeline.prompts.embed_prompts import embed_prompts, with_texts
+from pipeline.prompts.learned_context import LearnedContext
+from pipeline.prompts.learned_prompts import (
     LearnedPrompts,
     learned_prompts_bytes,
     prompt_learner,
     read_learned_prompts,
     read_prompts,
-    save_learned_prompts,
     with_context,
 )
-from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set
+from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from pipeline.store.store import Store
-from pipeline.suggestion.word_directions import cached_directions, directions_of
-from pipeline.text_towers import OpaqueText
+from pipeline.words.word_directions import cached_directions, directions_of
 
 PROMPTS = PromptSet(
     ("red", "a large green", "blue noise"),
@@ -63,7 +63,8 @@ def store(make_images: Callable[..., Path], tiny_clip: Any, tmp_path: Path) -> S
 @pytest.fixture
 def file(tiny_clip: Any, tmp_path: Path) -> Path:
     path = tmp_path / "run" / "model" / "prompts.safetensors"
-    save_learned_prompts(path, PROMPTS, learned_context(tiny_clip), tiny_clip.fingerprint)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(learned_prompts_bytes(PROMPTS, learned_context(tiny_clip), tiny_clip.fingerprint))
     return path
 
 
@@ -73,23 +74,25 @@ def test_labels_by_the_file_are_those_of_the_refresh(store: Store, tiny_clip: An
     learner = PromptLearner(tiny_clip.text, PROMPTS.domains, PROMPTS.templates, PROMPTS.bases)
     with torch.no_grad():
         texts = learner.text_features(learned_context(tiny_clip))
-    refreshed = store.labels(relabel(store, before, texts, "train:run step 7"))
-    source = label_source(store, read_prompts(str(file)))
-    report = label(store, tiny_clip, source.prompts, Rule(source.rule))
+    refreshed = store.labels(relabel(store, before, with_texts(PROMPTS, *texts), "train:run step 7"))
+    source = label_source(store, LabelRequest(prompts=str(file)))
+    assert source is not None
+    report = label(store, tiny_clip, *source)
     labelled = store.labels(report.revision)
     np.testing.assert_allclose(labelled.margin, refreshed.margin, atol=1e-6)
     np.testing.assert_allclose(labelled.similarity_base, refreshed.similarity_base, atol=1e-6)
     clear = np.abs(refreshed.margin - np.array(PROMPTS.offsets)) > 1e-5
     assert (labelled.active == refreshed.active)[clear].all()
     assert np.abs(labelled.margin - before.margin).max() > 1e-3, "they did learn something"
-    for ours, theirs in zip(text_embeddings(tiny_clip, source.prompts), texts, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    ours = embed_prompts(tiny_clip, source[0])
+    for found, expected in zip((ours.domains, ours.base), texts, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_text_embeddings_are_open_clips_own_with_the_tokens_replaced(tiny_clip: Any) -> None:
     """By hand: open_clip reads the whole sentence, whose embeddings before the phrase a hook replaces."""
     context = learned_context(tiny_clip)
-    domains, _ = text_embeddings(tiny_clip, with_context(PROMPTS, context))
+    domains = embed_prompts(tiny_clip, with_context(PROMPTS, context)).domains
     lengths = [len(tiny_clip.tokenizer.encode(template.split("{}")[0])) for template in PROMPTS.templates]
     for n, domain in enumerate(PROMPTS.domains):
         features = []
@@ -132,7 +135,7 @@ def test_the_revision_says_that_prompts_were_learned_and_training_begins_from_th
 def test_a_refresh_can_say_what_the_prompts_have_learned(store: Store, tiny_clip: Any) -> None:
     before = store.labels(label(store, tiny_clip, PROMPTS, Rule()).revision)
     learned = with_context(PROMPTS, learned_context(tiny_clip))
-    after = store.labels(relabel(store, before, text_embeddings(tiny_clip, learned), "train:run step 3", learned))
+    after = store.labels(relabel(store, before, embed_prompts(tiny_clip, learned), "train:run step 3", learned))
     assert after.prompt_set == learned
 
 
@@ -161,8 +164,7 @@ def test_the_file_reads_back_and_equal_prompts_give_equal_bytes(tiny_clip: Any, 
     assert list(file.parent.iterdir()) == [file]
     for bad in (context.clone().fill_(torch.nan), context[0], context[:2]):
         with pytest.raises(LanitError):
-            save_learned_prompts(file.parent / "bad.safetensors", PROMPTS, bad, tiny_clip.fingerprint)
-    assert list(file.parent.iterdir()) == [file]
+            learned_prompts_bytes(PROMPTS, bad, tiny_clip.fingerprint)
 
 
 def test_the_run_and_its_model_folder_name_the_file(file: Path, tmp_path: Path) -> None:
@@ -216,9 +218,9 @@ def test_another_clip_is_refused_another_precision_is_not(
     found.check_model(dataclasses.replace(tiny_clip.fingerprint, precision="bf16"))
     other = tmp_path / "other.safetensors"
     stranger = load_clip(str(make_clip(1)))
-    save_learned_prompts(other, PROMPTS, learned_context(stranger), stranger.fingerprint)
+    other.write_bytes(learned_prompts_bytes(PROMPTS, learned_context(stranger), stranger.fingerprint))
     with pytest.raises(LanitError, match=r"were learned with .* not with .*: weights_sha256 differ"):
-        label_source(store, read_prompts(str(other)))
+        label_source(store, LabelRequest(prompts=str(other)))
     wide = with_context(PROMPTS, torch.zeros(3, 4, 17))
     with pytest.raises(LanitError, match=r"the learned prompts are \(3, 4, 17\)"):
         label(store, tiny_clip, wide, Rule())
@@ -230,28 +232,29 @@ def test_another_clip_is_refused_another_precision_is_not(
 
 def test_words_are_compared_as_the_learned_prompts_read_them(store: Store, tiny_clip: Any) -> None:
     learned = with_context(PROMPTS, learned_context(tiny_clip))
-    texts, base = text_embeddings(tiny_clip, learned)
-    np.testing.assert_allclose(directions_of(tiny_clip, learned, PROMPTS.domains), (texts - base).numpy(), atol=1e-6)
+    embedded = embed_prompts(tiny_clip, learned)
+    difference = (embedded.domains - embedded.base).numpy()
+    np.testing.assert_allclose(directions_of(tiny_clip, learned, PROMPTS.domains), difference, atol=1e-6)
     plain = cached_directions(store, tiny_clip, PROMPTS, PROMPTS.domains)
     kept = cached_directions(store, tiny_clip, learned, PROMPTS.domains)
     assert np.abs(plain - kept).max() > 1e-3, "the cache tells them apart"
     one = learned.first_template()
-    texts, base = text_embeddings(tiny_clip, one)
+    embedded = embed_prompts(tiny_clip, one)
     learner = PromptLearner(tiny_clip.text, PROMPTS.domains, PROMPTS.templates[:1], PROMPTS.bases[:1])
     expected, expected_base = learner.text_features(learned_context(tiny_clip)[:1, : learner.context.shape[1]])
-    torch.testing.assert_close(texts, expected.detach())
-    torch.testing.assert_close(base, expected_base.detach())
+    torch.testing.assert_close(embedded.domains, expected.detach())
+    torch.testing.assert_close(embedded.base, expected_base.detach())
 
 
 def test_templates_that_begin_with_the_phrase_have_nothing_to_learn(tiny_clip: Any, tmp_path: Path) -> None:
     prompts = PromptSet(("red",), ("{} image",), ("image",), "bare")
     path = tmp_path / "prompts.safetensors"
-    save_learned_prompts(path, prompts, learned_context(tiny_clip, prompts), tiny_clip.fingerprint)
+    path.write_bytes(learned_prompts_bytes(prompts, learned_context(tiny_clip, prompts), tiny_clip.fingerprint))
     found = read_learned_prompts(path).prompts
     assert found.learned == LearnedContext((1, 0, 16), b"")
     assert PromptSet.from_json(found.to_json()) == found
-    for ours, plain in zip(text_embeddings(tiny_clip, found), text_embeddings(tiny_clip, prompts), strict=True):
-        torch.testing.assert_close(ours, plain)
+    ours, plain = embed_prompts(tiny_clip, found), embed_prompts(tiny_clip, prompts)
+    torch.testing.assert_close((ours.domains, ours.base), (plain.domains, plain.base))
 
 
 def run(*arguments: object) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.markdown import markdown_text
+from pipeline.showing.markdown import markdown_text
 
 TEXTS = ["<script>x</script>", "a | b", "`x` *y* _z_ ~~w~~", "[l](http://a.b)", "![p](x)", "# head", "&lt; &amp;",
          "\\*", "https://a.b www.a.b me@a.b", "blond hair", "été 微笑 👩‍👧"]  # fmt: skip

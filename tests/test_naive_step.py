@@ -9,15 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.naive_step import Images, NaiveClip, NaiveState, naive_iteration, naive_networks
+from benchmarks.naive_step import (
+    Images,
+    NaiveClip,
+    NaiveState,
+    NaiveWeights,
+    naive_iteration,
+    naive_networks,
+    plain_prompts,
+)
 from lanit.networks import NetworkOptions
-from lanit.objectives import Batch, Guidance, LossWeights, Networks, StepOptions
+from lanit.objectives import Batch, Guidance, Networks, StepOptions
 from lanit.prompts import PromptLearner
 from lanit.ranks import Draws
 from lanit.steps import Optimisers, StepPlan, paper_step
 
 DOMAINS = ("smiling", "blond hair", "hat")
-WEIGHTS = LossWeights(domain=0.7, cycle=1.3, r1=0.8)
+WEIGHTS = NaiveWeights(domain=0.7, cycle=1.3, r1=0.8)
 ROWS = 3
 
 
@@ -94,7 +102,7 @@ def test_the_naive_iteration_leaves_the_parameters_of_the_paper_step(
             sgd([learner.context]) if phase == 2 else None,
         ),
         Batch(images.x, labels[0], images.y, labels[1], images.z1, images.z2),
-        lambda: Guidance(encode, scale, *(learner.text_features() if phase == 2 else fixed)),
+        lambda: Guidance(encode, plain_prompts(*(learner.text_features() if phase == 2 else fixed), scale)),
         StepPlan(WEIGHTS.r1, WEIGHTS.diversity, phase == 2),
         StepOptions(WEIGHTS),
         Draws(torch.Generator().manual_seed(4)),

@@ -11,11 +11,11 @@ import torch
 
 from lanit.errors import LanitError
 from lanit.prompts import PromptLearner
-from pipeline.clip_models import load_clip
-from pipeline.labelling.learned_prompts import with_context
-from pipeline.labelling.nearest_words import learned_words
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.text_towers import OpaqueText
+from pipeline.clip.models import load_clip
+from pipeline.clip.text_towers import OpaqueText
+from pipeline.prompts.learned_prompts import with_context
+from pipeline.prompts.nearest_words import learned_words
+from pipeline.prompts.prompt_sets import PromptSet
 
 PROMPTS = PromptSet(("red", "green"), ("a big photo of {}.", "the {} image"), ("a big photo.", "the image"), "test")
 

@@ -19,7 +19,7 @@ from lanit.networks import GenerativeNetworks
 from pipeline.model_exports import onnx_networks
 from pipeline.model_exports.export_model import export_model
 from pipeline.model_exports.onnx_networks import write_onnx
-from pipeline.training.checkpoints import Bundle, load_bundle, save_bundle
+from pipeline.models.bundle import Bundle, load_bundle, save_bundle
 from tests.model_builders import DOMAINS, random_bundle
 
 onnx = pytest.importorskip("onnx")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lanit.errors import UsageError
-from pipeline.pages import (
+from pipeline.showing.pages import (
     Picture,
     check_page,
     data_uri,

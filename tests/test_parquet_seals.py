@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from pipeline.parquet_seals import close_sealed, is_whole
+from pipeline.parquet_seals import close_sealed, footer_sha256, is_whole
 
 
 def _write(path: Path) -> pa.Table:
@@ -41,3 +44,30 @@ def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
     for name in ("one", "two"):
         _write(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_what_is_sealed_in_memory_is_the_same_file(tmp_path: Path) -> None:
+    table, sink = _write(tmp_path / "table.parquet"), io.BytesIO()
+    writer = pq.ParquetWriter(sink, table.schema.with_metadata({b"lanit": b'"lanit_seal"'}))
+    writer.write_table(table)
+    close_sealed(writer, sink)
+    assert sink.getvalue() == (tmp_path / "table.parquet").read_bytes()
+
+
+def test_footers_tell_sealed_files_of_any_different_content_apart(tmp_path: Path) -> None:
+    digests = set()
+    for number in range(20):
+        path = tmp_path / f"{number}.parquet"
+        table = pa.table({"n": [0, 100 + number, 999]})  # the extremes and all sizes are equal
+        writer = pq.ParquetWriter(path, table.schema, use_dictionary=False, compression="none")
+        writer.write_table(table)
+        close_sealed(writer, path)
+        data = path.read_bytes()
+        length = int.from_bytes(data[-8:-4], "little") + 8
+        assert footer_sha256(path) == hashlib.sha256(data[-length:]).hexdigest()
+        digests.add(footer_sha256(path))
+    assert len(digests) == 20
+    for cut in (0, 3, 7, 50):
+        path.write_bytes(data[:cut])
+        with pytest.raises(ValueError, match="does not end as a Parquet file"):
+            footer_sha256(path)

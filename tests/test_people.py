@@ -12,9 +12,10 @@ import pytest
 
 import pipeline.labelling.people as people_files
 from lanit.errors import LanitError
+from lanit.rules import Rule
 from pipeline.labelling.people import Answer, add_answers, forget_answers, read_people
 from pipeline.labelling.people_labels import AppliedLabels, PeopleCounts, apply_people
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.label_revisions import LabelBlock, RevisionHeader
 from pipeline.store.store import Store
 
@@ -191,8 +192,7 @@ def test_a_path_that_two_inputs_have_in_common_is_no_answer(
 def revision_by_people(store: Store, human: np.ndarray, active: np.ndarray, rule: str = "adaptive") -> None:
     """A revision as earlier versions wrote it, with nothing beside it."""
     prompts = PromptSet(DOMAINS, ("a {}.",), ("a.",), "test")
-    kept = {"kind": rule, "value": 0.0}
-    header = RevisionHeader(store.fingerprint, prompts, kept, "label", None, f"{rule} {human.sum()}", human=True)
+    header = RevisionHeader(store.fingerprint, prompts, Rule(rule), "label", None, f"{rule} {human.sum()}", human=True)
     images = store.ok_images()
     ids, paths = (images[name].combine_chunks() for name in ("image_id", "path"))
     margin = np.zeros(active.shape, np.float32)

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 import cli
 from lanit.errors import LanitError, UsageError
 from pipeline.api import Labels, Model
+from pipeline.decoding.squares import fit_square
+from pipeline.models.bundle import Bundle, save_bundle
 from pipeline.play import server
 from pipeline.play.familiarity import Familiarity
 from pipeline.play.panels import margin_rows, notice, remarks, results
@@ -29,8 +31,6 @@ from pipeline.play.workbench import (
     write_examples,
 )
 from pipeline.sample_world.faces import draw_face, sample_face
-from pipeline.store.image_cache import fit_square
-from pipeline.training.checkpoints import Bundle, save_bundle
 from tests.model_builders import DOMAINS, random_bundle
 
 SIZE = 32

@@ -6,14 +6,18 @@ Needs gradio, playwright and a Chromium of the system; nothing is downloaded.
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import os
 import re
 import signal
-import subprocess
+import socket
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +25,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cli
 from pipeline.api import Model
 from pipeline.sample_world.faces import draw_face, sample_face
+from tests.children import fresh_child
 
-pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lanit[play]'")
-pytestmark = pytest.mark.slow
+# Importing it takes seconds, and every process that runs tests reads this file.
+needs_gradio = pytest.mark.skipif(
+    importlib.util.find_spec("gradio") is None, reason="gradio is not installed: pip install 'lanit[play]'"
+)
+pytestmark = [pytest.mark.slow, needs_gradio]
 
-ROOT = Path(__file__).parent.parent
 GRADIO_SAYS = "Method not implemented."  # a warning of Gradio's own, whenever it closes a stream of events
-SERVE = """
-import pathlib, socket, sys
-def watch(method):
-    def guarded(self, address, *rest):
-        if self.family != socket.AF_UNIX and not str(address[0]).startswith(("127.", "::1", "localhost")):
-            with open({log!r}, "a") as log: print(address, file=log)
-            raise OSError("no network here")
-        return method(self, address, *rest)
-    return guarded
-socket.socket.connect = watch(socket.socket.connect)
-socket.socket.connect_ex = watch(socket.socket.connect_ex)
-import cli
-sys.argv = ["lanit", "play", "--port", "0", "--device", "cpu"]
-cli.main()
-"""
 
 
 @dataclass
 class Served:
-    process: subprocess.Popen[str]
+    process: BaseProcess
     address: str
     folder: Path
 
@@ -58,20 +51,47 @@ class Served:
         log = self.folder / "connections"
         return log.read_text() if log.exists() else ""
 
+    @property
+    def told(self) -> str:
+        return (self.folder / "told").read_text()
+
+
+def _play(folder: Path) -> None:
+    """``lanit play`` in this process, which from now on connects to no other machine and writes into ``folder``."""
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(self: socket.socket, address: Any, *rest: Any) -> Any:
+            if self.family != socket.AF_UNIX and not str(address[0]).startswith(("127.", "::1", "localhost")):
+                with (folder / "connections").open("a") as log:
+                    print(address, file=log)
+                raise OSError("no network here")
+            return method(self, address, *rest)
+
+        return guarded
+
+    for name in ("connect", "connect_ex"):
+        setattr(socket.socket, name, watched(getattr(socket.socket, name)))
+    tempfile.tempdir = str(folder / "temporary")
+    os.chdir(folder)
+    told = os.open(folder / "told", os.O_WRONLY | os.O_CREAT)
+    os.dup2(told, 1)
+    os.dup2(told, 2)
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["lanit", "play", "--port", "0", "--device", "cpu"]
+    cli.main()
+
 
 def serve(folder: Path) -> Served:
-    """``lanit play`` in a process of its own, which cannot connect to any other machine."""
+    """``lanit play`` in a process of its own."""
     (folder / "temporary").mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "temporary"), "OMP_NUM_THREADS": "1"}
-    code = SERVE.format(log=str(folder / "connections"))
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-    told = []
-    for line in process.stdout or ():
-        told.append(line)
-        if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
-            return Served(process, found[0], folder)
-    raise AssertionError("".join(told))
+    served = Served(fresh_child(_play, folder), "", folder)
+    deadline = time.monotonic() + 300
+    while not (found := re.search(r"http://127\.0\.0\.1:\d+/", served.told if (folder / "told").exists() else "")):
+        assert served.process.is_alive(), served.told
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return replace(served, address=found[0])
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +99,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     running = serve(tmp_path_factory.mktemp("play"))
     yield running
     running.process.terminate()
-    running.process.wait(20)
+    running.process.join(20)
     assert running.reached_for == ""
     assert list((running.folder / "temporary").glob("lanit-play-*")) == []
 
@@ -345,9 +365,10 @@ def test_ctrl_c_ends_it_and_forgets_the_pictures(tmp_path: Path, browser: Any, f
     page.locator("#words input").first.wait_for()
     changes(page, lambda: give(page, faces[0]))
     assert list((tmp_path / "temporary").rglob("face*.png")), "while it runs, the picture is there"
-    running.process.send_signal(signal.SIGINT)
-    rest = running.process.communicate(timeout=20)[0]
-    assert running.process.returncode == 0, rest
-    assert "Traceback" not in rest
+    assert running.process.pid is not None
+    os.kill(running.process.pid, signal.SIGINT)
+    running.process.join(20)
+    assert running.process.exitcode == 0, running.told
+    assert "Traceback" not in running.told
     assert list((tmp_path / "temporary").rglob("*.png")) == []
     page.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,11 @@ from pipeline.play.server import PlayOptions, build_app, listening
 from pipeline.sample_world.faces import draw_face, sample_face
 from pipeline.serving.uploads import Uploads
 
-pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lanit[play]'")
+# Importing it takes seconds, and every process that runs tests reads this file.
+needs_gradio = pytest.mark.skipif(
+    importlib.util.find_spec("gradio") is None, reason="gradio is not installed: pip install 'lanit[play]'"
+)
+pytestmark = needs_gradio
 
 SESSION = "abc123"
 

@@ -175,7 +175,7 @@ def encoder(size: int) -> tuple[tuple[float, ...], tuple[float, ...], Callable[[
     """Mean, standard deviation and unit-norm embeddings of a model of that input size."""
     import open_clip
 
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
 
     if size == 64:
         clip = load_clip("sample")

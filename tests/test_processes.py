@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,20 @@ import pytest
 import torch
 from PIL import Image
 
+import cli
 from lanit.augment import flip_and_crop
 from lanit.errors import LanitError
 from lanit.losses import adversarial_loss, flip_one
 from lanit.ranks import Draws, Ranks
 from pipeline.embedding.embed import embed
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.models.bundle import load_bundle
+from pipeline.models.metric_lines import read_lines
+from pipeline.models.tensor_folders import read_tensors
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.training.checkpoints import load_bundle, read_tensors
-from pipeline.training.metric_lines import read_lines
 from pipeline.training.processes import Pace, Processes, joined_processes
+from tests.children import fresh_child
+from tests.label_builders import add_labels
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = PromptSet(
@@ -52,36 +56,69 @@ def store(tiny_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     opened = Store.open(folder / "store")
     active = rng.random((opened.ok, 3)) < 0.4
     margin = np.where(active, 0.1, -0.1).astype(np.float32)
-    rule = {"kind": "adaptive", "value": 0.0}
-    opened.add_labels(active, margin, np.zeros(opened.ok, np.float32), PROMPTS, rule, "label", None)
+    add_labels(opened, active, margin, prompts=PROMPTS)
     return folder / "store"
 
 
-def start(
-    store: Path,
-    run: Path,
-    processes: int,
-    steps: int,
-    batch: int = 8,
-    settings: tuple[str, ...] = SETTINGS,
-    **more: str,
-) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "cli.py"), "train", "--out", str(run)]
-    command += ["--preset", "small-32", "--store", str(store), "--device", "cpu", "--json"]
-    command += ["--steps", str(steps), "--batch-size", str(batch)]
+def train_words(store: Path, run: Path, steps: int, settings: tuple[str, ...] = SETTINGS) -> list[str]:
+    """The command, without its name."""
+    words = ["train", "--out", str(run), "--preset", "small-32", "--store", str(store), "--device", "cpu", "--json"]
+    words += ["--steps", str(steps), "--batch-size", "8"]
     for setting in settings:
-        command += ["--set", setting]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | more
-    return subprocess.Popen(
-        command, env=environment, cwd=store.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        words += ["--set", setting]
+    return words
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
-    return out
+def by_torchrun(store: Path, run: Path, settings: tuple[str, ...]) -> subprocess.Popen[str]:
+    """Two processes of a run that would take days."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([*launcher, str(ROOT / "cli.py"), *train_words(store, run, 100_000, settings)],
+                            env=environment, cwd=store.parent, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def _train(words: list[str], environment: dict[str, str], folder: Path) -> None:
+    """The command in this process, which writes what it prints into ``folder``."""
+    os.environ |= environment
+    torch.set_num_threads(1)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.argv = ["lanit", *words]
+    cli.main()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def start(processes: int, words: list[str], folder: Path) -> list[BaseProcess]:
+    """So many processes with one command, told of each other as torchrun tells them; each writes into its own folder,
+    ``folder``/0 and on."""
+    port, started = str(free_port()), []
+    for rank in range(processes):
+        (folder / str(rank)).mkdir(parents=True)
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes),
+                       "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes),
+                       "TORCHELASTIC_RUN_ID": "test", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "0"}  # fmt: skip
+        started.append(fresh_child(_train, words, environment if processes > 1 else {}, folder / str(rank)))
+    return started
+
+
+def ended(started: list[BaseProcess], folder: Path, code: int = 0) -> tuple[str, str]:
+    """What they printed and what they complained of, one after the other, once all have ended with ``code``."""
+    for process in started:
+        process.join(300)
+    out, err = ("".join((folder / str(rank) / name).read_text() for rank in range(len(started)))
+                for name in ("out", "err"))  # fmt: skip
+    assert [process.exitcode for process in started] == [code] * len(started), err
+    return out, err
+
+
+def train(processes: int, store: Path, run: Path, steps: int) -> tuple[str, str]:
+    folder = run.parent / f"{run.name}-{steps}"
+    return ended(start(processes, train_words(store, run, steps), folder), folder)
 
 
 def networks(run: Path, step: int) -> dict[str, torch.Tensor]:
@@ -99,13 +136,11 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 def test_two_processes_train_the_model_of_one_and_either_continues_the_other(store: Path, tmp_path: Path) -> None:
     """Phase 2 with its label refresh included; Adam's moments come along."""
     alone, both = tmp_path / "alone", tmp_path / "both"
-    process = start(store, both, 2, 3, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="0")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    out, err = train(2, store, both, 3)
     assert err.count("torchrun kills its processes 0 s after a signal to stop") == 1, "one of them speaks"
     report = json.loads(out)
     assert (report["processes"], report["steps"], report["images"]) == (2, 3, 24)
-    finish(start(store, alone, 1, 3))
+    train(1, store, alone, 3)
     for step in range(4):
         assert_close(networks(alone, step), networks(both, step))
     begun, ended = networks(alone, 0), networks(alone, 3)
@@ -120,23 +155,21 @@ def test_two_processes_train_the_model_of_one_and_either_continues_the_other(sto
                 for line in (one, other)
             ]
             assert numbers[0] == pytest.approx(numbers[1], rel=2e-2, abs=1e-3)
-    finish(start(store, both, 1, 4))
-    finish(start(store, alone, 2, 4))
+    train(1, store, both, 4)
+    train(2, store, alone, 4)
     assert_close(networks(alone, 4), networks(both, 4))
 
 
 def test_a_signal_to_one_process_stops_all_with_a_checkpoint(store: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(store, run, 2, 100_000)
+    both = start(2, train_words(store, run, 100_000), tmp_path / "said")
     deadline = time.monotonic() + 240
     while not (run / "checkpoints" / "step-00000002").is_dir():
-        assert process.poll() is None, process.communicate()
+        assert all(process.is_alive() for process in both)
         assert time.monotonic() < deadline
-        time.sleep(0.2)
-    children = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True)
-    last = int(children.stdout.split()[-1])
-    os.kill(last, signal.SIGTERM)
-    finish(process, 1)
+        time.sleep(0.05)
+    both[-1].terminate()
+    ended(both, tmp_path / "said", 130)
     newest = max((run / "checkpoints").glob("step-*"))
     assert (newest / "state.json").is_file()
     assert int(newest.name[5:]) >= 2
@@ -146,14 +179,15 @@ def test_what_torchrun_is_told_to_stop_saves_the_step_that_it_is_at(store: Path,
     """Within its limit: nothing is lost, though torchrun itself always ends with 1 then."""
     run = tmp_path / "run"
     rare = (*SETTINGS[:-1], "checkpoint_every=0", "log_every=1")
-    process = start(store, run, 2, 100_000, settings=rare)
+    process = by_torchrun(store, run, rare)
     deadline = time.monotonic() + 240
     while not any(line["step"] >= 2 for line in read_lines(run / "metrics.jsonl")[0]):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    finish(process, 1)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1, err
     last = read_lines(run / "metrics.jsonl")[0][-1]["step"]
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000000", f"step-{last:08d}"]
     assert load_bundle(run).training["steps"] == last
@@ -169,12 +203,8 @@ def _fail_first(port: int, rank: int) -> None:
 
 def test_where_the_first_process_fails_the_others_end_too() -> None:
     """They would wait for it for hours."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=_fail_first, args=(port, rank)) for rank in range(2)]
-    for process in both:
-        process.start()
+    port = free_port()
+    both = [fresh_child(_fail_first, port, rank) for rank in range(2)]
     for process in both:
         process.join(120)
     assert [process.exitcode for process in both] == [0, 0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lanit.errors import LanitError
-from pipeline.labelling.prompt_sets import PromptSet, built_in_names, ensemble, prompt_set_of, read_prompt_set
+from pipeline.prompts.prompt_sets import PromptSet, built_in_names, ensemble, prompt_set_of, read_prompt_set
 from pipeline.sample_world.faces import ATTRIBUTES
 
 

@@ -1,4 +1,4 @@
-"""On Ray, embedding and labelling give what this machine alone gives: on a local cluster of two worker processes."""
+"""On Ray, embedding, labelling and translating give what this machine alone gives, on a cluster of two processors."""
 
 from __future__ import annotations
 
@@ -21,27 +21,61 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-import pipeline.embedding.ray_engine
-import pipeline.embedding.ray_tasks
+import pipeline.computing.ray_engine
+import pipeline.computing.ray_tasks
+import pipeline.embedding.ray_embed
 from lanit.errors import LanitError, UsageError
-from lanit.labels import Rule
-from pipeline.clip_models import ClipModel
+from lanit.labels import EmbeddedPrompts, Rule
+from pipeline.clip.models import ClipModel
+from pipeline.computing.ray_cluster import Node, Workforce, import_ray, share_out, workforce
+from pipeline.computing.ray_tasks import Attempts, TaskProcess, run_tasks
 from pipeline.embedding.embed import EmbedOptions, embed
-from pipeline.embedding.ray_cluster import Node, Workforce, import_ray, share_out, workforce
-from pipeline.embedding.ray_engine import EmbedWorker, ray_engine, task_rows
-from pipeline.embedding.ray_tasks import Attempts, TaskProcess, run_tasks
+from pipeline.embedding.ray_embed import embed_job, embed_worker, held, ray_engine, task_rows
 from pipeline.labelling.label import label_blocks
-from pipeline.labelling.prompt_sets import PromptSet
 from pipeline.labelling.ray_label import LabelWorker, ray_decider
 from pipeline.settings import workforce_of
 from pipeline.store.store import Store
+from pipeline.translating.requests import TranslateRequest
+from pipeline.translating.translation import TranslateOptions, translate
+from tests.translation_world import files, make_model, make_source, pictures, pixels, table
 
 OPTIONS = EmbedOptions(batch_size=2, part_rows=7)
+ADD = TranslateRequest(add=("hat",), styles=2)
+IN_PARTS = TranslateOptions(batch_size=3, part_images=14)  # two styles: parts of seven images
 COLUMNS = ["image_id", "path", "source", "offset", "modified_ns", "width", "height", "bytes", "sha256", "status",
            "error_message"]  # fmt: skip
 NOBODY = Workforce(2, 1, gpu=False)
+ONE = Workforce(1, 2, gpu=False)  # takes the whole cluster, too, and imports half as much
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra lanit[ray]")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+
+
+@pytest.fixture(scope="module")
+def two_processes(request: pytest.FixtureRequest) -> Iterator[Workforce]:
+    """A Ray cluster of this machine with two processors, whatever it has, and hardly any shared memory: a Workforce.
+
+    One for all tests: it costs seconds to start, and each of its processes imports torch anew.
+    """
+    ray = import_ray()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # it would write a token to the home folder
+        patch.setenv("RAY_worker_niceness", "0")  # its processes would starve beside those of the other tests
+        for left in (2, 1, 0):
+            try:
+                ray.init(address="local", num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20,
+                         include_dashboard=False, log_to_driver=False, logging_level="ERROR")  # fmt: skip
+                break
+            except Exception:  # on a busy machine its daemons wait in vain for each other
+                ray.shutdown()
+                if not left:
+                    raise
+    ray.cloudpickle.register_pickle_by_value(request.module)  # the workers cannot import the tests
+    try:
+        with workforce(actors=2) as force:
+            yield force
+        assert ray.is_initialized(), "what was there before stays"
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture
@@ -58,12 +92,12 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def dying_once(marker: Path) -> type[TaskProcess]:
-    """A process that dies, once on the whole cluster, in the middle of a task."""
+def dying_once(marker: Path, at: int) -> type[TaskProcess]:
+    """A process that dies, once on the whole cluster, in the middle of task ``at``."""
 
     class Dying(TaskProcess):
         def _do(self, number: int, task: Any) -> Any:
-            if number == 2 and not marker.exists():
+            if number == at and not marker.exists():
                 self._get(self._attempts.begin.remote(number))
                 marker.touch()
                 os._exit(1)
@@ -110,9 +144,8 @@ def test_the_same_rows_and_embeddings_after_an_interruption_and_the_death_of_a_w
         embed([folder], ray, tiny_clip, OPTIONS, progress=stop_after(21))
     assert len((ray / "images" / "unfinished.jsonl").read_text().splitlines()) > 1
 
-    monkeypatch.setattr(pipeline.embedding.ray_engine, "_TASK_ROWS", 2)
-    monkeypatch.setattr(pipeline.embedding.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
-    engine = ray_engine(tiny_clip, OPTIONS, two_processes)
+    monkeypatch.setattr(pipeline.computing.ray_tasks, "TaskProcess", dying_once(tmp_path / "died", 2))
+    engine = ray_engine(tiny_clip, OPTIONS, two_processes, least_rows=2)
     done: list[int] = []
     report = embed([folder], ray, tiny_clip, OPTIONS, engine=engine, progress=lambda *call: done.append(call[0]))
     assert (tmp_path / "died").exists()
@@ -150,7 +183,7 @@ def test_results_come_in_order_and_what_a_worker_raises_as_one_line(two_processe
     assert [next(interrupted) for _ in range(9)] == [100, 50, 33, 25, 20, 16, 14, 12, 11]
     interrupted.close()  # sets the processors free, or what follows would wait for ever
     with pytest.raises(LanitError, match=r"^Ray gave up \(ZeroDivisionError: .*by zero\)\. The same command") as caught:
-        list(run_tasks(partial(list, [7, 6]), Dividing, two_processes, print))
+        list(run_tasks(partial(list, [7, 6]), Dividing, ONE, print))
     assert "\n" not in str(caught.value)
 
 
@@ -159,11 +192,11 @@ def test_results_come_in_order_and_what_a_worker_raises_as_one_line(two_processe
 def test_the_same_labels(make_store: Callable[..., Store], two_processes: Workforce, alarm: None) -> None:
     vectors = F.normalize(torch.randn(31, 12, generator=torch.Generator().manual_seed(3)), dim=1)
     store = make_store(vectors[:26].numpy(), part_rows=7)
-    prompts = PromptSet(("cat", "dog", "cow", "hen"), ("a {}.",), ("a.",), "made up")
-    blocks = partial(label_blocks, store, (vectors[26:30], vectors[30]), prompts, Rule())
+    prompts = EmbeddedPrompts(vectors[26:30], vectors[30], offsets=torch.zeros(4), weights=torch.ones(4))
+    blocks = partial(label_blocks, store, prompts, Rule())
     done: list[int] = []
     remarks: list[str] = []
-    decide = ray_decider(two_processes, remarks.append)
+    decide = ray_decider(ONE, remarks.append)
     found = list(blocks(decide=decide, progress=lambda *call: done.append(call[0])))
     expected = list(blocks())
     assert done == [7, 14, 21, 26]
@@ -180,6 +213,45 @@ def test_the_same_labels(make_store: Callable[..., Store], two_processes: Workfo
         np.testing.assert_allclose(other.similarity_base, one.similarity_base, atol=1e-6)
 
 
+@needs_ray
+@pytest.mark.slow
+def test_the_same_files_after_an_interruption_and_the_death_of_a_worker(
+    make_images: Callable[..., Path],
+    tiny_clip: ClipModel,
+    tmp_path: Path,
+    two_processes: Workforce,
+    alarm: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Begun here, continued on the cluster: the folder does not tell who computes."""
+    source = make_images(23, make_source(make_images).name)
+    model = make_model(tmp_path / "model", source, tiny_clip)
+
+    def stop(done: int, of: int, shares: str) -> None:
+        if done >= 7:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    translate(source, out, model, ADD, IN_PARTS)
+    expected = files(out)
+    out.rename(tmp_path / "reference")
+    with pytest.raises(KeyboardInterrupt):
+        translate(source, out, model, ADD, IN_PARTS, progress=stop)
+    monkeypatch.setattr(pipeline.computing.ray_tasks, "TaskProcess", dying_once(tmp_path / "died", 1))
+    report = translate(source, out, model, ADD, IN_PARTS, workforce=ONE)
+    assert (tmp_path / "died").exists()
+    assert report.device == "Ray, 1 process with 2 processors"
+    assert any("died; another did it" in warning for warning in report.warnings)
+    assert (report.found, report.ok, report.results) == (24, 23, 46)
+    assert sorted(files(out)) == sorted(expected)
+    for name in pictures(out):
+        assert np.abs(pixels(out / name) - pixels(tmp_path / "reference" / name)).max() <= 1
+    for row, same in zip(table(out), table(tmp_path / "reference"), strict=True):
+        assert {name: row[name] for name in ("path", "output", "status", "requested", "before")} == {
+            name: same[name] for name in ("path", "output", "status", "requested", "before")
+        }
+
+
 def test_a_node_that_does_not_see_the_store_says_so(make_store: Callable[..., Store], tmp_path: Path) -> None:
     store = make_store(np.eye(4, dtype=np.float32))
     worker = LabelWorker(Store(tmp_path / "elsewhere", store.manifest), None, 1)  # type: ignore[arg-type]
@@ -193,7 +265,7 @@ def test_a_run_with_nothing_to_read_needs_no_cluster(
 ) -> None:
     folder, root = make_images(5), tmp_path / "store"
     embed([folder], root, tiny_clip, OPTIONS)
-    monkeypatch.setattr(pipeline.embedding.ray_engine, "run_tasks", None)
+    monkeypatch.setattr(pipeline.computing.ray_engine, "run_tasks", None)
     report = embed([folder], root, tiny_clip, OPTIONS, engine=ray_engine(tiny_clip, OPTIONS, NOBODY))
     assert (report.found, report.skipped) == (5, 5)
 
@@ -207,7 +279,7 @@ def test_tasks_are_whole_batches_and_do_not_depend_on_the_cluster() -> None:
 @pytest.fixture
 def without_cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """An Attempts actor of this process, for workers that run in it."""
-    for module in (pipeline.embedding.ray_engine, pipeline.embedding.ray_tasks):
+    for module in (pipeline.embedding.ray_embed, pipeline.computing.ray_tasks):
         monkeypatch.setattr(module, "import_ray", lambda: SimpleNamespace(get=lambda found: found))
     counts = Attempts()
     return SimpleNamespace(begin=SimpleNamespace(remote=counts.begin), end=SimpleNamespace(remote=counts.end))
@@ -233,21 +305,21 @@ def test_workers_refuse_another_clip_and_know_contents_by_their_beginning(
     tiny_clip: ClipModel, make_clip: Callable[..., Path], without_cluster: SimpleNamespace
 ) -> None:
     reader: Any = SimpleNamespace(inputs={}, max_pixels=10**6, decode=True)
-    job = ray_engine(tiny_clip, OPTIONS, NOBODY)(reader, print).job  # type: ignore[attr-defined, arg-type]
-    held = sorted([bytes(16), bytes([7] * 15 + [0]), bytes([7] * 16), bytes([255] * 16)])
-    threads = torch.get_num_threads()
+    job = embed_job(tiny_clip, OPTIONS, NOBODY, reader)
+    digests = sorted([bytes(16), bytes([7] * 15 + [0]), bytes([7] * 16), bytes([255] * 16)])
+    contents, threads = np.array(digests, "S16"), torch.get_num_threads()
     try:
-        worker = EmbedWorker(job, np.array(held, "S16"))
+        embed_worker(job, contents)
         with pytest.raises(LanitError, match="weights_sha256 differ"):
-            EmbedWorker(replace(job, clip=str(make_clip(seed=5))), np.empty(0, "S16"))
+            embed_worker(replace(job, clip=str(make_clip(seed=5))), np.empty(0, "S16"))
     finally:
         torch.set_num_threads(threads)
-    for digest in held:
-        found = worker._by_content(digest.hex() + "ab" * 16)
+    for digest in digests:
+        found = held(contents, digest.hex() + "ab" * 16)
         assert found is not None
         assert found.sha256 == digest.hex() + "ab" * 16
     for digest in (bytes([7] * 14 + [0, 0]), bytes([7] * 15 + [1]), bytes([254] * 16)):
-        assert worker._by_content(digest.hex() + "ab" * 16) is None
+        assert held(contents, digest.hex() + "ab" * 16) is None
 
 
 @pytest.mark.parametrize(

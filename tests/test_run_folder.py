@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +13,10 @@ import pytest
 
 from lanit.errors import LanitError
 from pipeline.files import read_json
-from pipeline.training.checkpoints import load_bundle
-from pipeline.training.evaluation import Evaluator
-from pipeline.training.metric_lines import read_lines
-from pipeline.training.run_folder import (
+from pipeline.model_exports.export_model import export_model
+from pipeline.models.bundle import load_bundle
+from pipeline.models.metric_lines import add_line, read_lines
+from pipeline.models.run_folder import (
     BEST,
     CHECKPOINT_FILES,
     CHECKPOINTS,
@@ -29,11 +28,13 @@ from pipeline.training.run_folder import (
     is_ours,
     locked_run,
 )
-from pipeline.training.training_run import Clock, TrainingRun
-from tests.training_world import TINY, copy_of, draw_store, go, labelled
+from pipeline.training.clock import Clock
+from pipeline.training.evaluation import Evaluator
+from pipeline.training.learner import Learner
+from tests.training_world import TINY, changed, copy_of, draw_store, go, labelled
 
 STEPS, BEST_STEP = 3, 2
-OPTIONS = replace(TINY, steps=STEPS, log_every=1, evaluate_every=1, checkpoint_every=1, keep=2, refresh_every=0)
+OPTIONS = changed(TINY, steps=STEPS, log_every=1, evaluate_every=1, checkpoint_every=1, keep=2, refresh_every=0)
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +124,42 @@ def test_damaged_and_torn_lines_of_metrics_end_no_run(run: Path, tiny_clip: Any)
     assert path.read_text() == "".join(lines[1:])
 
 
+@pytest.mark.parametrize("damage", ["cut", "swapped", "changed"])
+def test_lines_that_are_not_those_the_run_wrote_are_told(
+    run: Path, tiny_clip: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    other = {"cut": lines[:-2], "changed": [lines[0].replace('"step": 0', '"step": 1'), *lines[1:]]}
+    if damage == "swapped":  # whole lines of another run
+        shutil.copytree(run, tmp_path / "other")
+        (tmp_path / "other" / "metrics.jsonl").unlink()
+        for line in map(json.loads, lines):
+            line.pop("seal")
+            add_line(tmp_path / "other" / "metrics.jsonl", line | {"seconds": line["seconds"] + 9})
+        other["swapped"] = (tmp_path / "other" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    path.write_text("".join(other[damage]))
+    assert export_model(run, tmp_path / "out").warnings
+    capsys.readouterr()
+    go(run, tiny_clip, OPTIONS)
+    assert "metrics.jsonl lacks lines that this run wrote, or has others" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_best_model_that_is_made_again_is_the_one_that_was_there(run: Path, tiny_clip: Any, tmp_path: Path) -> None:
+    """Also where the run goes on under other numbers of steps, which the model tells people."""
+    twin = tmp_path / "twin" / "run"
+    shutil.copytree(run.parent, twin.parent)
+    (twin / "best" / "model.safetensors").write_bytes(b"damaged")
+    for folder in (run, twin):
+        go(folder, tiny_clip, changed(OPTIONS, steps=STEPS + 1, evaluate_every=0))
+    for name in ("model.json", "model.safetensors"):
+        assert (run / "best" / name).read_bytes() == (twin / "best" / name).read_bytes()
+
+
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(run: Path, tiny_clip: Any) -> None:
     for name in ("checkpoints", "model", "best"):
         shutil.rmtree(run / name)
-    go(run, tiny_clip, replace(OPTIONS, steps=1, seed=7))
+    go(run, tiny_clip, changed(OPTIONS, steps=1, seed=7))
     lines = [(line["step"], line["kind"]) for line in read_lines(run / "metrics.jsonl")[0]]
     assert len(lines) == len(set(lines))
     assert max(step for step, _ in lines) == 1
@@ -192,12 +225,12 @@ def test_a_folder_of_somebody_else_is_refused_as_it_is(run: Path, tiny_clip: Any
 def test_files_of_the_user_in_a_run_stay(run: Path, tiny_clip: Any) -> None:
     (run / "notes.txt").write_text("mine")
     (run / "samples" / "favourite.png").write_text("mine")
-    go(run, tiny_clip, replace(OPTIONS, steps=STEPS + 1))
+    go(run, tiny_clip, changed(OPTIONS, steps=STEPS + 1))
     assert (run / "notes.txt").read_text() == (run / "samples" / "favourite.png").read_text() == "mine"
     (run / "model" / "thesis.txt").write_text("mine")
     before = contents(run)
     with pytest.raises(LanitError, match=r"holds thesis\.txt"):
-        go(run, tiny_clip, replace(OPTIONS, steps=STEPS + 2))
+        go(run, tiny_clip, changed(OPTIONS, steps=STEPS + 2))
     assert contents(run) == before
 
 
@@ -207,7 +240,7 @@ def test_a_second_train_in_a_folder_is_refused_and_changes_nothing(run: Path, ti
         locked_run(run),
         pytest.raises(LanitError, match="another lanit command is writing to") as caught,
     ):
-        go(run, tiny_clip, replace(OPTIONS, steps=STEPS + 1))
+        go(run, tiny_clip, changed(OPTIONS, steps=STEPS + 1))
     assert "another --out" in caught.value.hint
     assert contents(run) == before
 
@@ -238,12 +271,12 @@ def test_a_run_of_an_older_lanit_goes_on(run: Path, tiny_clip: Any) -> None:
     before = {name: data for name, data in contents(run).items() if name != "config.json"}
     assert go(run, tiny_clip, OPTIONS).started_at == STEPS
     assert {name: data for name, data in contents(run).items() if name != "config.json"} == before
-    assert go(run, tiny_clip, replace(OPTIONS, steps=STEPS + 1)).started_at == STEPS
+    assert go(run, tiny_clip, changed(OPTIONS, steps=STEPS + 1)).started_at == STEPS
     assert load_bundle(run).training["steps"] == STEPS + 1
 
 
 def test_asking_whether_the_prompts_are_learned_begins_nothing() -> None:
     clock = Clock(step=5, planned=6)
-    learning = TrainingRun.learning.fget  # type: ignore[attr-defined]
-    assert not learning(SimpleNamespace(learner=object(), clock=clock, options=TINY))
+    method: Any = SimpleNamespace(learns_prompts=True)
+    assert not Learner(method, TINY.prompts_from, clock).learning
     assert not clock.learning

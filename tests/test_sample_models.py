@@ -10,17 +10,17 @@ import torch
 from sklearn.metrics import f1_score
 
 from lanit.labels import Rule, assign
-from pipeline.clip_models import ClipModel, load_clip
-from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.clip.models import ClipModel, load_clip
+from pipeline.decoding.grids import to_float
+from pipeline.models.bundle import load_bundle
+from pipeline.models.translator import Translator
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.evaluation import EVALUATION_SEED, evaluate
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 from pipeline.sample_world.judge import load_judge
-from pipeline.training.checkpoints import load_bundle
-from pipeline.translating.grids import to_float
-from pipeline.translating.translator import Translator
 
-FACES = 2000
+FACES = 1000
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def clip() -> ClipModel:
 @pytest.fixture(scope="module")
 def macro_f1(clip: ClipModel) -> Callable[[int, Rule], float]:
     """Macro F1 of a rule on held-out faces of a size, by scikit-learn."""
-    domains, base = text_embeddings(clip, read_prompt_set("sample-faces"))
+    prompts = embed_prompts(clip, read_prompt_set("sample-faces"))
     embedded: dict[int, tuple[torch.Tensor, np.ndarray]] = {}
 
     def measure(size: int, rule: Rule) -> float:
@@ -41,7 +41,7 @@ def macro_f1(clip: ClipModel) -> Callable[[int, Rule], float]:
                 rows = [clip.encode_images(images) for images in to_float(pictures).split(250)]
             embedded[size] = torch.cat(rows), truths
         images, truths = embedded[size]
-        return float(f1_score(truths, assign(rule, images, domains, base)[0].numpy(), average="macro", zero_division=0))
+        return float(f1_score(truths, assign(rule, images, prompts)[0].numpy(), average="macro", zero_division=0))
 
     return measure
 

@@ -20,14 +20,15 @@ from typer.testing import CliRunner
 
 from cli import app
 from lanit.errors import LanitError, UsageError
-from pipeline.clip_models import load_clip
-from pipeline.decoding.images import ImageError
+from pipeline.clip.models import load_clip
+from pipeline.decoding.limits import ImageError
 from pipeline.embedding.embed import EmbedOptions, embed
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.searching.gallery import search_page
 from pipeline.searching.search import embed_image, search
 from pipeline.store.index import rebuild_index
 from pipeline.store.store import Store
+from tests.label_builders import add_labels
 
 pytest.importorskip("faiss")
 MakeStore = Callable[..., Store]
@@ -156,7 +157,7 @@ def test_labels_narrow_the_search(make_store: MakeStore) -> None:
     active[:, 2] = False
     prompts = PromptSet(("smiling", "hat", "bald"), ("a face with {}.",), ("a face with.",), "test")
     margin = np.where(active, 0.1, -0.1).astype(np.float32)
-    store.add_labels(active, margin, margin[:, 0], prompts, {"kind": "adaptive", "value": 0.0}, "label", None)
+    add_labels(store, active, margin, prompts=prompts)
     both = np.flatnonzero(active[:, 0] & active[:, 1])
     report = search(store, clip, text="x", labels=["smiling", "hat"])
     cosines = store.embeddings() @ unit(1, 6, seed=2)[0]

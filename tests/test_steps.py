@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.naive_step import plain_prompts
 from lanit import losses, objectives
 from lanit.losses import flip_one as real_flip_one
 from lanit.networks import NetworkOptions
@@ -20,7 +21,7 @@ from lanit.steps import Optimisers, StepPlan, frozen, fused_step, paper_step
 
 DOMAINS, ROWS, STYLE, WIDTH = 3, 5, 6, 8
 SCALE = 20.0
-WEIGHTS = LossWeights(adversarial=0.9, domain=0.7, cycle=1.3, style=1.1, diversity=0.8, r1=1.0)
+WEIGHTS = LossWeights(adversarial=0.9, domain=0.7, cycle=1.3, style=1.1)
 PLAN = StepPlan(r1_weight=0.0, diversity_weight=0.8, learn_prompts=False)
 Steps = Callable[..., dict[str, Tensor]]
 
@@ -81,7 +82,7 @@ class Prompts(nn.Module):
 
     def forward(self) -> Guidance:
         unit = nn.functional.normalize(self.table, dim=1)
-        return Guidance(self.encode, SCALE, unit[:-1], unit[-1])
+        return Guidance(self.encode, plain_prompts(unit[:-1], unit[-1], SCALE))
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def softplus(x: Tensor) -> Tensor:
 
 def naive_domain(guidance: Guidance, image: Tensor, n: int, label: bool, form: str) -> Tensor:
     seen = guidance.encode(image[None])[0]
-    cosine, of_base = (seen * guidance.domains[n]).sum(), (seen * guidance.base).sum()
+    cosine, of_base = (seen * guidance.prompts.domains[n]).sum(), (seen * guidance.prompts.base).sum()
     p = cosine.clamp(1e-6, 1 - 1e-6) if form == "cosine" else 1 / (1 + torch.exp(-SCALE * (cosine - of_base)))
     return -torch.log(p) if label else -torch.log(1 - p)
 
@@ -408,7 +409,7 @@ def test_domain_losses_judge_each_image_by_its_own_label(prompts: Prompts, varia
             for i in range(rows)
         ]
         expected = sum(kept, torch.zeros(())) / max(len(kept), 1) + torch.stack(turned).mean()
-        result = domain_losses(guidance, guidance.encode(images), drawn, labels, flipped, options)
+        result = domain_losses(guidance.prompts, guidance.encode(images), drawn, labels, flipped, options)
         assert result.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -417,8 +418,8 @@ def test_an_offset_moves_the_margin_at_which_an_image_has_the_domain(prompts: Pr
     images = torch.rand(8, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     labels = torch.tensor([[1, 0, 1], [1, 1, 0], [0, 1, 0], [1, 1, 1]], dtype=torch.bool)
     drawn = torch.tensor([2, 0, 1, 1])
-    plain, offsets = prompts(), torch.tensor([0.05, -0.1, 0.2], dtype=torch.float64)
-    seen = plain.encode(images)
+    guidance, offsets = prompts(), torch.tensor([0.05, -0.1, 0.2], dtype=torch.float64)
+    plain, seen = guidance.prompts, guidance.encode(images)
     expected = 0.0
     for i, n in enumerate(drawn.tolist()):
         for image, label in ((i, labels[i, n]), (4 + i, ~labels[i, n])):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from lanit.errors import LanitError
+from lanit.rules import Rule
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.files import atomic_path, exclusive_lock, read_json, write_bytes, write_json
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.schemas import metadata_of
 from pipeline.store.store import Store
 from pipeline.store.store_folder import lock_store
+from tests.children import CONTEXT, child
+from tests.label_builders import add_labels
 
 PROMPTS = PromptSet(("smiling", "black hair", "größe.3"), ("a face with {}.",), ("a face with.",), "test")
 
@@ -36,8 +38,7 @@ def labels_for(store: Store, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def add(store: Store, seed: int = 0, origin: str = "label", parent: int | None = None) -> int:
-    rule = {"kind": "adaptive", "value": 0.0}
-    return store.add_labels(*labels_for(store, seed), PROMPTS, rule, origin, parent)
+    return add_labels(store, *labels_for(store, seed), prompts=PROMPTS, origin=origin, parent=parent)
 
 
 def test_revisions_round_trip_side_by_side(store: Store) -> None:
@@ -59,7 +60,7 @@ def test_revisions_round_trip_side_by_side(store: Store) -> None:
         store.check_current(revision)
     newest = store.labels()
     assert (newest.number, newest.parent, newest.origin) == (2, 1, "train:runs/a step 40")
-    assert newest.rule == {"kind": "adaptive", "value": 0.0}
+    assert newest.rule == Rule()
     assert metadata_of(pq.read_schema(store.root / "labels" / "r0002.parquet"))["parent"] == 1
 
 
@@ -71,14 +72,6 @@ def test_saying_the_same_twice_writes_once(store: Store) -> None:
     assert add(store, origin="train:a step 1", parent=1) == 2, "a resumed run finds its own revision"
     assert add(store) == 4, "labelling compares the newest only: the newest is what later commands use"
     assert (store.root / "labels" / "r0001.parquet").read_bytes() == before
-
-
-def test_labels_that_do_not_fit_are_refused(store: Store) -> None:
-    active, margin, base = labels_for(store)
-    for wrong in ((active[:-1], margin, base), (active, margin[:, :-1], base), (active, margin, base[:-1])):
-        with pytest.raises(LanitError, match="do not fit"):
-            store.add_labels(*wrong, PROMPTS, {}, "label", None)
-    assert store.revisions() == []
 
 
 def test_a_revision_older_than_the_images_is_told(
@@ -95,10 +88,10 @@ def test_a_revision_older_than_the_images_is_told(
 def test_labels_of_another_model_are_refused(
     store: Store, make_images: Callable[..., Path], make_clip: Callable[..., Path]
 ) -> None:
-    from pipeline.clip_models import load_clip
+    from pipeline.clip.models import load_clip
 
     add(store)
-    embed([make_images(7)], store.root, load_clip(str(make_clip(seed=9))), EmbedOptions(mode="overwrite"))
+    embed([make_images(7)], store.root, load_clip(str(make_clip(seed=9))), EmbedOptions(overwrite=True))
     changed = Store.open(store.root)
     with pytest.raises(LanitError, match="revision 1 was made with custom-") as caught:
         changed.labels()
@@ -179,10 +172,8 @@ def hold_lock(root: Path, held: Any, release: Any) -> None:
 
 
 def test_two_writers_are_kept_apart_and_a_killed_one_leaves_no_lock(store: Store) -> None:
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    process = context.Process(target=hold_lock, args=(store.root, held, release))
-    process.start()
+    held, release = CONTEXT.Event(), CONTEXT.Event()
+    process = child(hold_lock, store.root, held, release)
     assert held.wait(30)
     with pytest.raises(LanitError, match="another lanit command is writing") as caught, lock_store(store.root):
         pass

@@ -175,8 +175,8 @@ def test_a_store_json_that_is_not_understood_is_replaced_by_what_its_message_say
     for use in (Store.open, lambda root: embed([folder], root, tiny_clip)):
         with pytest.raises(LanitError) as caught:
             use(root)
-        assert caught.value.hint == f"Run: lanit embed DIR --store '{root}' --mode overwrite"
-    embed([folder], root, tiny_clip, EmbedOptions(mode="overwrite"))
+        assert caught.value.hint == f"Run: lanit embed DIR --store '{root}' --overwrite"
+    embed([folder], root, tiny_clip, EmbedOptions(overwrite=True))
     assert snapshot(root) == whole | {"labels/r0001.parquet": b"mine"}
 
 
@@ -189,5 +189,5 @@ def test_where_overwriting_fails_a_store_json_that_is_not_understood_loses_no_pa
     before = snapshot(root)
     write(tmp_path, "bad/a.png")
     with pytest.raises(LanitError, match="can be decoded"):
-        embed([tmp_path / "bad"], root, tiny_clip, EmbedOptions(mode="overwrite"))
+        embed([tmp_path / "bad"], root, tiny_clip, EmbedOptions(overwrite=True))
     assert snapshot(root) == before

@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store.schemas import (
-    SCHEMA_VERSION,
-    Fingerprint,
-    Manifest,
-    images_schema,
-    labels_schema,
-    people_schema,
-)
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.store.schemas import SCHEMA_VERSION, Manifest, images_schema, labels_schema, people_schema
 
 README = Path(__file__).parents[1] / "manifests" / "README.md"
 

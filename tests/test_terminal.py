@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import cli
 from lanit.errors import LanitError
-from pipeline import console
-from pipeline.terminal_text import brief, shortened, visible
+from pipeline.showing import console
+from pipeline.showing.terminal_text import brief, shortened, visible
 
 TITLE = "a\x1b]0;PWNED\x1b\\b"
 HOSTILE = f"{TITLE}\r\n[bold red]x[/] \u202egnp.exe\u202c \x9b2J \x07\u2028\ufeff \udce9\ud800 \x7f\x00"
@@ -91,7 +91,7 @@ def fail_in_label(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Any:
     def fail(name: str, noun: str | None = None) -> None:
         raise error
 
-    monkeypatch.setattr("pipeline.labelling.learned_prompts.read_prompts", fail)
+    monkeypatch.setattr("pipeline.store.store.Store.open", fail)
     return CliRunner().invoke(cli.app, ["label", "--prompts", "x"])
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lanit.labels import EmbeddedPrompts
 from lanit.metrics import frechet_distance, moments
 from pipeline.training.evaluation import Evaluator, Sources
 
@@ -22,15 +23,17 @@ class Painter(nn.Module):
     def __init__(self, strength: float) -> None:
         super().__init__()
         self.strength = strength
-        self.mapping = self
 
-    def style_encoder(self, images: Tensor) -> Tensor:
+    def own_codes(self, images: Tensor) -> Tensor:
         return torch.eye(DOMAINS + 1)[None, :, :DOMAINS].expand(len(images), -1, -1)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.style_encoder(latents)
+    def drawn_codes(self, latents: Tensor) -> Tensor:
+        return self.own_codes(latents)
 
-    def generator(self, images: Tensor, style: Tensor) -> Tensor:
+    def content(self, images: Tensor) -> Tensor:
+        return images
+
+    def render(self, content: Tensor, style: Tensor, images: Tensor) -> Tensor:
         colour = style / style.amax(dim=1, keepdim=True).clamp(min=1e-6)
         return (1 - self.strength) * images + self.strength * (2 * colour[:, :, None, None] - 1)
 
@@ -42,7 +45,9 @@ class Eye:
         return nn.functional.normalize(images.mean(dim=(2, 3)) + 0.01, dim=1)
 
 
-TEXT = (torch.eye(3), torch.zeros(3))  # a colour is seen where it is positive
+PROMPTS = EmbeddedPrompts(
+    torch.eye(3), torch.zeros(3), torch.zeros(3), torch.ones(3)
+)  # a colour is seen where it is positive
 
 
 @pytest.fixture
@@ -63,7 +68,7 @@ def evaluator() -> Evaluator:
 def measure(evaluator: Evaluator, strength: float) -> dict[str, float]:
     nets: Any = Painter(strength)
     clip: Any = Eye()
-    return evaluator.measure(nets, clip, TEXT, None)
+    return evaluator.measure(nets, clip, PROMPTS)
 
 
 def test_stronger_translations_are_better_by_every_figure(evaluator: Evaluator) -> None:
@@ -90,6 +95,6 @@ def test_a_domain_without_real_images_is_left_out_of_the_distances(evaluator: Ev
     fewer = Evaluator(evaluator.sources, [*evaluator.real[:2], evaluator.real[2][:1]], evaluator.exclusive)
     nets: Any = Painter(0.9)
     clip: Any = Eye()
-    figures = fewer.measure(nets, clip, TEXT, None)
+    figures = fewer.measure(nets, clip, PROMPTS)
     assert figures["recognised"] == 1.0
     assert figures["fid"] != measure(evaluator, 0.9)["fid"]

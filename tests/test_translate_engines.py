@@ -1,10 +1,7 @@
-"""Whatever does the work, a CPU, a GPU's engine or a Ray cluster, makes the same files and rows."""
+"""Whatever does the work, a CPU or a GPU's engine, makes the same files and rows; a Ray cluster: see test_ray.py."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,22 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-import pipeline.embedding.ray_tasks
 from lanit.errors import LanitError
-from pipeline.embedding.ray_cluster import Workforce
-from pipeline.embedding.ray_tasks import TaskProcess
-from pipeline.translating import engine as engines
-from pipeline.translating import translation
-from pipeline.translating.engine import GpuEngine
-from pipeline.translating.recipe import Kitchen, Made
+from pipeline.computing.engines import PipelinedEngine, ThreadedEngine
+from pipeline.translating import translating_steps
+from pipeline.translating.naming import SCRATCH_NAME
+from pipeline.translating.recipe import BatchTranslator, Translations
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.worklist import SCRATCH_NAME
-from tests.translation_world import files, make_model, make_source, pictures, pixels, table
+from tests.translation_world import files, make_model, make_source, pictures, pixels
 
 ADD = TranslateRequest(add=("hat",), styles=2)
 OPTIONS = TranslateOptions(batch_size=3, part_images=14)  # two styles: parts of seven images
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra lanit[ray]")
 
 
 @pytest.fixture
@@ -53,9 +45,9 @@ def test_the_engine_of_a_gpu_and_any_number_of_threads_make_the_same_bytes(
     translate(source, out, model, ADD, OPTIONS)
     expected = files(out)
     seen: list[int] = []
-    for number, kind in enumerate((engines.local_engine, GpuEngine)):
+    for number, kind in enumerate((ThreadedEngine, PipelinedEngine)):
         out.rename(tmp_path / str(number))
-        monkeypatch.setattr(translation, "local_engine", kind)
+        monkeypatch.setattr(translating_steps, "ThreadedEngine", kind)
         seen.clear()
         report = translate(source, out, model, ADD, options, progress=lambda done, of, shares: seen.append(done))
         assert files(out) == expected
@@ -67,22 +59,22 @@ def test_the_engine_of_a_gpu_and_any_number_of_threads_make_the_same_bytes(
 def test_where_the_gpu_is_full_fewer_images_are_made_at_once(
     source: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work, sizes, lock = Kitchen.__call__, list[int](), threading.Lock()
+    work, sizes, lock = BatchTranslator.__call__, list[int](), threading.Lock()
 
-    def narrow(self: Kitchen, images: torch.Tensor) -> Made:
+    def narrow(self: BatchTranslator, images: torch.Tensor) -> Translations:
         with lock:
             sizes.append(len(images))
         if len(images) > 4:
             raise torch.OutOfMemoryError("full")
         return work(self, images)
 
-    monkeypatch.setattr(Kitchen, "__call__", narrow)
-    monkeypatch.setattr(translation, "local_engine", GpuEngine)
+    monkeypatch.setattr(BatchTranslator, "__call__", narrow)
+    monkeypatch.setattr(translating_steps, "ThreadedEngine", PipelinedEngine)
     report = translate(source, tmp_path / "out", model, ADD, TranslateOptions(batch_size=12))
     assert sizes[:3] == [11, 6, 3], "the broken one is not among the first twelve"
     assert max(sizes[3:]) <= 3
     assert any("out of memory with 11 images at once: going on with 6" in warning for warning in report.warnings)
-    monkeypatch.setattr(Kitchen, "__call__", work)
+    monkeypatch.setattr(BatchTranslator, "__call__", work)
     translate(source, tmp_path / "wide", model, ADD, TranslateOptions(batch_size=12))
     for name in pictures(tmp_path / "wide"):
         assert np.abs(pixels(tmp_path / "out" / name) - pixels(tmp_path / "wide" / name)).max() <= 1
@@ -110,67 +102,13 @@ def test_a_disk_that_refuses_ends_the_run_with_one_line_and_the_same_call_goes_o
     assert report.done_before > 0
 
 
-def dying_once(marker: Path) -> type[TaskProcess]:
-    """A process that dies, once on the whole cluster, in the middle of a task."""
-
-    class Dying(TaskProcess):
-        def _do(self, number: int, task: Any) -> Any:
-            if number == 1 and not marker.exists():
-                self._get(self._attempts.begin.remote(number))
-                marker.touch()
-                os._exit(1)
-            return super()._do(number, task)
-
-    return Dying
-
-
-@needs_ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_on_a_cluster_the_same_files_after_an_interruption_and_the_death_of_a_worker(
-    source: Path, model: Path, tmp_path: Path, two_processes: Workforce, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Begun here, continued on the cluster: the folder does not tell who computes."""
-
-    def stop(done: int, of: int, shares: str) -> None:
-        if done >= 7:
-            raise KeyboardInterrupt
-
-    def ring(*_: object) -> None:
-        raise TimeoutError("ten minutes have passed")
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.alarm(600)
-    try:
-        out = tmp_path / "out"
-        translate(source, out, model, ADD, OPTIONS)
-        expected = files(out)
-        out.rename(tmp_path / "reference")
-        with pytest.raises(KeyboardInterrupt):
-            translate(source, out, model, ADD, OPTIONS, progress=stop)
-        monkeypatch.setattr(pipeline.embedding.ray_tasks, "TaskProcess", dying_once(tmp_path / "died"))
-        report = translate(source, out, model, ADD, OPTIONS, force=two_processes)
-    finally:
-        signal.alarm(0)
-    assert (tmp_path / "died").exists()
-    assert report.device == "Ray, 2 processes with 1 processor each"
-    assert any("died; another did it" in warning for warning in report.warnings)
-    assert (report.found, report.ok, report.results) == (24, 23, 46)
-    assert sorted(files(out)) == sorted(expected)
-    for name in pictures(out):
-        assert np.abs(pixels(out / name) - pixels(tmp_path / "reference" / name)).max() <= 1
-    for row, same in zip(table(out), table(tmp_path / "reference"), strict=True):
-        assert {name: row[name] for name in ("path", "output", "status", "requested", "before")} == {
-            name: same[name] for name in ("path", "output", "status", "requested", "before")
-        }
-
-
 def test_a_node_with_another_model_or_without_the_folder_says_so(source: Path, model: Path, tmp_path: Path) -> None:
     from pipeline.files import sha256_file
-    from pipeline.training.checkpoints import load_bundle
-    from pipeline.translating.ray_translate import TranslateJob, TranslateWorker
+    from pipeline.models.bundle import load_bundle
+    from pipeline.models.translator import Translator
+    from pipeline.translating.ray_translate import translate_worker
     from pipeline.translating.recipe import Resolver
-    from pipeline.translating.translator import Translator
+    from pipeline.translating.translating_steps import TranslateJob
 
     translator = Translator(load_bundle(model), torch.device("cpu"))
     recipe = Resolver(translator, lambda: pytest.fail("no CLIP is needed"), print).resolve(
@@ -181,7 +119,7 @@ def test_a_node_with_another_model_or_without_the_folder_says_so(source: Path, m
         str(tmp_path / "out"), ("",), 4, 10**6, 1, torch.get_num_threads(), "cpu",
     )  # fmt: skip
     with pytest.raises(LanitError, match="does not see") as caught:
-        TranslateWorker(job)
+        translate_worker(job)
     assert "shared file system" in caught.value.hint
     with pytest.raises(LanitError, match="not the same on every node"):
-        TranslateWorker(replace(job, model_sha256="0" * 64))
+        translate_worker(replace(job, model_sha256="0" * 64))

@@ -13,9 +13,9 @@ import pytest
 
 from lanit.errors import LanitError
 from pipeline.files import write_json
+from pipeline.translating.naming import SCRATCH_NAME
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.worklist import SCRATCH_NAME
 from tests.translation_world import TABLES, files, make_model, pictures
 
 HAT = TranslateRequest(to=(("hat", 1.0),))

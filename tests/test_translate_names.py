@@ -16,9 +16,9 @@ from PIL import Image
 
 from lanit.errors import LanitError
 from pipeline.files import storable
+from pipeline.translating.naming import Naming, tagged
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.worklist import Naming, tagged
 from tests.hostile_files import make_hostile_folder
 from tests.translation_world import TABLES, files, good, make_model, make_source, pictures, pixels, table
 

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 import cli
 from lanit.errors import LanitError
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
+from pipeline.models.bundle import load_bundle
+from pipeline.models.translator import Translator
 from pipeline.sample_world.faces import ATTRIBUTES
 from pipeline.store.store import Store
-from pipeline.training.checkpoints import load_bundle
 from pipeline.translating.phrases import NEAR, stand_in
 from pipeline.translating.recipe import Resolver
 from pipeline.translating.requests import TranslateRequest
-from pipeline.translating.translator import Translator
 from tests.test_docs import README, blocks
 from tests.translation_world import table
 

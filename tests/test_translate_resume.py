@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from lanit.errors import LanitError
 from pipeline.folders import locked_folder
+from pipeline.translating.naming import SCRATCH_NAME
+from pipeline.translating.recipe import BatchTranslator
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.worklist import SCRATCH_NAME
+from tests.children import child
 from tests.translation_world import TABLES, files, make_model, make_source, pictures, table
 
 ADD = TranslateRequest(add=("hat",), styles=2)
@@ -38,44 +38,34 @@ def model(source: Path, tiny_clip: Any, tmp_path: Path) -> Path:
     return make_model(tmp_path / "model", source, tiny_clip)
 
 
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from pipeline.translating.recipe import Kitchen
-from pipeline.translating.requests import TranslateRequest
-from pipeline.translating.translation import TranslateOptions, translate
-work = Kitchen.__call__
-def slowly(self, images):
-    time.sleep(0.05)
-    return work(self, images)
-Kitchen.__call__ = slowly
-source, out, model = map(Path, sys.argv[1:])
-translate(source, out, model, TranslateRequest(add=("hat",), styles=2), TranslateOptions(batch_size=2, part_images=8))
-"""
+def translate_slowly(source: Path, out: Path, model: Path) -> None:
+    work = BatchTranslator.__call__
+
+    def slowly(self: BatchTranslator, images: Any) -> Any:
+        time.sleep(0.05)
+        return work(self, images)
+
+    BatchTranslator.__call__ = slowly  # type: ignore[method-assign]
+    torch.set_num_threads(1)
+    translate(source, out, model, ADD, OPTIONS)
 
 
 def killed(source: Path, out: Path, model: Path, parts: int) -> int:
     """Start the run in a process of its own and kill it once so many parts more are written; returns those there."""
-    root = Path(__file__).parent.parent
     before = len(list(out.glob(f"{SCRATCH_NAME}/part-*.parquet")))
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(source), str(out), str(model)],
-        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = child(translate_slowly, source, out, model)
     deadline = time.monotonic() + 300
     while (there := len(list(out.glob(f"{SCRATCH_NAME}/part-*.parquet")))) < before + parts:
-        if process.poll() is not None or time.monotonic() > deadline:
+        if not process.is_alive() or time.monotonic() > deadline:
             process.kill()
-            _, error = process.communicate()
-            pytest.fail(f"the run ended by itself: {error.decode()[-1500:]}")
+            pytest.fail("the run ended by itself, or never came so far")
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     return there
 
 
-@pytest.mark.slow
 def test_after_two_kills_the_same_call_ends_in_the_same_bytes(source: Path, model: Path, tmp_path: Path) -> None:
     """Finished parts are not done again, and what a kill left half done is."""
     out = tmp_path / "out"

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lanit.errors import LanitError, UsageError
-from pipeline.training.checkpoints import load_bundle
+from pipeline.models.bundle import load_bundle
 from pipeline.translating.pictures import encode_film
 from pipeline.translating.requests import TranslateRequest, interpolation_options, parse_references
 from pipeline.translating.translation import translate

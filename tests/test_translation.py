@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from lanit.errors import LanitError, UsageError
-from pipeline.training.checkpoints import load_bundle, save_bundle
+from pipeline.models.bundle import load_bundle, save_bundle
+from pipeline.models.translator import Translator
 from pipeline.translating.requests import TranslateRequest, parse_domains
 from pipeline.translating.translation import TranslateOptions, translate
-from pipeline.translating.translator import Translator
 from tests.translation_world import (
     DOMAINS,
     EXCLUSIVE,
@@ -49,7 +49,7 @@ def model(source: Path, tiny_clip: Any, tmp_path: Path) -> Path:
 def test_own_labels_take_the_offsets_of_the_prompts(model: Path, source: Path, tiny_clip: Any) -> None:
     bundle = load_bundle(model)
     images = torch.cat([as_batch(source / name) for name in good(source)])
-    margins = tiny_clip.encode_images(images) @ (bundle.domains_embedding - bundle.base_embedding).T
+    margins = tiny_clip.encode_images(images) @ (bundle.prompts.domains - bundle.prompts.base).T
     offsets = tuple(float(value) for value in margins.median(dim=0).values + 1e-5)
     moved = replace(bundle, prompt_set=replace(bundle.prompt_set, offsets=offsets))
     labels = Translator(moved, torch.device("cpu")).labels(images, tiny_clip)

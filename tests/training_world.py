@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from pipeline.embedding.embed import embed
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.models.metric_lines import read_lines
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
-from pipeline.training.metric_lines import read_lines
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import TrainOptions, make_options
 from pipeline.training.training import TrainReport, train
+from tests.label_builders import add_labels
 
 IMAGES = 12
 PROMPTS = PromptSet(
@@ -22,11 +23,16 @@ PROMPTS = PromptSet(
 )
 STEPS = 6
 # Phase 2 begins at half of the steps; labels are refreshed after steps 4 and 6.
-TINY = TrainOptions(
-    size=32, steps=STEPS, batch_size=2, channels=4, max_channels=8, mapping_width=8, precision="float32", r1_every=2,
-    diversity_until=0.8, prompts_from=0.5, prompt_learning_rate=1e-2, learning_rate=1e-3, refresh_every=2, log_every=2,
-    sample_every=0, checkpoint_every=0, keep=10, domain=1.0,
-)  # fmt: skip
+TINY = make_options({
+    "size": 32, "steps": STEPS, "batch_size": 2, "channels": 4, "max_channels": 8, "mapping_width": 8,
+    "precision": "float32", "r1_every": 2, "diversity_until": 0.8, "prompts_from": 0.5, "prompt_learning_rate": 1e-2,
+    "learning_rate": 1e-3, "refresh_every": 2, "log_every": 2, "sample_every": 0, "checkpoint_every": 0, "keep": 10,
+    "domain": 1.0,
+})  # fmt: skip
+
+
+def changed(options: TrainOptions, **settings: Any) -> TrainOptions:
+    return make_options(options.to_json() | settings)
 
 
 def draw_store(folder: Path, clip: Any) -> Path:
@@ -50,8 +56,7 @@ def labelled(store: Store, prompts: PromptSet = PROMPTS) -> Store:
     active = rng.random((store.ok, len(prompts.domains))) < 0.4
     active[:3], active[3:5] = False, True
     margin = np.where(active, 0.1, -0.1).astype(np.float32)
-    rule = {"kind": "adaptive", "value": 0.0}
-    store.add_labels(active, margin, np.zeros(store.ok, np.float32), prompts, rule, "label", None)
+    add_labels(store, active, margin, prompts=prompts)
     return store
 
 

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from pipeline.decoding.images import decode_rgb
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.store.image_cache import fit_square
-from pipeline.training.checkpoints import Bundle, save_bundle
+from pipeline.decoding.squares import fit_square
+from pipeline.models.bundle import Bundle, save_bundle
+from pipeline.prompts.embed_prompts import with_texts
+from pipeline.prompts.prompt_sets import PromptSet
 
 DOMAINS = ("blond hair", "black hair", "hat")
-SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)
+SIZES = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=8, mapping_width=8)
 EXCLUSIVE = [[0, 1, 0], [1, 0, 0], [0, 0, 0]]  # blond or black, not both
 
 
@@ -46,9 +47,10 @@ def make_model(folder: Path, source: Path, clip: Any) -> Path:
         ordered = (seen @ axes.T).sort(dim=0).values
         middle = (ordered[2] + ordered[3]) / 2
         texts = base + axes - middle[:, None] * base / base.square().sum()
+    prompts = PromptSet(DOMAINS, ("a {}.",), ("a.",), "test")
     bundle = Bundle(
-        networks, SIZES, PromptSet(DOMAINS, ("a {}.",), ("a.",), "test"), clip.fingerprint, clip.spec, None,
-        torch.tensor(EXCLUSIVE, dtype=torch.bool), texts, base, {},
+        networks, SIZES, prompts, clip.fingerprint, clip.spec, None, torch.tensor(EXCLUSIVE, dtype=torch.bool),
+        with_texts(prompts, texts, base), {},
     )  # fmt: skip
     save_bundle(folder, bundle)
     return folder
@@ -66,8 +68,8 @@ def good(source: Path) -> list[str]:
 def margins_of(bundle: Bundle, clip: Any, path: Path) -> list[float]:
     """f_n − f_base, one image and one domain at a time."""
     seen = clip.encode_images(as_batch(path))[0]
-    of_base = float((seen * bundle.base_embedding).sum())
-    return [float((seen * text).sum()) - of_base for text in bundle.domains_embedding]
+    of_base = float((seen * bundle.prompts.base).sum())
+    return [float((seen * text).sum()) - of_base for text in bundle.prompts.domains]
 
 
 def own_labels(bundle: Bundle, clip: Any, path: Path) -> set[str]:

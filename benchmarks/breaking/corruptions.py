@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -166,14 +167,38 @@ def reference(world: World, number: int) -> tuple[list[str], dict[str, Reference
         lines = commands(reading, name)
         if "\n".join(lines) not in found:
             folder = world.trial(f"reference-{number}", reading.parts)
-            outcomes = [run(line, folder) for line in lines]
-            for line, outcome in zip(lines, outcomes, strict=True):
-                if outcome.code:
-                    raise RuntimeError(f"undisturbed, lanit {line} ended with {outcome.code}: {outcome.last_line}")
-            printed = tuple(said(outcome.stdout, folder) for outcome in outcomes)
-            warnings = tuple(tuple(outcome.warnings) for outcome in outcomes)
-            found["\n".join(lines)] = Reference(printed, warnings, before, tree(folder))
+            found["\n".join(lines)] = undisturbed(folder, lines, before)
     return files, found
+
+
+def undisturbed(folder: Path, lines: list[str], before: Tree, refused: tuple[bool, ...] = ()) -> Reference:
+    """What the commands do to an undamaged folder; those that are ``refused`` by a damaged one are left out."""
+    printed: list[str] = []
+    warnings: list[tuple[str, ...]] = []
+    for number, line in enumerate(lines):
+        if refused and refused[number]:
+            printed.append("")
+            warnings.append(())
+            continue
+        outcome = run(line, folder)
+        if outcome.code:
+            raise RuntimeError(f"undisturbed, lanit {line} ended with {outcome.code}: {outcome.last_line}")
+        printed.append(said(outcome.stdout, folder))
+        warnings.append(tuple(outcome.warnings))
+    return Reference(tuple(printed), tuple(warnings), before, tree(folder))
+
+
+_WITHOUT: dict[tuple[int, str, tuple[bool, ...]], Reference] = {}
+
+
+def without_refused(world: World, reading: int, lines: list[str], refused: tuple[bool, ...]) -> Reference:
+    """The reference of a trial in which commands were refused: later ones are to do what they do without those."""
+    key = (reading, "\n".join(lines), refused)
+    if key not in _WITHOUT:
+        folder = world.trial(f"without-{reading}-{os.getpid()}-{len(_WITHOUT)}", READINGS[reading].parts)
+        _WITHOUT[key] = undisturbed(folder, lines, tree(folder), refused)
+        shutil.rmtree(folder)
+    return _WITHOUT[key]
 
 
 def is_unread(name: str) -> bool:
@@ -200,6 +225,9 @@ def attempt(world: World, seed: int, references: list[dict[str, Reference]], tri
     wanted = references[trial.reading]["\n".join(lines)]
     damaged = tree(folder)
     outcomes = [run(line, folder) for line in lines]
+    refused = tuple(outcome.refused for outcome in outcomes)
+    if any(refused) and not all(refused):
+        wanted = without_refused(world, trial.reading, lines, refused)
     verdict, detail = judge(trial.file, lines, outcomes, wanted, damaged, folder)
     if verdict not in WRONG:
         shutil.rmtree(folder)

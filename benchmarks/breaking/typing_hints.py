@@ -27,7 +27,7 @@ _AGAIN = re.compile(
 _LEAVE_OUT = re.compile(r"\bleave\b|^remove\b|^unset\b|\bwithout\b", re.IGNORECASE)
 _ELSEWHERE = re.compile(r"\bnew folder\b|\bnew name\b|name of a new|another one\b", re.IGNORECASE)
 _OTHER_INPUT = re.compile(r"\banother folder\b|^check the path", re.IGNORECASE)
-_CHOICE = re.compile(r"(?:choose one of|its labels are|it has|did you mean|give its folder:) (.+)", re.IGNORECASE)
+_CHOICE = re.compile(r"(?:choose one of|it has|did you mean|give its folder:) (.+)", re.IGNORECASE)
 _OPTION = re.compile(r"(--[a-z][a-z-]*)((?:[ =](?:'[^']*'|\"[^\"]*\"|[^\s,;:]+))*)")
 
 

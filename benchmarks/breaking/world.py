@@ -53,7 +53,7 @@ EXPORTS = {
 }
 
 _SMALL = {
-    "pipeline.embedding.parts:PART_ROWS": 32,
+    "pipeline.embedding.embed:EmbedOptions.part_rows": 32,
     "pipeline.store.image_cache:_CHUNK": 32,
     "pipeline.exports.folders:_CHUNK": 16,
     "pipeline.translating.translation:TranslateOptions.part_images": 32,

@@ -26,7 +26,7 @@ class Writing:
 WRITING = [
     Writing("embed", (), "embed ../faces --clip sample --store s"),
     Writing("embed, more", ("s",), "embed ../faces ../more --store s"),
-    Writing("embed --mode overwrite", ("s",), "embed ../more --clip sample --mode overwrite --store s"),
+    Writing("embed --overwrite", ("s",), "embed ../more --clip sample --overwrite --store s"),
     Writing("label", ("s",), "label --prompts ../others.txt --store s"),
     Writing(
         "label --labels", ("s",), "label --prompts ../prompts.txt --rule argmax --labels ../people-faces.csv --store s"
@@ -51,7 +51,7 @@ WRITING = [
     ),
     Writing("export --overwrite", ("s", "ex-csv"), "export --store s --to folders --out ex-csv --overwrite"),
     Writing("export-model", ("run",), "export-model run --out em", repeats=False),
-    Writing("export-model --force", ("run", "em"), "export-model run/best --out em --half --force"),
+    Writing("export-model --overwrite", ("run", "em"), "export-model run/best --out em --half --overwrite"),
     Writing("evaluate", ("s without cache", "run"), f"{EVALUATE} run --store s --html page.html"),
     Writing("sample-faces", (), "sample-faces drawn --size 32 --count 60", repeats=False),
     Writing("pull", (), "pull someone/model --out pulled", repeats=False),
@@ -98,7 +98,7 @@ def meetings() -> list[Meeting]:
     for parts, line in (
         (("run", "out"), _OTHER),
         (("s", "ex-csv"), "export --store s --to folders --out ex-csv --overwrite"),
-        (("run", "em"), "export-model run/best --out em --half --force"),
+        (("run", "em"), "export-model run/best --out em --half --overwrite"),
     ):
         found.append(Meeting(parts, line, line))
     return found

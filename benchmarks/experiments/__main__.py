@@ -21,7 +21,7 @@ from benchmarks.experiments.report import markdown
 from benchmarks.experiments.runs import jobs, run_all
 from benchmarks.experiments.worlds import World, animals_world, sample_world
 from lanit.errors import LanitError
-from pipeline import console
+from pipeline.showing import console
 
 WORLDS = ("sample", "animals")
 ANIMALS_LEFT_OUT = {"margin-drawn", "cosine", "paper-time", "paper-images", "double-rate", "float32", "poor-fixed",

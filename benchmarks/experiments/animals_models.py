@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from benchmarks.experiments.animals_data import AnimalTable
 from pipeline.files import json_bytes, read_json
-from pipeline.labelling.prompt_sets import remove_phrase
-from pipeline.training.tensor_folders import write_folder
+from pipeline.models.tensor_folders import write_folder
+from pipeline.prompts.prompt_sets import remove_phrase
 
 TEMPLATES = (
     "a photo of a {}.",

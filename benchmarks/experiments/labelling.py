@@ -11,14 +11,14 @@ import torch
 
 from benchmarks.experiments.arms import Arm
 from benchmarks.experiments.worlds import World
-from lanit.labels import Rule, assign
+from lanit.labels import EmbeddedPrompts, Rule, assign
 from pipeline.files import atomic_path
 from pipeline.labelling.known_labels import read_truth
-from pipeline.labelling.label import HowToLabel, label, text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.suggestion.kmeans import cluster_centres
+from pipeline.labelling.label import HowToLabel, label
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.words.kmeans import cluster_centres
 
-Texts = tuple[torch.Tensor, torch.Tensor]
 LabelOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Labels, bool (m×N), of images given by unit-norm embeddings, float32 (m×k), and true labels, bool (m×N)."""
 
@@ -45,33 +45,32 @@ def supervise(world: World, arm: Arm, seed: int) -> Supervision:
     prompts = world.poor_prompts if arm.poor else world.prompts
     if arm.level == "truth":
         return _known(world, world.truth_table, prompts, "true labels", lambda embeddings, truth: truth)
-    texts = text_embeddings(world.clip, prompts)
-    rule = choose_rule(arm, world.store.embeddings(), world.truth, texts)
+    embedded = embed_prompts(world.clip, prompts)
+    rule = choose_rule(arm, world.store.embeddings(), world.truth, embedded)
     report = label(world.store, world.clip, prompts, rule)
     active = world.store.labels(report.revision).active
     described = rule.kind if rule.kind == "adaptive" else f"{rule.kind} {rule.value:.4g}"
-    return Supervision(report.revision, active, described, macro_f1(active, world.truth), by_prompts(rule, texts))
+    return Supervision(report.revision, active, described, macro_f1(active, world.truth), by_prompts(rule, embedded))
 
 
-def choose_rule(arm: Arm, embeddings: np.ndarray, truth: np.ndarray, texts: Texts) -> Rule:
+def choose_rule(arm: Arm, embeddings: np.ndarray, truth: np.ndarray, prompts: EmbeddedPrompts) -> Rule:
     """The rule of ``arm``; the best K or threshold by macro F1 against ``truth``, bool (n×N)."""
     if arm.rule == "adaptive":
         return Rule()
     if arm.rule == "best-top-k":
         candidates = [Rule("top-k", k) for k in range(1, truth.shape[1] + 1)]
     else:
-        similarities = embeddings @ texts[0].numpy().T
+        similarities = embeddings @ prompts.domains.numpy().T
         thresholds = np.quantile(similarities, np.linspace(0.02, 0.98, 97))
         candidates = [Rule("fixed", float(threshold)) for threshold in thresholds]
-    return max(candidates, key=lambda rule: macro_f1(by_prompts(rule, texts)(embeddings, truth), truth))
+    return max(candidates, key=lambda rule: macro_f1(by_prompts(rule, prompts)(embeddings, truth), truth))
 
 
-def by_prompts(rule: Rule, texts: Texts) -> LabelOf:
-    """Labels by ``rule`` from the text embeddings of the domains, (N×k), and of the base, (k)."""
-    domains, base = (text.float().cpu() for text in texts)
+def by_prompts(rule: Rule, prompts: EmbeddedPrompts) -> LabelOf:
+    """Labels by ``rule``."""
 
     def label_of(embeddings: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        active: np.ndarray = assign(rule, torch.from_numpy(embeddings), domains, base)[0].numpy()
+        active: np.ndarray = assign(rule, torch.from_numpy(embeddings), prompts)[0].numpy()
         return active
 
     return label_of
@@ -111,8 +110,8 @@ def _clusters(world: World, seed: int) -> Supervision:
     """k-means with as many clusters as domains; each takes the name of a domain, for the tables alone."""
     embeddings = world.store.embeddings()
     centres = cluster_centres(embeddings, len(world.domains), seed)
-    texts, base = text_embeddings(world.clip, world.prompts)
-    centres = centres[name_clusters(centres @ (texts - base).numpy().T)]
+    embedded = embed_prompts(world.clip, world.prompts)
+    centres = centres[name_clusters(centres @ (embedded.domains - embedded.base).numpy().T)]
     label_of = nearest_centre(centres)
     path = world.folder / f"clusters-{seed}.csv"
     _write_table(path, world, label_of(embeddings, world.truth))

@@ -16,11 +16,12 @@ import torch
 
 from benchmarks.experiments.labelling import LabelOf
 from benchmarks.experiments.worlds import World, embed_pictures, judged
+from lanit.inference import drawn_codes, edited, translate
 from lanit.labels import with_slack
 from lanit.metrics import density_coverage, frechet_distance, moments
 from lanit.networks import GenerativeNetworks, aggregate
-from pipeline.translating.grids import to_float, to_uint8
-from pipeline.translating.translator import Translator
+from pipeline.decoding.grids import to_float, to_uint8
+from pipeline.models.translator import Translator
 
 NEIGHBOURS = 5
 _PAIRS_SEED = 2**20
@@ -118,14 +119,15 @@ def score_latents(world: World, translator: Translator, label_of: LabelOf, count
         rows = draw_pairs(world.held_truth, domain, count).sources
         own = torch.from_numpy(label_of(world.held_embeddings[rows], world.held_truth[rows]))
         latents = torch.randn(
-            len(rows), translator.bundle.options.latent_dim, generator=torch.Generator().manual_seed(domain)
+            len(rows), translator.networks.latent_dim, generator=torch.Generator().manual_seed(domain)
         )
-        add = torch.arange(len(world.domains)) == domain
+        add = (torch.arange(len(world.domains)) == domain).float()
         made = []
         for batch in torch.arange(len(rows)).split(_BATCH):
             images = to_float(world.pictures[rows[batch.numpy()]])
-            edited, _ = translator.edit(images, own[batch], add, torch.zeros_like(add), latents[batch])
-            made.append(to_uint8(edited))
+            target = edited(own[batch], add, torch.zeros_like(own[0]), translator.exclusive)
+            codes = drawn_codes(translator.networks, latents[batch])
+            made.append(to_uint8(translate(translator.networks, images, target, codes[None])[0]))
         shares.append(float(judged(world.judge, np.concatenate(made))[0][:, domain].mean()))
     return shares
 

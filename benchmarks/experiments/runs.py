@@ -18,12 +18,12 @@ from benchmarks.experiments.plan import Plan
 from benchmarks.experiments.protocol import score_bounds, score_latents, score_references
 from benchmarks.experiments.worlds import World
 from lanit.labels import Rule
-from pipeline import console
 from pipeline.files import read_json, write_json
-from pipeline.training.checkpoints import load_bundle
+from pipeline.models.bundle import load_bundle
+from pipeline.models.translator import Translator
+from pipeline.showing import console
 from pipeline.training.train_options import TrainOptions, options_from
 from pipeline.training.training import TrainReport, train
-from pipeline.translating.translator import Translator
 
 _WARM_STEPS, _TIMED_STEPS, _TIMED_ROUNDS = 8, 16, 4  # with one R1 step among the timed
 _LATENT = 200  # latent-guided translations for each domain
@@ -73,7 +73,7 @@ def run_job(world: World, arm: Arm, seed: int, plan: Plan) -> dict[str, Any]:
     bundle = load_bundle(folder)
     label_of = supervision.label_of
     if arm.learns:
-        label_of = by_prompts(Rule(), (bundle.domains_embedding, bundle.base_embedding))
+        label_of = by_prompts(Rule(), bundle.prompts)
     begun = time.monotonic()
     scores = score_references(world, bundle.networks, label_of, plan.translations)
     if arm.experiment == "levels" and arm.level != "clusters":  # a cluster is no domain that could be asked for

@@ -15,19 +15,19 @@ from torch.nn import functional as F
 from benchmarks.experiments import animals_models
 from benchmarks.experiments.animals_data import read_animals
 from benchmarks.experiments.plan import Plan
-from pipeline import console
-from pipeline.clip_models import ClipModel, load_clip
+from pipeline.clip.models import ClipModel, load_clip
+from pipeline.decoding.grids import to_float
+from pipeline.decoding.squares import fit_square
 from pipeline.embedding.embed import embed
 from pipeline.labelling.known_labels import image_keys, read_truth
-from pipeline.labelling.prompt_sets import PromptSet, read_prompt_set, remove_phrase
+from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set, remove_phrase
 from pipeline.sample_world.dataset import TRUTH_NAME, write_faces
 from pipeline.sample_world.evaluation import EVALUATION_SEED
 from pipeline.sample_world.faces import draw_faces
 from pipeline.sample_world.judge import load_judge
 from pipeline.sample_world.train_generator import GENERATOR_SEED
-from pipeline.store.image_cache import fit_square
+from pipeline.showing import console
 from pipeline.store.store import Store
-from pipeline.translating.grids import to_float
 
 SIZE = 32
 _BATCH = 250

@@ -11,7 +11,8 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 from torch import Tensor
 
 from lanit.preprocessing import ClipPreprocessing
-from pipeline.decoding.images import MAX_PIXELS, ImageError, check_pixels, decode_rgb
+from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.limits import MAX_PIXELS, ImageError, check_pixels
 
 FLIPS = {1: (), 2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}
 """EXIF orientation to the axes (0 vertical, 1 horizontal) to flip; from 5 on rows and columns are swapped first."""

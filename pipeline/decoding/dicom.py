@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.decoding.images import ImageError, check_pixels
+from pipeline.decoding.limits import ImageError, check_pixels
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -11,7 +11,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from lanit.preprocessing import ClipPreprocessing
 from pipeline.decoding.clip_input import FLIPS, Decoded, JpegHeader, decode_for_clip, read_jpeg_header
-from pipeline.decoding.images import MAX_PIXELS, ImageError
+from pipeline.decoding.limits import MAX_PIXELS, ImageError
 
 _TAIL = 64  # bytes within which a whole JPEG ends; nvJPEG does not say when one is cut short
 

@@ -1,4 +1,4 @@
-"""Image files: find them under a folder, decode them fully to 8-bit RGB."""
+"""Image files: told by their names, decoded fully to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import contextlib
 import functools
 import io
 import logging
-import os
 import re
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lanit.errors import LanitError
+from pipeline.decoding.limits import MAX_PIXELS, ImageError, _too_large, check_pixels
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -30,9 +28,6 @@ IMAGE_SUFFIXES = frozenset(
 """What counts as an image by name, in any case; also what an extra is needed for (``lanit[dicom]``, ``lanit[heic]``),
 so that a folder of such files fails with what to install."""
 
-MAX_PIXELS = 178_956_970
-"""Images of more pixels are refused unless the caller allows more: a small file can claim to be a huge picture. It is
-the number from which on Pillow takes a picture for an attack."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "HEIF")
 _STRIP_PIXELS = 1 << 22
@@ -51,75 +46,6 @@ _ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 # Pillow warns on odd metadata and on large pictures; neither stops a decode, and a folder may hold thousands of them.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr
-
-
-class ImageError(LanitError):
-    """A file that cannot be decoded. reason: why, without the name of the file."""
-
-    def __init__(self, reason: str, name: str = "") -> None:
-        self.reason = " ".join(reason.split())
-        super().__init__(f"cannot read {name}: {self.reason}" if name else self.reason)
-
-
-class ChangedImage(ImageError):
-    """An image whose data is not what a store knows of it."""
-
-
-@dataclass(frozen=True)
-class ImageListing:
-    """What a folder holds. paths: images, relative POSIX paths in sorted order; ignored: the number of other files;
-    unreadable: folders that could not be listed."""
-
-    paths: tuple[str, ...]
-    ignored: int
-    unreadable: tuple[str, ...]
-
-
-def list_images(folder: Path) -> ImageListing:
-    """Everything below ``folder``, following links to folders once; names that begin with a dot count as ignored.
-
-    Raises LanitError where ``folder`` is not a folder.
-    """
-    if not folder.exists():
-        raise LanitError(f"there is no folder {folder}", "Check the path.")
-    if not folder.is_dir():
-        raise LanitError(f"{folder} is a file, not a folder", "Give the folder that holds the images.")
-    paths: list[str] = []
-    ignored = 0
-    refused: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(
-        folder, followlinks=True, onerror=lambda error: refused.append(str(error.filename))
-    ):
-        here = Path(root)
-        status = here.stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link back up the tree
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = here.relative_to(folder)
-        for name in files:
-            if is_image_name(name):
-                paths.append((relative / name).as_posix())
-            else:
-                ignored += 1
-    return ImageListing(tuple(sorted(paths)), ignored, tuple(sorted(refused)))
-
-
-def list_some_images(folder: Path) -> ImageListing:
-    """As :func:`list_images`; raises LanitError where there is no image."""
-    listing = list_images(folder)
-    if not listing.paths:
-        others = f", only {listing.ignored} other files" if listing.ignored else ""
-        hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
-        raise LanitError(f"there are no images in {folder}{others}", hint)
-    return listing
-
-
-def find_images(folder: Path) -> list[str]:
-    """Relative POSIX paths of the image files below ``folder``, in sorted order. Raises as :func:`list_images`."""
-    return list(list_images(folder).paths)
 
 
 def is_image_name(name: str) -> bool:
@@ -163,12 +89,6 @@ def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray
         raise ImageError(f"damaged or not supported ({error or type(error).__name__})", name) from error
 
 
-def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Raises ImageError where an image has more pixels than that."""
-    if width * height > max_pixels:
-        raise ImageError(_too_large(width * height, max_pixels))
-
-
 def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     if not data:
         raise ImageError("the file is empty")
@@ -186,10 +106,6 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
 def rgb_of(image: Image.Image) -> np.ndarray:
     """A Pillow image as :func:`decode_rgb` gives a file: uint8 (H×W×3), turned as its EXIF says, laid on white."""
     return _to_rgb(_upright(image))
-
-
-def _too_large(pixels: int | str, max_pixels: int) -> str:
-    return f"{pixels} pixels, which exceeds limit of {max_pixels} (--max-pixels raises it)"
 
 
 def _unidentified(data: bytes) -> str:

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from lanit.errors import LanitError, UsageError
-from pipeline.decoding.images import MAX_PIXELS
-from pipeline.embedding.engine import Engine, LocalEngine, RowReader, Tick, usable_processors
-from pipeline.embedding.parts import PartWriter, Row
+from pipeline.computing.engines import Engine
+from pipeline.computing.part_plan import PartPlan
+from pipeline.computing.timing import Meter, usable_processors
+from pipeline.decoding.limits import MAX_PIXELS
+from pipeline.embedding.embedding_steps import RowReader, local_engine
+from pipeline.embedding.image_rows import ImageRow, RowCatalogue
+from pipeline.embedding.parts import PartWriter
 from pipeline.embedding.stored_inputs import StoredInputs
+from pipeline.inputs.catalogue import of_repeated, some_names
 from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Input
+from pipeline.progress import Progress
 from pipeline.store.index import build_index, index_state
-from pipeline.store.schemas import SourceEntry, Storage
+from pipeline.store.schemas import SourceEntry, StoredType
 from pipeline.store.store import Store
 from pipeline.store.store_folder import lock_store, read_manifest
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
 
-Mode = Literal["resume", "overwrite"]
 Decode = Literal["cpu", "gpu"]
-Progress = Callable[[int, int, str], None]
-"""Called with (images done, images in all, where the time goes) as the run goes on."""
-EngineMaker = Callable[[RowReader, Tick], Engine]
+EngineMaker = Callable[[RowReader, RowCatalogue], Engine[ImageRow]]
 
-DEFAULT_STORAGE: Storage = "float32"
+DEFAULT_STORAGE: StoredType = "float32"
 _SLOW_LOADER = 0.2  # share of the run spent waiting for images from which on more workers are worth trying
-_SHARES_AFTER = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class EmbedOptions:
     """How to embed.
 
     batch_size: images encoded at once. workers: threads that decode; none for one per processor.
-    mode: ``resume`` keeps what is there, ``overwrite`` starts the images table afresh.
+    overwrite: start the images table afresh, and keep nothing of what is there.
     retry_failed: read images again that failed before and have not changed since.
     max_failures: stop at more failed images than this; none for never. max_pixels: larger images are refused.
     storage: type of the embeddings on disk; none for the store's own, float32 in a new one.
@@ -51,11 +55,11 @@ class EmbedOptions:
 
     batch_size: int = 64
     workers: int | None = None
-    mode: Mode = "resume"
+    overwrite: bool = False
     retry_failed: bool = False
     max_failures: int | None = None
     max_pixels: int = MAX_PIXELS
-    storage: Storage | None = None
+    storage: StoredType | None = None
     image_column: str | None = None
     decode: Decode = "cpu"
     part_rows: int | None = None
@@ -67,10 +71,8 @@ class EmbedOptions:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UsageError(f"--{name.replace('_', '-')} is at least {low}, not {value}", "Leave it out.")
-        if self.mode not in get_args(Mode):
-            raise UsageError(f"--mode is resume or overwrite, not {self.mode}", "Leave it out.")
-        if self.forget and self.mode == "overwrite":
-            raise UsageError("--mode overwrite forgets every other input anyway", "Leave out --forget.")
+        if self.forget and self.overwrite:
+            raise UsageError("--overwrite forgets every other input anyway", "Leave out --forget.")
 
 
 @dataclass(frozen=True)
@@ -116,34 +118,6 @@ class EmbedReport:
         return asdict(self)
 
 
-@dataclass
-class _Counts:
-    found: int = 0
-    ok: int = 0
-    failed: int = 0
-    failed_before: int = 0
-    skipped: int = 0
-    kept: int = 0
-    repeated: int = 0
-    dropped: int = 0
-    first_failure: str = ""
-    warnings: list[str] = field(default_factory=list)
-
-    def add(self, row: Row) -> None:
-        if row.kept:
-            self.kept += 1
-        elif row.as_is and row.known is not None and not row.known.ok:
-            self.failed += 1
-            self.failed_before += 1
-        elif row.known is not None:
-            self.skipped += 1
-        elif row.status == "ok":
-            self.ok += 1
-        else:
-            self.failed += 1
-            self.first_failure = self.first_failure or f"{row.path}: {row.error_message}"
-
-
 def embed(
     inputs: Sequence[str | Path],
     store: Path,
@@ -167,21 +141,23 @@ def embed(
     """
     options = options or EmbedOptions()
     origins = open_inputs(inputs, options.image_column)
-    workers = options.workers or usable_processors()
-    store, anew = store.resolve(), options.mode == "overwrite"
+    store, anew = store.resolve(), options.overwrite
     with lock_store(store):
         storage = options.storage or stored_type(store, anew)
         writer = PartWriter(store, clip.fingerprint, storage, [origin.source for origin in origins], overwrite=anew)
+        began = time.monotonic()
         try:
-            run = _Run(writer, origins, clip, options, workers, progress)
-            run.fill(engine)
+            prepared = _prepare(writer, origins, clip, options, engine)
+            meter = Meter(progress, prepared.rows, remark=partial(_advice, prepared.engine), began=began)
+            counts = _fill(prepared, writer, options.max_failures, meter)
+            _commit(prepared, writer, clip, counts)
         finally:
             writer.close()
-        index = _index(Store.open(store), run.counts.warnings)
-    return run.report(index)
+        index = _index(Store.open(store), counts.warnings)
+    return _report(prepared, writer, counts, meter, index)
 
 
-def stored_type(store: Path, anew: bool) -> Storage:
+def stored_type(store: Path, anew: bool) -> StoredType:
     """The type of the embeddings that a store holds, the default where there is none.
 
     anew: whether the store is to be overwritten, and so need not be understood.
@@ -195,141 +171,156 @@ def stored_type(store: Path, anew: bool) -> Storage:
     return manifest.storage if manifest else DEFAULT_STORAGE
 
 
-@dataclass
-class _Run:
-    writer: PartWriter
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run is to do. stored: inputs that the store knows. found, repeated: images of the inputs, and names that
+    came twice. rows: of the table to be, and parts: the same; engine: what embeds those that are new."""
+
     origins: list[Input]
-    clip: ClipModel
-    options: EmbedOptions
-    workers: int
-    progress: Progress | None
+    stored: StoredInputs
+    found: int
+    repeated: int
+    rows: int
+    parts: PartPlan[ImageRow]
+    engine: Engine[ImageRow]
 
-    def __post_init__(self) -> None:
-        self.started = time.monotonic()
-        self.counts = _Counts()
-        self.stored = StoredInputs(self.writer, self.origins, self.options.forget)
-        self.settled = self.rows = 0
 
-    def fill(self, make: EngineMaker | None) -> None:
-        """List the inputs, write every part and commit."""
-        counts, writer, stored = self.counts, self.writer, self.stored
-        stored.settle()
-        kept = [entry.source for entry in stored.kept]
-        for origin in self.origins:
-            found, repeated = stored.find(origin)
-            counts.found += found
-            counts.repeated += repeated
-        if not counts.found:
-            writer.discard()
-            raise self._nothing_found()
-        writer.catalogue.ready()
-        reader = RowReader(
-            {origin.source: origin for origin in self.origins},
-            self.clip.preprocessing,
-            writer.catalogue.by_content,
-            self.options.max_pixels,
-            decode=self.options.decode == "cpu",
+@dataclass
+class _Counts:
+    """What became of the rows; see :class:`EmbedReport`."""
+
+    ok: int = 0
+    failed: int = 0
+    failed_before: int = 0
+    skipped: int = 0
+    kept: int = 0
+    dropped: int = 0
+    first_failure: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, row: ImageRow) -> None:
+        if row.kept:
+            self.kept += 1
+        elif row.as_is and row.known is not None and not row.known.ok:
+            self.failed += 1
+            self.failed_before += 1
+        elif row.known is not None:
+            self.skipped += 1
+        elif row.status == "ok":
+            self.ok += 1
+        else:
+            self.failed += 1
+            self.first_failure = self.first_failure or f"{row.path}: {row.error_message}"
+
+
+def _prepare(
+    writer: PartWriter, origins: list[Input], clip: ClipModel, options: EmbedOptions, make: EngineMaker | None
+) -> _Prepared:
+    """List the inputs, those of a damaged part too, which are added to ``origins``. Raises what :func:`embed` does."""
+    stored = StoredInputs(writer, origins, options.forget)
+    stored.settle()
+    listed = [stored.find(origin) for origin in origins]
+    found, repeated = sum(found for found, _ in listed), sum(repeated for _, repeated in listed)
+    if not found:
+        writer.discard()
+        raise _nothing_found(origins)
+    writer.catalogue.ready()
+    inputs = {origin.source: origin for origin in origins}
+    decode = options.decode == "cpu"
+    reader = RowReader(inputs, clip.preprocessing, writer.catalogue.by_content, options.max_pixels, decode)
+    workers = options.workers or usable_processors()
+    engine = make(reader, writer.catalogue) if make else local_engine(clip, reader, options.batch_size, workers)
+    parts = writer.plan(stored.kept_sources, options.retry_failed, options.part_rows)
+    rows = writer.catalogue.count(stored.kept_sources)
+    return _Prepared(origins, stored, found, repeated, rows, parts, engine)
+
+
+def _fill(prepared: _Prepared, writer: PartWriter, max_failures: int | None, meter: Meter) -> _Counts:
+    """Embed what is new and write every part. Raises LanitError after more than ``max_failures``, none for never."""
+    counts = _Counts()
+    with contextlib.closing(prepared.engine.parts(prepared.parts, meter)) as parts:
+        for part in parts:
+            began = time.monotonic()
+            for row in part:
+                counts.add(row)
+            writer.add(part)
+            meter.timing.writing += time.monotonic() - began
+            meter.tick(sum(not row.to_do for row in part))
+            failed = counts.failed - counts.failed_before
+            if max_failures is not None and failed > max_failures:
+                raise LanitError(
+                    f"{failed} images failed, more than --max-failures {max_failures} ({counts.first_failure})",
+                    "Mend them, or raise it; the same command then goes on.",
+                )
+    return counts
+
+
+def _commit(prepared: _Prepared, writer: PartWriter, clip: ClipModel, counts: _Counts) -> None:
+    """Put the table in force. Raises LanitError where no image has an embedding; the store is then as it was."""
+    if counts.ok + counts.skipped == 0:
+        writer.discard()
+        first = counts.first_failure or "all failed in an earlier run: add --retry-failed"
+        raise LanitError(
+            f"none of the {prepared.found} images in {some_names(prepared.origins)} can be decoded ({first})",
+            "Check the files; the store is as it was.",
         )
-        self.engine: Engine = (
-            make(reader, self._tick)
-            if make
-            else LocalEngine(self.clip, reader, self.options.batch_size, self.workers, self._tick)
-        )
-        self.rows = writer.catalogue.count(kept)
-        parts = writer.plan(kept, self.options.retry_failed, self.options.part_rows)
-        for part in self.engine.rows(parts):
-            self._write(part)
-        if counts.ok + counts.skipped == 0:
-            writer.discard()
-            names = " and ".join(origin.source for origin in self.origins[:3])
-            first = counts.first_failure or "all failed in an earlier run: add --retry-failed"
-            raise LanitError(
-                f"none of the {counts.found} images in {names} can be decoded ({first})",
-                "Check the files; the store is as it was.",
-            )
-        counts.dropped = writer.catalogue.dropped(kept)
-        entries = {entry.source: entry for entry in stored.kept}
-        entries |= {origin.source: SourceEntry(origin.source, origin.image_column) for origin in self.origins}
-        writer.commit(self.clip.spec, self.clip.architecture, [entries[source] for source in sorted(entries)])
+    entries = {entry.source: entry for entry in prepared.stored.kept}
+    entries |= {origin.source: SourceEntry(origin.source, origin.image_column) for origin in prepared.origins}
+    counts.dropped = writer.catalogue.dropped(prepared.stored.kept_sources)
+    writer.commit(clip.spec, clip.architecture, [entries[source] for source in sorted(entries)])
 
-    def report(self, index: str) -> EmbedReport:
-        counts, timing = self.counts, self.engine.timing
-        seconds = time.monotonic() - self.started
-        if counts.failed_before:
-            counts.warnings.append(f"{counts.failed_before} images failed before: --retry-failed tries them again")
-        if counts.repeated:
-            counts.warnings.append(
-                f"{counts.repeated} names came twice: a file counts once, a tar's or table's image each"
-            )
-        damages = [f"{damage}; its images are embedded again" for damage in self.writer.damages]
-        own = [warning for origin in self.origins for warning in origin.warnings]
-        return EmbedReport(
-            store=str(self.writer.root),
-            sources=tuple(origin.source for origin in self.origins),
-            device=self.engine.device,
-            found=counts.found,
-            ok=counts.ok,
-            failed=counts.failed,
-            failed_before=counts.failed_before,
-            skipped=counts.skipped,
-            repeated=counts.repeated,
-            dropped=counts.dropped,
-            ignored=sum(origin.ignored for origin in self.origins),
-            kept=counts.kept,
-            away=self.stored.away,
-            stored=Store.open(self.writer.root).ok,
-            seconds=seconds,
-            images_per_second=counts.ok / seconds,
-            waiting=timing.waiting / seconds,
-            model=timing.model / seconds,
-            writing=timing.writing / seconds,
-            workers=self.engine.workers,
-            more_workers=self._loader_is_slow(seconds),
-            index=index,
-            warnings=(*damages, *own, *self.stored.warnings, *self.engine.notes, *counts.warnings),
-        )
 
-    def _write(self, part: list[Row]) -> None:
-        began = time.monotonic()
-        for row in part:
-            self.counts.add(row)
-        self.writer.add(part)
-        timing = self.engine.timing
-        timing.writing += time.monotonic() - began
-        most = self.options.max_failures
-        failed = self.counts.failed - self.counts.failed_before
-        if most is not None and failed > most:
-            raise LanitError(
-                f"{failed} images failed, more than --max-failures {most} ({self.counts.first_failure})",
-                "Mend them, or raise it; the same command then goes on.",
-            )
+def _report(prepared: _Prepared, writer: PartWriter, counts: _Counts, meter: Meter, index: str) -> EmbedReport:
+    origins, engine, timing, seconds = prepared.origins, prepared.engine, meter.timing, meter.seconds
+    warnings = [f"{damage}; its images are embedded again" for damage in writer.damages]
+    warnings += [warning for origin in origins for warning in origin.warnings]
+    warnings += [*prepared.stored.warnings, *engine.notes, *counts.warnings]
+    if counts.failed_before:
+        warnings.append(f"{counts.failed_before} images failed before: --retry-failed tries them again")
+    warnings += of_repeated(prepared.repeated)
+    return EmbedReport(
+        store=str(writer.root),
+        sources=tuple(origin.source for origin in origins),
+        device=engine.device,
+        found=prepared.found,
+        ok=counts.ok,
+        failed=counts.failed,
+        failed_before=counts.failed_before,
+        skipped=counts.skipped,
+        repeated=prepared.repeated,
+        dropped=counts.dropped,
+        ignored=sum(origin.ignored for origin in origins),
+        kept=counts.kept,
+        away=prepared.stored.away,
+        stored=Store.open(writer.root).ok,
+        seconds=seconds,
+        images_per_second=counts.ok / seconds,
+        waiting=timing.waiting / seconds,
+        model=timing.model / seconds,
+        writing=timing.writing / seconds,
+        workers=engine.workers,
+        more_workers=_loader_is_slow(engine, meter),
+        index=index,
+        warnings=tuple(warnings),
+    )
 
-    def _tick(self, rows: int) -> None:
-        self.settled += rows
-        if self.progress is not None:
-            self.progress(self.settled, self.rows, self._shares())
 
-    def _shares(self) -> str:
-        seconds, timing = time.monotonic() - self.started, self.engine.timing
-        if seconds < _SHARES_AFTER:
-            return ""
-        shares = {"decode": timing.waiting, "model": timing.model, "write": timing.writing}
-        text = " ".join(f"{name} {value / seconds:.0%}" for name, value in shares.items())
-        slow = self._loader_is_slow(seconds)
-        return f"{text}; the loader is the limit: try --workers {self.engine.processors}" if slow else text
+def _advice(engine: Engine[ImageRow], meter: Meter) -> str:
+    slow = _loader_is_slow(engine, meter)
+    return f"; the loader is the limit: try --workers {engine.processors}" if slow else ""
 
-    def _loader_is_slow(self, seconds: float) -> bool:
-        engine = self.engine
-        return engine.timing.waiting > _SLOW_LOADER * seconds and engine.workers < engine.processors
 
-    def _nothing_found(self) -> LanitError:
-        from pipeline.decoding.images import IMAGE_SUFFIXES
+def _loader_is_slow(engine: Engine[ImageRow], meter: Meter) -> bool:
+    return meter.timing.waiting > _SLOW_LOADER * meter.seconds and engine.workers < engine.processors
 
-        ignored = sum(origin.ignored for origin in self.origins)
-        others = f", only {ignored} other files" if ignored else ""
-        names = " and ".join(origin.source for origin in self.origins[:3])
-        hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
-        return LanitError(f"there are no images in {names}{others}", hint)
+
+def _nothing_found(origins: Sequence[Input]) -> LanitError:
+    from pipeline.decoding.images import IMAGE_SUFFIXES
+
+    ignored = sum(origin.ignored for origin in origins)
+    others = f", only {ignored} other files" if ignored else ""
+    hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
+    return LanitError(f"there are no images in {some_names(origins)}{others}", hint)
 
 
 def _index(store: Store, warnings: list[str]) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import io
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.embedding.catalogue import KNOWN_COLUMNS, Catalogue, KnownRow, Plan, PlannedRow
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.computing.part_plan import PartPlan
+from pipeline.embedding.image_rows import KNOWN_COLUMNS, ImageRow, RowCatalogue
 from pipeline.embedding.journal import Journal
 from pipeline.files import sha256_bytes, temporary_name, write_bytes
+from pipeline.parquet_seals import close_sealed, footer_sha256
 from pipeline.store.part_files import check_bytes, check_part, is_part_of_lanit, read_part
-from pipeline.store.schemas import (
-    SCHEMA_VERSION,
-    Fingerprint,
-    Manifest,
-    Part,
-    SourceEntry,
-    Storage,
-    images_schema,
-    with_metadata,
-)
+from pipeline.store.schemas import SCHEMA_VERSION, Manifest, Part, SourceEntry, StoredType, images_schema, with_metadata
 from pipeline.store.store_folder import (
     IMAGES_FOLDER,
     UNFINISHED_NAME,
@@ -47,81 +39,6 @@ _CACHED_PARTS = 4
 _CATALOGUE_NAME = "catalogue.sqlite"
 
 
-@dataclass(slots=True)
-class Row:
-    """A row in the making. path: as the input has it. known: the earlier row whose embedding it takes over, and as_is
-    whether it takes over all of it."""
-
-    image_id: str
-    path: str
-    source: str
-    offset: int | None = None
-    modified_ns: int | None = None
-    width: int | None = None
-    height: int | None = None
-    bytes: int | None = None
-    sha256: str | None = None
-    status: str = "failed"
-    error_message: str | None = None
-    embedding: np.ndarray | None = None
-    known: KnownRow | None = None
-    as_is: bool = False
-    kept: bool = False
-
-    @classmethod
-    def planned(cls, plan: PlannedRow, retry_failed: bool) -> Row:
-        """The row of a place, settled where nothing needs to be read: as_is, or with an error message."""
-        place = plan.place
-        row = cls(image_id(place.source, place.path), place.path, place.source, place.offset, place.modified_ns)
-        row.bytes, row.known, row.kept = place.bytes, plan.known, plan.kept
-        if plan.badly_named:
-            row.known = None
-            row.fail("its name is not valid UTF-8")
-        elif plan.unchanged and plan.known is not None:
-            row.as_is = plan.kept or plan.known.ok or not retry_failed
-        return row
-
-    @property
-    def to_read(self) -> bool:
-        return not self.as_is and self.error_message is None
-
-    def fail(self, reason: str) -> None:
-        self.status, self.error_message = "failed", reason[:500]
-
-
-@dataclass(frozen=True)
-class PartPlan:
-    """The rows of the table to be, a part at a time; like :class:`pipeline.embedding.catalogue.Plan`, as often as
-    wanted.
-
-    Batches end with a part, so that a resumed run forms the same.
-    """
-
-    plan: Plan
-    retry_failed: bool
-    part_rows: int
-
-    def __iter__(self) -> Iterator[list[Row]]:
-        rows = (Row.planned(row, self.retry_failed) for row in self.plan)
-        while part := list(islice(rows, self.part_rows)):
-            yield part
-
-    def tasks(self, size: int) -> Iterator[list[Row]]:
-        """The rows to read, ``size`` of them at a time; a task ends with its part."""
-        return (task for part in self for task in tasks_of(part, size))
-
-
-def tasks_of(part: list[Row], size: int) -> Iterator[list[Row]]:
-    """The rows of a part that are to be read, ``size`` of them at a time."""
-    rows = [row for row in part if row.to_read]
-    return (rows[start : start + size] for start in range(0, len(rows), size))
-
-
-def image_id(source: str, path: str) -> str:
-    """16 hexadecimal digits of BLAKE2b over source and path: stable over runs and inputs added later."""
-    return hashlib.blake2b(f"{source}\0{path}".encode(), digest_size=8).hexdigest()
-
-
 class PartWriter:
     """Writes the new images table beside the old one, and replaces it in one step.
 
@@ -134,7 +51,7 @@ class PartWriter:
     """
 
     def __init__(
-        self, root: Path, fingerprint: Fingerprint, storage: Storage, inputs: Sequence[str], *, overwrite: bool
+        self, root: Path, fingerprint: Fingerprint, storage: StoredType, inputs: Sequence[str], *, overwrite: bool
     ) -> None:
         """Read what the store holds. inputs: sources of this run.
 
@@ -153,7 +70,7 @@ class PartWriter:
         self._cache: OrderedDict[int, tuple[dict[str, list[Any]], np.ndarray]] = OrderedDict()
         header = {"schema_version": SCHEMA_VERSION, "overwrite": overwrite, "storage": storage}
         self._journal = Journal(root, header | {"fingerprint": fingerprint.to_json()})
-        self.catalogue = Catalogue(temporary_name(root / _CATALOGUE_NAME))
+        self.catalogue = RowCatalogue(temporary_name(root / _CATALOGUE_NAME))
         try:
             self._learn()
         except BaseException:
@@ -166,7 +83,7 @@ class PartWriter:
             try:
                 rows = self._whole(part.file, part)
             except LanitError as error:
-                self.lost |= self._sources_of(part.file)
+                self.lost |= self._sources_of(part)
                 self.damages.append(error.message)
                 continue
             self.catalogue.learn(part.file, rows, committed=True)
@@ -189,11 +106,11 @@ class PartWriter:
         self._rows[file] = len(rows)
         return rows
 
-    def _sources_of(self, file: str) -> set[str]:
+    def _sources_of(self, part: Part) -> set[str]:
         """Inputs of the store that a damaged part has rows of, all of them where it does not tell."""
         every = {entry.source for entry in self.old_sources()}
         try:
-            found = set(read_part(self.root / file, ["source"])["source"].to_pylist())
+            found = set(read_part(self.root / part.file, ["source"], part)["source"].to_pylist())
         except LanitError:
             return every
         return found if found and found <= every else every
@@ -208,12 +125,12 @@ class PartWriter:
     def old_sources(self) -> tuple[SourceEntry, ...]:
         return self.old.sources if self.old else ()
 
-    def plan(self, kept: list[str], retry_failed: bool, part_rows: int | None = None) -> PartPlan:
+    def plan(self, kept: list[str], retry_failed: bool, part_rows: int | None = None) -> PartPlan[ImageRow]:
         """The rows of the table to be. part_rows: none for as many as suit the size of the table."""
         part_rows = part_rows or rows_of_a_part(self.catalogue.count(kept))
-        return PartPlan(self.catalogue.plan(kept), retry_failed, part_rows)
+        return PartPlan(self.catalogue.table(kept, retry_failed), part_rows)
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[ImageRow]) -> None:
         """Write the next part, and note it in the journal."""
         self._journal.begin(self._journalled)
         file, ok = self._as_it_is(rows) or "", sum(row.known.ok for row in rows if row.known)
@@ -225,7 +142,7 @@ class PartWriter:
                 self._written.add(file)
             if not path.is_file() or path.read_bytes() != data:  # not as it should be only where it was damaged
                 write_bytes(path, data)
-        self.parts.append(Part(file, len(rows), ok))
+        self.parts.append(Part(file, len(rows), ok, footer_sha256(self.root / file)))
         if file not in self._journalled:
             self._journal.append(file)
 
@@ -253,7 +170,7 @@ class PartWriter:
     def _name(self, number: int, digest: str) -> str:
         return f"{IMAGES_FOLDER}/part-{number:05d}-{digest[:8]}.parquet"
 
-    def _as_it_is(self, rows: Sequence[Row]) -> str | None:
+    def _as_it_is(self, rows: Sequence[ImageRow]) -> str | None:
         """The file that already is this part, if there is one."""
         first = rows[0].known
         if first is None or any(not row.as_is for row in rows):
@@ -279,7 +196,7 @@ class PartWriter:
         self._cache.move_to_end(file)
         return self._cache[file]
 
-    def _to_parquet(self, rows: Sequence[Row]) -> tuple[bytes, int]:
+    def _to_parquet(self, rows: Sequence[ImageRow]) -> tuple[bytes, int]:
         """A part as bytes, and its number of embeddings; equal rows give equal bytes."""
         dim = self.fingerprint.embedding_dim
         embeddings = np.zeros((len(rows), dim), np.dtype(self.storage))
@@ -297,15 +214,17 @@ class PartWriter:
         columns_ = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in plain]
         columns_.append(pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), dim, mask=failed))
         metadata = {"schema_version": SCHEMA_VERSION, "kind": "images", "fingerprint": self.fingerprint.to_json()}
-        sink = pa.BufferOutputStream()
         repeated = ["source", "width", "height", "status", "error_message"]
         packed = {field.name: "zstd" for field in plain} | {"embedding.list.element": "none"}  # noise does not shrink
         table = pa.table(columns_, schema=with_metadata(self.schema, metadata))
-        pq.write_table(
-            table, sink, compression=packed, use_dictionary=repeated, write_statistics=repeated,
+        sink = io.BytesIO()
+        writer = pq.ParquetWriter(
+            sink, table.schema, compression=packed, use_dictionary=repeated, write_statistics=repeated,
             write_page_checksum=True,
         )  # fmt: skip
-        return sink.getvalue().to_pybytes(), sum(row.status == "ok" for row in rows)
+        writer.write_table(table)
+        close_sealed(writer, sink)
+        return sink.getvalue(), sum(row.status == "ok" for row in rows)
 
 
 def rows_of_a_part(images: int) -> int:
@@ -316,11 +235,11 @@ def rows_of_a_part(images: int) -> int:
     return rows
 
 
-def _old_manifest(root: Path, fingerprint: Fingerprint, storage: Storage) -> Manifest | None:
+def _old_manifest(root: Path, fingerprint: Fingerprint, storage: StoredType) -> Manifest | None:
     old = read_manifest(root)
     if old is None:
         return None
-    again = "Name another --store, or add --mode overwrite to replace them."
+    again = "Name another --store, or add --overwrite to replace them."
     if old.fingerprint != fingerprint:
         raise LanitError(
             f"the store {root} holds embeddings of {old.fingerprint.describe()}, not of {fingerprint.describe()}: "

@@ -31,6 +31,10 @@ class StoredInputs:
     kept: list[SourceEntry] = field(default_factory=list)
     away: int = 0
 
+    @property
+    def kept_sources(self) -> list[str]:
+        return [entry.source for entry in self.kept]
+
     def settle(self) -> None:
         """Find out what is kept. Raises LanitError where rows would be lost that were in a damaged part."""
         entries = self.writer.old_sources()

@@ -11,30 +11,29 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lanit.errors import LanitError, UsageError
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
 from pipeline.evaluation.examples import Examples, examples_of
 from pipeline.evaluation.features import ClipFeatures, Extractor, InceptionFeatures, inception_weights
 from pipeline.evaluation.figures import PROTOCOL, Difference, ExtractorFacts, RunFigures, differences
 from pipeline.evaluation.judges import judge_of
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.perceptual import lpips_of
-from pipeline.evaluation.run_evaluation import Instruments, RunEvaluation, run_folder
+from pipeline.evaluation.run_evaluation import Instruments, RunEvaluation
 from pipeline.evaluation.sample import real_labels
 from pipeline.evaluation.warnings import published_figures, warnings_of_runs
 from pipeline.files import sealed, write_json
 from pipeline.folders import locked_folder
 from pipeline.inspection.inspect_labels import truth_of
 from pipeline.inspection.scores import Scores, score
-from pipeline.settings import clip_to_embed
+from pipeline.models.bundle import Bundle, load_bundle
+from pipeline.models.run_folder import RESULT_NAME, find_run
+from pipeline.models.translator import Translator, load_labeller
 from pipeline.store.store import Store
-from pipeline.training.checkpoints import Bundle, load_bundle
-from pipeline.translating.translator import Translator, load_labeller
+from pipeline.store.store_clip import clip_to_embed
 
 if TYPE_CHECKING:
-    from pipeline.console import Advance
+    from pipeline.progress import Progress
 
-RESULT_NAME = "evaluation.json"
-"""In the folder of a run: its own figures, as ``--json`` prints them, sealed."""
 
 _WAIT_SECONDS = 5.0  # for another evaluation to write its figures; a training holds the folder for longer
 
@@ -45,7 +44,7 @@ Features = Literal["clip", "inception"]
 class Tools:
     """What to measure with. features: of the distances. inception_weights, lpips_weights: local files, else where
     torch's hub would have put them. judge: a CLIP, or ``sample-world``. clip: where the models' CLIP is to be found.
-    device: see :func:`pipeline.devices.pick_device`."""
+    device: see :func:`pipeline.computing.devices.pick_device`."""
 
     features: Features = "clip"
     inception_weights: Path | None = None
@@ -117,7 +116,7 @@ def evaluate_runs(
     revision: int | None = None,
     truth: str | None = None,
     with_examples: bool = False,
-    progress: Advance | None = None,
+    progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Measure models on the same sources and real images of ``store``; each run's figures also go into its folder.
@@ -160,7 +159,7 @@ def evaluate_runs(
 
 def _keep_in_run(result: Evaluation, evaluation: RunEvaluation, run: RunFigures, tell: Callable[[str], None]) -> None:
     """Write the figures of one model into the folder of its run, where it has one, and where that can be written to."""
-    folder = run_folder(run.run)
+    folder = find_run(run.run)
     if folder is None:
         return
     labels, warnings = (evaluation.labels.origin,), _warnings([evaluation], [run])

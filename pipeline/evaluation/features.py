@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError
-from pipeline.clip_models import ClipModel
-from pipeline.embedding.engine import BatchEncoder
+from pipeline.clip.batch_encoder import BatchEncoder
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.clip.models import ClipModel
 from pipeline.evaluation.figures import ExtractorFacts
 from pipeline.files import sha256_file
-from pipeline.store.schemas import Fingerprint
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """The name under which torch-fidelity keeps the weights it publishes; the Inception of the FID paper."""

@@ -13,7 +13,8 @@ from torch import Tensor
 from lanit.errors import LanitError
 from lanit.metrics import neighbours, resampled_counts
 from pipeline.decoding.clip_input import decode_for_clip
-from pipeline.decoding.images import ImageError, decode_rgb
+from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.limits import ImageError
 from pipeline.evaluation.features import ClipFeatures, Extractor
 from pipeline.evaluation.figures import PROTOCOL, ExtractorFacts, SetFigures, rounded
 from pipeline.evaluation.measures import BY_NAME
@@ -31,7 +32,7 @@ from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Place
 
 if TYPE_CHECKING:
-    from pipeline.console import Advance
+    from pipeline.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class _Set:
 
 
 def evaluate_folders(
-    real: str, fake: str, extractor: Extractor, options: EvaluationOptions, progress: Advance | None = None
+    real: str, fake: str, extractor: Extractor, options: EvaluationOptions, progress: Progress | None = None
 ) -> FolderEvaluation:
     """Compare two folders, tars or tables of images.
 
@@ -147,7 +148,7 @@ def _features(
     options: EvaluationOptions,
     done: int,
     total: int,
-    progress: Advance | None,
+    progress: Progress | None,
 ) -> _Set:
     (source,) = open_inputs([folder])
 

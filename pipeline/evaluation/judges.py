@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError
-from lanit.labels import adaptive, margin
-from pipeline.clip_models import load_clip
+from pipeline.clip.models import load_clip
 from pipeline.evaluation.features import ClipFeatures
-from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.prompt_sets import PromptSet
 
 SAMPLE_JUDGE = "sample-world"
 _OTHER_JUDGE = "Judge by another CLIP, such as --judge ViT-B-16/laion2b_s34b_b88k"
@@ -39,10 +38,10 @@ class ClipJudge:
         self.name = f"{clip.spec}: {clip.fingerprint.describe()}"
         self.known = torch.ones(len(prompts.domains), dtype=torch.bool)
         self._features = ClipFeatures(clip)
-        self._texts = text_embeddings(clip, plain)
+        self._prompts = embed_prompts(clip, plain)
 
     def __call__(self, images: np.ndarray) -> Tensor:
-        return adaptive(margin(self._features(images), *self._texts))
+        return self._prompts.labels(self._features(images))
 
 
 class SampleJudge:

@@ -14,11 +14,11 @@ class Measure:
     """A figure of translations to a domain, or of two sets of images.
 
     name: in JSON. title: for people; column: the same as the head of a column. better: which way, in words. about: what
-    it is, in half a sentence. decimals: the most that hold; what is beyond them is rounding of float32 features, not
-    the images. table: which of the two of the terminal it stands in. most: the end of its scale on a page, chosen by
-    the values where it is none. compared: whether models are compared by it, with an interval of its own. of_sets:
-    whether two folders have it too. before: the figure that this one is of the sources as they are, if it is one; then
-    it has no interval of its own.
+    it is, in half a sentence. decimals: the most that hold; what is beyond them is rounding of float32 features and of
+    pixels to bytes, not the images. table: which of the two of the terminal it stands in. most: the end of its scale on
+    a page, chosen by the values where it is none. compared: whether models are compared by it, with an interval of its
+    own. of_sets: whether two folders have it too. before: the figure that this one is of the sources as they are, if it
+    is one; then it has no interval of its own.
     """
 
     name: str
@@ -60,7 +60,7 @@ MEASURES = (
     Measure("identity", "Distance to the source", "identity", "lower",
             "cosine of CLIP, between a translation and its source", 6, "translations"),
     Measure("diversity", "Diversity", "diversity", "higher",
-            "cosine distance between translations of one source", 6, "translations"),
+            "cosine distance between translations of one source", 5, "translations"),
     Measure("lpips", "LPIPS diversity", "LPIPS", "higher",
             "LPIPS between translations of one source", 6, "translations"),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from pipeline.evaluation.figures import Figure, GuideFigures, RunFigures
 from pipeline.evaluation.folders import FolderEvaluation
 from pipeline.evaluation.measures import BEFORE, BY_NAME, MEASURES, OF_SETS, Measure
 from pipeline.evaluation.table import short, signed_ends, spread
-from pipeline.pages import render_page
+from pipeline.showing.pages import render_page
 
 _HUES = 4  # colours of the style sheet; further models repeat them, told apart by their order
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lanit.labels import adaptive, margin
 from lanit.metrics import resampled_counts
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
 from pipeline.evaluation.features import ClipFeatures, Extractor
 from pipeline.evaluation.figures import DomainFigures, Guide, GuideFigures, RunFigures
 from pipeline.evaluation.finished import Finished
@@ -35,16 +33,16 @@ from pipeline.evaluation.translations import (
     Styles,
     latent_styles,
     reference_styles,
-    targets,
+    target_of,
     translate_sources,
 )
 from pipeline.files import sha256_file
+from pipeline.models.bundle import find_bundle
+from pipeline.models.translator import Translator
 from pipeline.store.store import Store
-from pipeline.training.checkpoints import find_bundle
-from pipeline.translating.translator import Translator
 
 if TYPE_CHECKING:
-    from pipeline.console import Advance
+    from pipeline.progress import Progress
 
 REFERENCES = 200
 """Images of a domain that styles are taken from, at most, drawn."""
@@ -105,7 +103,7 @@ class RunEvaluation:
             "judge": None if instruments.judge is None else instruments.judge.name,
         }
 
-    def figures(self, progress: Advance | None = None) -> RunFigures:
+    def figures(self, progress: Progress | None = None) -> RunFigures:
         """Measure what is not finished yet; every domain is kept once it is."""
         reasons = [self._reason_to_skip(domain) for domain in range(len(self.translator.domains))]
         todo = [domain for domain, reason in enumerate(reasons) if not reason]
@@ -217,8 +215,8 @@ class RunEvaluation:
         clips, others, verdicts, distances = (torch.cat(each) if each else None for each in found)
         assert clips is not None
         chosen = torch.from_numpy(rows)
-        target, _ = targets(self.translator, sources.own[chosen], domain)
-        unchanged = target == sources.own[chosen]
+        wanted = target_of(self.translator, sources.own[chosen], domain).weights > 0
+        unchanged = wanted == sources.own[chosen]
         return Made(
             features=clips if others is None else others,
             before=features[chosen],
@@ -233,24 +231,16 @@ class RunEvaluation:
 
     def _recognise(self, embeddings: Tensor) -> Tensor:
         """Domains by the model's prompts (METHOD 1): bool (…×N) of unit-norm (…×k)."""
-        bundle = self.translator.bundle
-        margins = margin(embeddings, bundle.domains_embedding, bundle.base_embedding)
-        return adaptive(margins, torch.tensor(bundle.prompt_set.offsets))
+        return self.translator.bundle.prompts.labels(embeddings)
 
 
 class _Ticker:
     """Counts translations for whoever watches."""
 
-    def __init__(self, progress: Advance | None, total: int) -> None:
+    def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0
 
     def __call__(self, count: int, detail: str) -> None:
         self._done += count
         if self._progress is not None:
             self._progress(self._done, self._total, detail)
-
-
-def run_folder(run: str) -> Path | None:
-    """The folder of a training run, where its evaluation is kept; none for a model by itself."""
-    folder = Path(run)
-    return folder if (folder / "config.json").is_file() else None

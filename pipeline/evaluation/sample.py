@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lanit.errors import LanitError
-from lanit.labels import adaptive, margin
 from lanit.metrics import cosine_distance
 from pipeline.files import sha256_bytes
+from pipeline.models.bundle import Bundle
 from pipeline.store.image_cache import DrawnImages
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
-from pipeline.training.checkpoints import Bundle
 
 BLOCK = 16
 """Images in a network at once. The rounding of a network depends on that number, so it is the same whatever
@@ -55,35 +54,22 @@ def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabel
     revision has other domains, or is not of the images that the store holds now.
     """
     domains = bundle.prompt_set.domains
-    number = _revision_of(store, domains) if revision is None else revision
-    if number is None:
+    found = store.newest_labels(domains) if revision is None else store.revision_file(revision)
+    if found is None:
         return RealLabels(_by_prompts(store, bundle), "the model's own prompts")
-    found = store.revision_file(number)
     if found.domains != domains:
         raise LanitError(
-            f"label revision {number} is of other domains ({', '.join(found.domains)})",
+            f"label revision {found.number} is of other domains ({', '.join(found.domains)})",
             f"The model knows {', '.join(domains)}: name a revision of those, or leave --revision out.",
         )
     store.check_current(found)
     blocks = [block.active for block in found.blocks(active=True)]
-    return RealLabels(np.concatenate(blocks), f"label revision {number}")
-
-
-def _revision_of(store: Store, domains: Sequence[str]) -> int | None:
-    for number in reversed(store.revisions()):
-        found = store.revision_file(number)
-        if found.domains == tuple(domains) and not found.origin.startswith("train:"):
-            return number
-    return None
+    return RealLabels(np.concatenate(blocks), f"label revision {found.number}")
 
 
 def _by_prompts(store: Store, bundle: Bundle) -> Bools:
-    offsets = torch.tensor(bundle.prompt_set.offsets)
-    parts = [
-        adaptive(margin(torch.tensor(part), bundle.domains_embedding, bundle.base_embedding), offsets).numpy()
-        for part in store.embedding_parts()
-    ]
-    return np.concatenate(parts) if parts else np.empty((0, len(offsets)), bool)
+    parts = [bundle.prompts.labels(torch.tensor(part)).numpy() for part in store.embedding_parts()]
+    return np.concatenate(parts) if parts else np.empty((0, len(bundle.prompt_set.domains)), bool)
 
 
 def generator_of(seed: int, what: str) -> np.random.Generator:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline import console
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.figures import Difference, DomainFigures, Figure, GuideFigures, RunFigures, SetFigures
 from pipeline.evaluation.folders import FolderEvaluation
 from pipeline.evaluation.measures import BY_NAME, MEASURES, OF_SETS, Measure
+from pipeline.showing import console
 
 _INTERVALS = ("frechet", "kid")  # there is room for those of two
 

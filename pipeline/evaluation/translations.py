@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lanit.inference import target_style
-from lanit.labels import edit
+from lanit.inference import Target, drawn_codes, edited, translate
+from pipeline.decoding.grids import to_bytes, to_float
 from pipeline.evaluation.sample import batches, generator_of, torch_generator_of
-from pipeline.translating.grids import to_float, to_uint8
-from pipeline.translating.translator import Translator
+from pipeline.models.translator import Translator
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,12 @@ class Styles:
     def of(self, translator: Translator, rows: slice | Tensor, style: int) -> Tensor:
         """Style codes (b×(N+1)×D_s) of the sources ``rows``."""
         codes = self.codes[self.chosen[rows, style]].to(translator.device)
-        return codes if codes.ndim == 3 else translator.networks.mapping(codes)
+        return codes if codes.ndim == 3 else drawn_codes(translator.networks, codes)
 
 
 def latent_styles(translator: Translator, sources: int, styles: int, seed: int) -> Styles:
     """K latents for each source, the same whatever the domain and the model."""
-    shape = (sources * styles, translator.bundle.options.latent_dim)
+    shape = (sources * styles, translator.networks.latent_dim)
     latents = torch.randn(shape, generator=torch_generator_of(seed, "latents"))
     return Styles(latents, torch.arange(len(latents)).reshape(sources, styles))
 
@@ -59,17 +58,16 @@ def reference_styles(
     translator: Translator, references: np.ndarray, sources: int, styles: int, seed: int, domain: str
 ) -> Styles:
     """K references for each source, drawn from images of the domain, uint8 (P×S×S×3)."""
-    encode = translator.networks.style_encoder
+    encode = translator.networks.own_codes
     codes = [encode(to_float(references[part]).to(translator.device)) for part in batches(len(references))]
     chosen = generator_of(seed, f"references {domain}").integers(0, len(references), (sources, styles))
     return Styles(torch.cat(codes).cpu(), torch.from_numpy(chosen))
 
 
-def targets(translator: Translator, own: Tensor, domain: int) -> tuple[Tensor, Tensor]:
-    """Labels after adding a domain, and those domains in which the source keeps its own style: bool (n×N) each."""
-    add = torch.arange(own.shape[1]) == domain
-    target = edit(own, add, torch.zeros_like(add), translator.exclusive.cpu())
-    return target, own & target & ~add
+def target_of(translator: Translator, own: Tensor, domain: int) -> Target:
+    """What ``lanit translate --add`` makes of sources with the labels ``own``, bool (n×N)."""
+    add = (torch.arange(own.shape[1]) == domain).float()
+    return edited(own, add, torch.zeros_like(own[0]), translator.exclusive.cpu())
 
 
 @torch.no_grad()
@@ -79,17 +77,14 @@ def translate_sources(
     """Blocks of translations, uint8 (b×K×S×S×3), of the sources ``rows`` (n) in their order.
 
     As the PNG files of ``lanit translate`` hold them: figures do not change where translations are saved and read
-    again. A source is encoded once for all its styles.
+    again.
     """
-    nets, device = translator.networks, translator.device
-    chosen = torch.from_numpy(rows)
-    target, stays = (each.to(device) for each in targets(translator, sources.own[chosen], domain))
-    stays = torch.cat([stays, torch.zeros_like(stays[:, :1])], dim=1)[:, :, None]
+    chosen, device = torch.from_numpy(rows), translator.device
+    whole = target_of(translator, sources.own[chosen], domain)
+    assert whole.kept is not None
     for part in batches(len(rows)):
         images = to_float(sources.images[rows[part]]).to(device)
-        own, content = nets.style_encoder(images), nets.generator.encode(images)
-        made = []
-        for style in range(styles.count):
-            codes = torch.where(stays[part], own, styles.of(translator, chosen[part], style))
-            made.append(to_uint8(nets.generator.decode(content, target_style(codes, target[part].float()), images)))
-        yield np.stack(made, axis=1)
+        codes = torch.stack([styles.of(translator, chosen[part], style) for style in range(styles.count)])
+        target = Target(whole.weights[part].to(device), whole.kept[part].to(device))
+        made = translate(translator.networks, images, target, codes)
+        yield to_bytes(made).transpose(0, 1).cpu().numpy()

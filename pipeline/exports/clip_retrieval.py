@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.exports.destination import flush_to_disk
 from pipeline.exports.inventory import Writes, Written
+from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.store.schemas import STORAGE_TYPES
 
@@ -33,9 +34,12 @@ class ClipRetrieval:
     """
 
     READ_BY: ClassVar[str] = "clip-retrieval index --embeddings_folder {shell} --index_folder index"
+    TAKES: ClassVar[frozenset[str]] = frozenset()
     writes = Writes({"img_emb": ["img_emb_*.npy"], "metadata": ["metadata_*.parquet"]})
 
-    def __init__(self, selection: Selection, *, advance: Advance, shard_rows: int = _SHARD_ROWS) -> None:
+    def __init__(
+        self, selection: Selection, request: ExportRequest, advance: Advance, *, shard_rows: int = _SHARD_ROWS
+    ) -> None:
         self._selection, self._advance, self._shard_rows = selection, advance, shard_rows
         shards = -(-len(selection) // shard_rows)
         self._digits = len(str(shards))  # as clip-retrieval pads; its readers sort by name

@@ -38,7 +38,7 @@ _NEW_FOLDER = "Give a new or empty folder: --out DIR"
 
 
 @dataclass
-class Progress:
+class Reached:
     """How far an export has come. stop: rows of the selection that are settled; files: written; missing: images that
     could not be read again; listed, inventory: how much of the lists of these and of the files counts; counts: exported
     images of each group."""
@@ -52,7 +52,7 @@ class Progress:
     counts: tuple[int, ...] = ()
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Progress:
+    def from_json(cls, document: dict[str, Any]) -> Reached:
         logs = {name: LogState(**document[name]) for name in ("listed", "inventory")}
         return cls(**document | logs | {"counts": tuple(document["counts"])})
 
@@ -149,7 +149,7 @@ class Destination:
         return found
 
     @contextlib.contextmanager
-    def unfinished(self) -> Iterator[Progress]:
+    def unfinished(self) -> Iterator[Reached]:
         """What an interrupted run of the same identity left in the folder to fill, which is made where it is missing.
 
         Where a LanitError ends the run before anything is exported, nothing is left behind.
@@ -162,7 +162,7 @@ class Destination:
                 self._remove_unfinished(self.writes)
             raise
 
-    def _continued(self) -> Progress:
+    def _continued(self) -> Reached:
         """Raises LanitError where the folder to fill holds anything that no export of lanit wrote."""
         if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
             raise LanitError(f"{self.folder} is in the way", "Move it away, or give another folder: --out DIR")
@@ -176,7 +176,7 @@ class Destination:
                 self._remove_unfinished(Writes(**document["writes"]))
                 self.folder.mkdir(exist_ok=True)
         if progress is None:
-            progress = Progress()
+            progress = Reached()
             self._open_logs(progress)
             self._write_journal(progress)
         return progress
@@ -186,7 +186,7 @@ class Destination:
         hint = "Move the folder away, or give another one: --out DIR"
         document = read_json(self.folder / _JOURNAL_NAME, hint)
         try:
-            writes, _ = Writes(**document["writes"]), Progress.from_json(document["progress"])
+            writes, _ = Writes(**document["writes"]), Reached.from_json(document["progress"])
         except (KeyError, TypeError) as error:
             raise LanitError(f"{self.folder / _JOURNAL_NAME} is damaged, or of an older lanit", hint) from error
         for name in entries(self.folder):
@@ -195,9 +195,9 @@ class Destination:
                 raise LanitError(f"{self.folder} holds {name}, which lanit did not write there", hint)
         return dict(document)
 
-    def _taken_up(self, document: dict[str, Any]) -> Progress | None:
+    def _taken_up(self, document: dict[str, Any]) -> Reached | None:
         """None where what is there is not as it was written."""
-        progress = Progress.from_json(document["progress"])
+        progress = Reached.from_json(document["progress"])
         try:
             self._open_logs(progress)
             listed = read_inventory(self.folder / INVENTORY_NAME, progress.inventory) if progress.files else []
@@ -209,7 +209,7 @@ class Destination:
         self.notes.append(f"what an interrupted export left was changed since ({first}): it is begun anew")
         return None
 
-    def _open_logs(self, progress: Progress) -> None:
+    def _open_logs(self, progress: Reached) -> None:
         self._missing = Log(self.folder / MISSING_NAME, progress.listed)
         self._files = Log(self.folder / INVENTORY_NAME, progress.inventory)
 
@@ -217,14 +217,14 @@ class Destination:
         ours = [n for n in entries(self.folder) if is_passing(n) or n in OWN_NAMES or writes.has(self.folder, n)]
         remove(self.folder, sorted(ours, key=_JOURNAL_NAME.__eq__))  # what tells whose they are goes last
 
-    def note(self, progress: Progress, files: Sequence[Written], missing: Sequence[Missing]) -> None:
+    def note(self, progress: Reached, files: Sequence[Written], missing: Sequence[Missing]) -> None:
         """Record that ``progress`` is reached, the files written and the images missing on the way."""
         self._missing.add(_rows_of(missing, first=progress.missing == len(missing)))
         self._files.add(lines(files))
         progress.listed, progress.inventory = self._missing.state, self._files.state
         self._write_journal(progress)
 
-    def _write_journal(self, progress: Progress) -> None:
+    def _write_journal(self, progress: Reached) -> None:
         document = {"identity": self.identity, "writes": asdict(self.writes), "progress": asdict(progress)}
         write_json(self.folder / _JOURNAL_NAME, sealed(document))
 

@@ -6,59 +6,22 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from lanit.errors import LanitError, UsageError
-from pipeline.exports.clip_retrieval import ClipRetrieval
-from pipeline.exports.destination import MISSING_NAME, Destination, Progress
-from pipeline.exports.folders import Files, Folders, domain_groups, pair_groups
-from pipeline.exports.huggingface import HuggingFace
-from pipeline.exports.selection import Chunk, Missing, Selection, Target
-from pipeline.exports.tables import Tables
-from pipeline.exports.webdataset import WebDataset
-from pipeline.files import sha256_bytes, sha256_file
+from pipeline.exports.destination import MISSING_NAME, Destination, Reached
+from pipeline.exports.folders import Folders, domain_groups, pair_groups
+from pipeline.exports.layouts import ExportRequest, Target, layout_of
+from pipeline.exports.selection import Chunk, Missing, Selection
+from pipeline.files import sha256_bytes
 from pipeline.store.label_revisions import RevisionFile
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 
-Layout = Literal["clip-retrieval", "webdataset", "huggingface", "folders", "csv"]
-DEFAULT_SHARD_MB = 500
 _FORMAT = 2  # of what we write: another number, and an earlier export is another one
 _EXAMPLES = 5
-_TAKES = {"files": ("folders",), "pairs": ("folders",), "margins": ("csv",)} | dict.fromkeys(
-    ("embeddings", "shard_mb"), ("webdataset", "huggingface")
-)
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """What to write. Options that a layout has no use for are refused, so none is ignored.
-
-    only_labelled: leave out images without a label. files: how an image gets into a folder; copied if none is given.
-    pairs: one domain, or two, to tell trainA and trainB apart. margins: columns of them too. embeddings: along with
-    each image. shard_mb: size of a tar or Parquet file, in millions of bytes of images.
-    """
-
-    to: Layout
-    revision: int | None = None
-    only_labelled: bool = False
-    files: Files | None = None
-    pairs: tuple[str, ...] = ()
-    margins: bool = False
-    embeddings: bool = False
-    shard_mb: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, layouts in _TAKES.items():
-            if getattr(self, name) and self.to not in layouts:
-                option = "--shard-size" if name == "shard_mb" else f"--{name}"
-                raise UsageError(f"{option} means nothing with --to {self.to}", f"It goes with {', '.join(layouts)}.")
-        if len(self.pairs) > 2:
-            raise UsageError(f"--pairs takes one label or two, not {len(self.pairs)}", 'Write, for example, "smiling".')
-        if len(self.pairs) == 2 and self.pairs[0].casefold() == self.pairs[1].casefold():
-            raise UsageError(f"--pairs names '{self.pairs[0]}' twice", "One label gives images without and with it.")
 
 
 @dataclass(frozen=True)
@@ -90,11 +53,6 @@ class ExportReport:
         return asdict(self)
 
 
-def parse_pairs(text: str) -> tuple[str, ...]:
-    """``"blond hair, black hair"`` to names."""
-    return tuple(filter(None, (" ".join(part.split()) for part in text.split(","))))
-
-
 def export(
     store: Store,
     out: Path,
@@ -115,7 +73,7 @@ def export(
         _check_outside(store, out)
     selection = select(store, request)
     advance = (lambda done: progress(done, len(selection))) if progress else (lambda done: None)
-    target = _target(selection, request, advance)
+    target = layout_of(request.to)(selection, request, advance)
     destination = Destination(out, _identity(selection, request), target.writes)
     with destination.held():
         marker = destination.earlier(overwrite)
@@ -179,48 +137,20 @@ def _labels(store: Store, request: ExportRequest) -> RevisionFile | None:
     return labels
 
 
-def _target(selection: Selection, request: ExportRequest, advance: Callable[[int], None]) -> Target:
-    shard_bytes = (request.shard_mb or DEFAULT_SHARD_MB) * 1_000_000
-    match request.to:
-        case "clip-retrieval":
-            return ClipRetrieval(selection, advance=advance)
-        case "webdataset":
-            return WebDataset(selection, shard_bytes=shard_bytes, embeddings=request.embeddings, advance=advance)
-        case "huggingface":
-            return HuggingFace(selection, shard_bytes=shard_bytes, embeddings=request.embeddings, advance=advance)
-        case "folders":
-            return Folders(selection, files=request.files or "copy", advance=advance)
-        case "csv":
-            return Tables(selection, margins=request.margins, advance=advance)
-
-
-def _kind(to: Layout) -> type[Target]:
-    match to:
-        case "clip-retrieval":
-            return ClipRetrieval
-        case "webdataset":
-            return WebDataset
-        case "huggingface":
-            return HuggingFace
-        case "folders":
-            return Folders
-        case "csv":
-            return Tables
-
-
 def _identity(selection: Selection, request: ExportRequest) -> dict[str, Any]:
-    """What decides every byte. Parts of the store are named by their content, so their names stand for the images."""
+    """What decides every byte. Parts of the store are named by their content, so their names stand for the images; the
+    header of a revision stands for its labels."""
     labels = selection.labels
     return {
         "format": _FORMAT,
         "request": asdict(request) | {"pairs": list(request.pairs), "revision": labels.number if labels else None},
         "parts_sha256": sha256_bytes(selection.store.parts_array().tobytes()),
         "domains": list(selection.domains),
-        "labels_sha256": sha256_file(labels.path) if labels else None,
+        "labels_sha256": labels.header_sha256 if labels else None,
     }
 
 
-def _fill(destination: Destination, target: Target, selection: Selection, reached: Progress) -> list[str]:
+def _fill(destination: Destination, target: Target, selection: Selection, reached: Reached) -> list[str]:
     """Write what is still to be written. Returns a line for each of the first few images that were missing."""
     reached.counts = reached.counts or (0,) * len(selection.groups)
     examples: list[str] = []
@@ -250,7 +180,7 @@ def _report(
     selection: Selection, request: ExportRequest, out: Path, result: dict[str, Any], *, created: bool
 ) -> ExportReport:
     store = selection.store
-    template = Folders.READ_PAIRS_BY if request.pairs else _kind(request.to).READ_BY
+    template = Folders.READ_PAIRS_BY if request.pairs else layout_of(request.to).READ_BY
     return ExportReport(
         to=request.to,
         out=str(out),

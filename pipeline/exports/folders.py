@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +14,11 @@ import pyarrow as pa
 from lanit.errors import LanitError
 from pipeline.exports.destination import OWN_NAMES
 from pipeline.exports.inventory import Writes, Written
+from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.naming import FileNames, folder_names
 from pipeline.exports.selection import Advance, Chunk, Missing, Record, Selection, read_ahead, read_record
 from pipeline.store.store_images import StoreImages
 
-Files = Literal["copy", "hardlink", "symlink"]
 UNLABELLED = "_unlabelled"
 PAIR = ("trainA", "trainB")
 _CHUNK = 1000
@@ -27,15 +27,16 @@ _CHUNK = 1000
 class Folders:
     """``GROUP/NAME.jpg``: an image in the folder of each group that it belongs to, named by its path.
 
-    files: whether images are copied, or linked where they are files of this machine; from a tar or a table they are
-    always copied, as they were found.
+    Images are copied, or linked where that is asked for and they are files of this machine; from a tar or a table they
+    are always copied, as they were found.
     """
 
     READ_BY: ClassVar[str] = 'torchvision.datasets.ImageFolder("{out}")'
+    TAKES: ClassVar[frozenset[str]] = frozenset({"files", "pairs"})
     READ_PAIRS_BY = "a CycleGAN's --dataroot {shell}"
 
-    def __init__(self, selection: Selection, *, files: Files, advance: Advance) -> None:
-        self._selection, self._files, self._advance = selection, files, advance
+    def __init__(self, selection: Selection, request: ExportRequest, advance: Advance) -> None:
+        self._selection, self._files, self._advance = selection, request.files or "copy", advance
         self._folders = folder_names(selection.groups, reserved=OWN_NAMES)
         self._names = FileNames(pa.concat_tables(selection.tables(["path"]))["path"])
         self._images = StoreImages(selection.store)
@@ -149,4 +150,4 @@ def _number(name: str, domains: tuple[str, ...]) -> int:
     for number, domain in enumerate(domains):
         if domain.casefold() == name.casefold():
             return number
-    raise LanitError(f"'{name}' is no label of this store", f"Its labels are {', '.join(domains)}.")
+    raise LanitError(f"'{name}' is no domain of these labels", f"Choose one of {', '.join(domains)}.")

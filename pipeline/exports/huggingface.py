@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.exports.inventory import Writes, Written
+from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.shards import write_shards
 from pipeline.files import write_bytes
-from pipeline.inspection.table import describe_rule
-from pipeline.markdown import markdown_text
+from pipeline.showing.markdown import markdown_text
 
 CARD_NAME = "README.md"
 _GROUP_ROWS = 100  # rows of a row group: what a reader must hold to show one of them
@@ -28,12 +28,13 @@ class HuggingFace:
     and margins, where the store has labels; and the embedding, where asked for. ``README.md`` is the dataset's card."""
 
     READ_BY: ClassVar[str] = 'datasets.load_dataset("{out}")'
+    TAKES: ClassVar[frozenset[str]] = frozenset({"embeddings", "shard_mb"})
     writes = Writes({"data": ["train-*.parquet"], "": [CARD_NAME]})
 
-    def __init__(self, selection: Selection, *, shard_bytes: int, embeddings: bool, advance: Advance) -> None:
-        self._selection, self._limit, self._embeddings = selection, shard_bytes, embeddings
+    def __init__(self, selection: Selection, request: ExportRequest, advance: Advance) -> None:
+        self._selection, self._limit, self._embeddings = selection, request.shard_bytes, request.embeddings
         self._advance = advance
-        dim = selection.store.embedding_dim if embeddings else None
+        dim = selection.store.embedding_dim if request.embeddings else None
         self._schema = dataset_schema(selection.domains, dim)
 
     def chunks(self, folder: Path, start: int, files: int) -> Iterator[Chunk]:
@@ -128,7 +129,7 @@ def dataset_card(selection: Selection, counts: dict[str, int], exported: int) ->
     lines = [*header, "---", "", f"# {exported:,} images", ""]
     model = markdown_text(selection.store.fingerprint.describe())
     if selection.labels is not None:
-        rule = markdown_text(describe_rule(selection.labels.rule))
+        rule = markdown_text(selection.labels.rule.describe())
         human = ", and by people where they gave one" if selection.labels.has_human else ", unseen by a human eye"
         lines += [
             f"Labels were given by CLIP from phrases{human}: {model}; rule: {rule}. An image has any",

@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.decoding.images import ImageError
-from pipeline.exports.inventory import Writes, Written
+from pipeline.decoding.limits import ImageError
+from pipeline.exports.inventory import Written
+from pipeline.inputs.formats import format_of
 from pipeline.inputs.storage import located, parent_of
-from pipeline.inputs.table_cells import table_suffix
 from pipeline.store.label_revisions import RevisionFile
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
@@ -150,26 +149,6 @@ class Chunk:
     missing: tuple[Missing, ...] = ()
 
 
-class Target(Protocol):
-    """Writes a selection in one layout. A run that was interrupted goes on after its last chunk.
-
-    READ_BY: what reads the result, with ``{out}`` and ``{shell}``, and ``{last}``, the number of the last file.
-    """
-
-    READ_BY: ClassVar[str]
-
-    @property
-    def writes(self) -> Writes:
-        """What it may write."""
-
-    def chunks(self, folder: Path, start: int, files: int) -> Iterator[Chunk]:
-        """Write from position ``start`` on, where ``files`` files are already in ``folder``. Files that an interrupted
-        run left beyond these are overwritten. A chunk is yielded once its files are whole."""
-
-    def finish(self, folder: Path, counts: dict[str, int], exported: int) -> tuple[Written, ...]:
-        """Write what stands beside the images, given how many of each group and in all were exported."""
-
-
 def read_ahead(images: StoreImages, records: Iterable[Record]) -> Iterator[tuple[Record, bytes | Missing]]:
     """Each record with the data of its image, in order; some images are read ahead in threads."""
     pending: deque[tuple[Record, Future[bytes | Missing]]] = deque()
@@ -195,7 +174,8 @@ def read_record(images: StoreImages, record: Record) -> bytes | Missing:
 @functools.cache
 def _folder_of(source: str) -> str:
     """What the paths of its images are relative to."""
-    return parent_of(source) if table_suffix(source) and not Path(source).is_dir() else source
+    kind = format_of(source)
+    return parent_of(source) if kind and kind.names_files and not Path(source).is_dir() else source
 
 
 def _numbers(flags: np.ndarray) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipeline.column_names import own_columns
 from pipeline.exports.destination import flush_to_disk
 from pipeline.exports.inventory import Writes, Written
+from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.webdataset import shortest
 from pipeline.store.schemas import MARGIN_PREFIX
@@ -28,13 +29,16 @@ class Tables:
     the images that could not be embedded: they have no label, which a 0 would hide."""
 
     READ_BY: ClassVar[str] = 'pandas.read_csv("{out}/images.csv")'
+    TAKES: ClassVar[frozenset[str]] = frozenset({"margins"})
     writes = Writes({"": [IMAGES_NAME, FAILED_NAME]})
 
-    def __init__(self, selection: Selection, *, margins: bool, advance: Advance) -> None:
-        self._selection, self._margins, self._advance = selection, margins, advance
+    def __init__(self, selection: Selection, request: ExportRequest, advance: Advance) -> None:
+        self._selection, self._margins, self._advance = selection, request.margins, advance
 
     def chunks(self, folder: Path, start: int, files: int) -> Iterator[Chunk]:
-        """All in one: without images to read, there is little to continue."""
+        """All in one: without images to read, there is little to continue. Files that are listed are written."""
+        if files:
+            return
         with (folder / IMAGES_NAME).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(column_names(self._selection.domains, self._margins))

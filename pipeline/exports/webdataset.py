@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.exports.inventory import Writes, Written
+from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.naming import suffix_of
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.shards import write_shards
@@ -25,10 +26,11 @@ class WebDataset:
     """
 
     READ_BY: ClassVar[str] = 'webdataset.WebDataset("{out}/images-{{000000..{last:06d}}}.tar")'
+    TAKES: ClassVar[frozenset[str]] = frozenset({"embeddings", "shard_mb"})
     writes = Writes({"": ["images-*.tar"]})
 
-    def __init__(self, selection: Selection, *, shard_bytes: int, embeddings: bool, advance: Advance) -> None:
-        self._selection, self._limit, self._embeddings = selection, shard_bytes, embeddings
+    def __init__(self, selection: Selection, request: ExportRequest, advance: Advance) -> None:
+        self._selection, self._limit, self._embeddings = selection, request.shard_bytes, request.embeddings
         self._advance = advance
 
     def chunks(self, folder: Path, start: int, files: int) -> Iterator[Chunk]:

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import IMAGE_SUFFIXES, ImageError, is_image_name
+from pipeline.decoding.images import IMAGE_SUFFIXES, is_image_name
+from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
+from pipeline.inputs.formats import format_of
 from pipeline.inputs.local import is_empty
 from pipeline.inputs.places import NoImagesError, Place
-from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located, storage_of
-from pipeline.inputs.table_cells import TABLE_SUFFIXES, path_cells, path_column
+from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located
+from pipeline.inputs.storages import storage_of
+from pipeline.inputs.table_cells import path_cells, path_column
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The names of the metadata file of Hugging Face's imagefolder, the first that is there counting."""
@@ -132,7 +135,7 @@ def _pattern_of_archive(path: str) -> list[str]:
     """A pattern that fits a tar or table and its neighbours; none for other files."""
     folder, name = posixpath.split(path)
     suffix = posixpath.splitext(name)[1]
-    return [posixpath.join(folder, f"*{suffix}")] if suffix.lower() in (".tar", *TABLE_SUFFIXES) else []
+    return [posixpath.join(folder, f"*{suffix}")] if format_of(path) else []
 
 
 def _meet(listed: array[int], met: bytearray, path: str) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError, is_image_name, read_image_bytes
+from pipeline.decoding.images import is_image_name, read_image_bytes
+from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk
 

@@ -14,12 +14,13 @@ from lanit.errors import LanitError, UsageError
 from pipeline.decoding.images import is_image_name
 from pipeline.files import storable
 from pipeline.inputs.folders import Folder
+from pipeline.inputs.formats import FORMATS, format_of
 from pipeline.inputs.patterns import expand_braces, has_wildcards, matches
 from pipeline.inputs.places import Input
-from pipeline.inputs.storage import file_name, is_url, parent_of, scheme_of, storage_of
-from pipeline.inputs.table_cells import TABLE_SUFFIXES, table_suffix
+from pipeline.inputs.storage import file_name, is_url, parent_of, scheme_of
+from pipeline.inputs.storages import storage_of
 from pipeline.inputs.tables import Table
-from pipeline.inputs.tars import Tar, compressed_tar
+from pipeline.inputs.tars import compressed_tar
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 _COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", ".tzst")
@@ -63,9 +64,8 @@ def open_source(source: str, image_column: str | None) -> Input:
     """The input that a store knows by ``source``, opened without a look at what it holds or whether it is there."""
     if source.endswith("/") or (not is_url(source) and Path(source).is_dir()):
         return Folder(source)
-    if _suffix(source) == ".tar":
-        return Tar(source)
-    return Table(source, image_column) if table_suffix(source) else Folder(source)
+    found = format_of(source)
+    return found.open(source, image_column) if found else Folder(source)
 
 
 def find_sources(text: str, sources: Sequence[str]) -> list[str]:
@@ -118,18 +118,17 @@ def _found(name: str, is_folder: bool, image_column: str | None) -> Input:
     suffix = _suffix(source)
     if is_folder:
         return Folder(source)
-    if suffix == ".tar":
-        return Tar(source)
-    if table_suffix(source):
-        return Table(source, image_column)
+    if found := format_of(source):
+        return found.open(source, image_column)
     if suffix in _COMPRESSED_TARS or file_name(source).lower().endswith(tuple(f".tar{end}" for end in _COMPRESSED)):
         raise compressed_tar(source)
     if suffix in _COMPRESSED:
         raise LanitError(f"{source} is compressed", "Unpack it first.")
-    hint = f"Give a folder of images, a .tar, or a table: {' '.join(TABLE_SUFFIXES)}."
+    kinds = (f"{each.noun}: {' '.join(each.suffixes)}" for each in FORMATS)
+    hint = f"Give a folder of images, or {', or '.join(kinds)}."
     if is_image_name(file_name(source)):
         hint = f"Give its folder: {parent_of(source)}"
-    raise LanitError(f"{source} is a file, but neither a tar nor a table", hint)
+    raise LanitError(f"{source} is a file, but neither {' nor '.join(each.noun for each in FORMATS)}", hint)
 
 
 def _canonical(name: str, is_folder: bool) -> str:
@@ -137,7 +136,7 @@ def _canonical(name: str, is_folder: bool) -> str:
     may have one that says nothing. A URL ends in a slash where nothing else would tell that it is a folder."""
     if is_url(name):
         bare = name if name.endswith("://") else name.rstrip("/")
-        is_file_like = scheme_of(name) in ("http", "https") or _suffix(bare) == ".tar" or table_suffix(bare)
+        is_file_like = scheme_of(name) in ("http", "https") or format_of(bare) is not None
         return f"{bare}/" if is_folder and is_file_like else bare
     path = Path(name)
     full = str(path.resolve() if is_folder else path.parent.resolve() / path.name)
@@ -178,7 +177,7 @@ def _missing(text: str, names: list[str], missing: list[str]) -> LanitError:
         count = f"{len(missing):,} of the" if len(missing) < len(names) else "all"
         message = f"{count} {len(names):,} files of {storable(text)} are missing, the first is {first}"
         return LanitError(message, "Check the range.")
-    kind = "file" if _suffix(first) == ".tar" or table_suffix(first) else "folder"
+    kind = "file" if format_of(first) else "folder"
     close = "" if is_url(first) else _close_name(Path(missing[0]))
     return LanitError(f"there is no {kind} {first}", f"Did you mean {close}?" if close else "Check the path.")
 

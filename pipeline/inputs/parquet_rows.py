@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
 from pipeline.inputs.columns import ImageColumn
-from pipeline.inputs.storage import storage_of
+from pipeline.inputs.storages import storage_of
 from pipeline.inputs.table_cells import open_parquet, texts
 
 _BATCH_BYTES = 8 << 20

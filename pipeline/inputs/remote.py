@@ -12,7 +12,7 @@ import fsspec.core
 from fsspec.registry import known_implementations
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk, file_name, scheme_of
 
 _PACKAGES = {

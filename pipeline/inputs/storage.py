@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
 
 Kind = Literal["file", "folder"]
 
@@ -79,11 +78,6 @@ class Storage(Protocol):
         """``size`` bytes of a file from ``offset`` on. Raises ImageError where there are fewer."""
 
 
-def storage_of(path: str) -> Storage:
-    """Where ``path`` lies."""
-    return _remote() if is_url(path) else _local()
-
-
 def is_url(text: str) -> bool:
     return _SCHEME.match(text) is not None
 
@@ -128,17 +122,3 @@ def _may_be_remote(path: str, scheme: str) -> bool:
     if is_url(path):
         return scheme_of(path) in _REMOTE or scheme_of(path) == scheme
     return not path.startswith(("/", "\\")) and _DRIVE.match(path) is None
-
-
-@functools.cache
-def _local() -> Storage:
-    from pipeline.inputs.local import LocalStorage
-
-    return LocalStorage()
-
-
-@functools.cache
-def _remote() -> Storage:
-    from pipeline.inputs.remote import RemoteStorage  # fsspec is imported where a URL was given
-
-    return RemoteStorage()

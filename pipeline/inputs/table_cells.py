@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
 from pipeline.inputs.columns import is_text, text_schema
-from pipeline.inputs.storage import Troubles, file_name, storage_of
+from pipeline.inputs.storage import Troubles, file_name
+from pipeline.inputs.storages import storage_of
 
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 

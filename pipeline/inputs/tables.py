@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
 from pipeline.inputs.columns import ImageColumn, choose_column
 from pipeline.inputs.parquet_rows import ParquetRows
 from pipeline.inputs.places import Place
-from pipeline.inputs.storage import UNKNOWN, Troubles, is_url, located, parent_of, storage_of
+from pipeline.inputs.storage import UNKNOWN, Troubles, is_url, located, parent_of
+from pipeline.inputs.storages import storage_of
 from pipeline.inputs.table_cells import open_parquet, parquet_texts, path_cells, table_schema
 
 _FEW_ROWS = 64  # read at a time where only the bytes themselves tell which rows have any

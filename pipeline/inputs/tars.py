@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError, is_image_name
+from pipeline.decoding.images import is_image_name
+from pipeline.decoding.limits import ImageError
 from pipeline.inputs.places import Place
-from pipeline.inputs.storage import storage_of
+from pipeline.inputs.storages import storage_of
 
 _BLOCK = 512
 _LONGEST_EXTRA = 1 << 20  # bytes of a long name or of extended attributes; more is damage

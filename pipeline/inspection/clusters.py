@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.suggestion.kmeans import cluster_centres
+from pipeline.words.kmeans import cluster_centres
 
 if TYPE_CHECKING:
     from pipeline.store.label_revisions import RevisionFile

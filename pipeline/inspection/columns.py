@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.pages import score, whole
+from pipeline.showing.pages import score, whole
 
 if TYPE_CHECKING:
+    from pipeline.inspection.label_statistics import DomainStatistics, LabelStatistics
     from pipeline.inspection.scores import DomainScores
-    from pipeline.inspection.statistics import DomainStatistics, LabelStatistics
 
 _MINUS = "\N{MINUS SIGN}"
 _THIN = "\N{NARROW NO-BREAK SPACE}"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from pipeline.inspection.statistics import Duplicates, LabelStatistics, Leak
+from pipeline.inspection.label_statistics import Duplicates, LabelStatistics, Leak
+from pipeline.inspection.warnings import with_warnings
 
 if TYPE_CHECKING:
     from pipeline.searching.duplicates import DuplicateReport
@@ -32,7 +33,7 @@ def with_duplicates(statistics: LabelStatistics, report: DuplicateReport) -> Lab
         share=len(report.redundant) / max(report.images, 1),
         leaks=_leaks(_splits(report.info), groups),
     )
-    return dataclasses.replace(statistics, duplicates=found).with_warnings()
+    return with_warnings(dataclasses.replace(statistics, duplicates=found))
 
 
 def _splits(info: pa.Table) -> list[str]:

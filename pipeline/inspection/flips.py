@@ -15,17 +15,20 @@ from torch import Tensor
 
 from lanit.augment import flip_and_crop
 from lanit.errors import LanitError, UsageError
-from lanit.labels import Rule, assign
+from lanit.labels import EmbeddedPrompts, assign
 from lanit.ranks import Draws
+from lanit.rules import Rule
 from pipeline.commands import store_option
 from pipeline.decoding.clip_input import decode_for_clip
-from pipeline.decoding.images import ImageError
-from pipeline.inspection.statistics import Augmented, LabelStatistics
-from pipeline.labelling.label import text_embeddings
+from pipeline.decoding.limits import ImageError
+from pipeline.inspection.label_statistics import Augmented, LabelStatistics
+from pipeline.inspection.warnings import with_warnings
+from pipeline.progress import Progress
+from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.store.store_images import StoreImages
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
     from pipeline.store.label_revisions import RevisionFile
     from pipeline.store.store import Store
 
@@ -44,7 +47,7 @@ class Flips:
         """``statistics`` with these figures, and with the warnings that they call for."""
         triples = zip(statistics.domains, self.mirror, self.crop, strict=True)
         domains = tuple(dataclasses.replace(d, mirror_flips=mirror, crop_flips=crop) for d, mirror, crop in triples)
-        return dataclasses.replace(statistics, domains=domains, augmented=self.sample).with_warnings()
+        return with_warnings(dataclasses.replace(statistics, domains=domains, augmented=self.sample))
 
 
 def count_flips(
@@ -53,7 +56,7 @@ def count_flips(
     clip: ClipModel,
     images: int,
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Flips:
     """Label a sample of ``images`` images, drawn by ``seed``, as they are, mirrored, and cropped; count what differs.
 
@@ -61,7 +64,7 @@ def count_flips(
     training's (METHOD §5), of what CLIP sees. Raises LanitError where the revision's prompts were learned in training,
     where it has no rule, or where no sampled image can be read.
     """
-    if revision.origin.startswith("train:") or revision.rule["kind"] in ("given", "clusters"):
+    if revision.of_training or not revision.rule.by_similarity:
         raise LanitError(
             f"revision {revision.number} does not come from words, which --augment would try again",
             _another(store),
@@ -69,10 +72,10 @@ def count_flips(
     if images < 1:
         raise UsageError("--augment needs at least 1 image", "Try --augment 500.")
     store.check_current(revision)
-    texts = text_embeddings(clip, revision.prompt_set)
+    prompts = embed_prompts(clip, revision.prompt_set)
     rows = np.sort(np.random.default_rng(seed).permutation(revision.rows)[:images]).tolist()
     draws = Draws(torch.Generator().manual_seed(seed))
-    label = _labeller(clip, revision, texts)
+    label = _labeller(clip, revision.rule, prompts)
     changed = torch.zeros(2, len(revision.domains), dtype=torch.int64)
     read = done = 0
     for batch, tried in _decoded(StoreImages(store), rows, clip):
@@ -97,20 +100,18 @@ def _another(store: Store) -> str:
     for number in reversed(store.revisions()):
         with contextlib.suppress(LanitError):
             found = store.revision_file(number)
-            if not found.origin.startswith("train:") and found.rule["kind"] not in ("given", "clusters"):
+            if not found.of_training and found.rule.by_similarity:
                 return f"Add --revision {number}, which does."
     return f"Label by words first: lanit label --prompts FILE{store_option(store.root)}"
 
 
-def _labeller(clip: ClipModel, revision: RevisionFile, texts: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
+def _labeller(clip: ClipModel, rule: Rule, prompts: EmbeddedPrompts) -> Callable[[Tensor], Tensor]:
     """From images, float32 (B×3×s×s) in [-1, 1] at CLIP's size, to labels, bool (B×N)."""
-    rule, prompts = Rule(**revision.rule), revision.prompt_set
-    offsets, weights = torch.tensor(prompts.offsets), torch.tensor(prompts.weights)
 
     @torch.no_grad()
     def label(images: Tensor) -> Tensor:
         embeddings = clip.encode_preprocessed(clip.preprocessing.normalise(images.to(clip.device))).cpu()
-        return assign(rule, embeddings, *texts, offsets, weights)[0]
+        return assign(rule, embeddings, prompts)[0]
 
     return label
 

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from lanit.errors import UsageError
 from pipeline.inspection.compare import Comparison, compare_labels, write_flips
+from pipeline.inspection.label_statistics import LabelStatistics
 from pipeline.inspection.scores import keys_of, score
-from pipeline.inspection.statistics import LabelStatistics, summarise
+from pipeline.inspection.statistics import summarise
+from pipeline.inspection.warnings import with_warnings
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_truth, read_truth
 from pipeline.labelling.people import read_people
 from pipeline.labelling.people_labels import PeopleCounts, apply_people
 
 if TYPE_CHECKING:
-    from pipeline.console import Advance
     from pipeline.inspection.rules_table import RuleOutcome
+    from pipeline.progress import Progress
     from pipeline.store.label_revisions import Labels, RevisionFile
     from pipeline.store.store import Store
 
@@ -31,7 +33,7 @@ class InspectOptions:
     compare: two revisions, of which the second is reported on; flips: a CSV file for what differs.
     augment: images to mirror and crop, 0 for none.
     duplicates: whether to look for near-duplicates. epsilon: see :func:`inspect_labels`. seed: of what is drawn.
-    clip, clip_architecture: the CLIP for ``augment``, the store's unless named.
+    clip, clip_architecture: the CLIP for ``augment``, the store's unless named; device: where it works.
     """
 
     revision: int | None = None
@@ -45,6 +47,7 @@ class InspectOptions:
     clip: str | None = None
     clip_architecture: str | None = None
     flips: Path | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Inspection:
         }
 
 
-def inspect_store(store: Store, options: InspectOptions, progress: Advance | None = None) -> Inspection:
+def inspect_store(store: Store, options: InspectOptions, progress: Progress | None = None) -> Inspection:
     """Report on a revision of ``store``.
 
     Reads the revision and the ids of the images alone, unless the options ask for what needs more: images and CLIP
@@ -90,9 +93,9 @@ def inspect_store(store: Store, options: InspectOptions, progress: Advance | Non
         rules = compare_rules(revision, parse_rules(options.rules), truth)
     if options.augment:
         from pipeline.inspection.flips import count_flips
-        from pipeline.settings import clip_of
+        from pipeline.store.store_clip import clip_of
 
-        clip = clip_of(store, options.clip, options.clip_architecture)
+        clip = clip_of(store, options.clip, options.clip_architecture, options.device)
         statistics = count_flips(store, revision, clip, options.augment, options.seed, progress).added_to(statistics)
     if options.duplicates:
         from pipeline.inspection.duplicates import with_duplicates
@@ -120,7 +123,7 @@ def inspect_labels(
     statistics = dataclasses.replace(summarise(revision, epsilon), people=people or PeopleCounts())
     if truth is not None:
         statistics = dataclasses.replace(statistics, scores=score(revision, truth))
-    return statistics.with_warnings()
+    return with_warnings(statistics)
 
 
 def people_of(store: Store, revision: Labels) -> PeopleCounts:

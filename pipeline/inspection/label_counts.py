@@ -103,13 +103,13 @@ def labels_of_rule(revision: Labels) -> Callable[[LabelBlock], np.ndarray] | Non
 
     None where margins do not say them: labels as given, clusters.
     """
-    if revision.rule["kind"] in ("given", "clusters"):
+    if not revision.rule.by_similarity:
         return None
     import torch  # the plain report does without
 
-    from lanit.labels import Rule, decide
+    from lanit.labels import decide
 
-    prompts, rule = revision.prompt_set, Rule(**revision.rule)
+    prompts, rule = revision.prompt_set, revision.rule
     offsets, weights = torch.tensor(prompts.offsets), torch.tensor(prompts.weights)
 
     def labels(block: LabelBlock) -> np.ndarray:

@@ -9,14 +9,15 @@ from lanit.errors import LanitError
 from lanit.labels import Rule
 from pipeline.inspection.compare import Comparison, compare_labels
 from pipeline.inspection.inspect_labels import inspect_labels
-from pipeline.inspection.statistics import LabelStatistics
-from pipeline.labelling.label import HowToLabel, Labelled, Progress, label, trial
-from pipeline.labelling.nearest_words import LearnedWord
+from pipeline.inspection.label_statistics import LabelStatistics
+from pipeline.labelling.label import HowToLabel, Labelled, label, trial
 from pipeline.labelling.people_labels import PeopleCounts
+from pipeline.progress import Progress
+from pipeline.prompts.nearest_words import LearnedWord
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
-    from pipeline.labelling.prompt_sets import PromptSet
+    from pipeline.clip.models import ClipModel
+    from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import RevisionFile
     from pipeline.store.store import Store
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lanit.errors import LanitError, UsageError, excerpt
 
 if TYPE_CHECKING:
+    from pipeline.inspection.label_statistics import LabelStatistics
     from pipeline.inspection.scores import Scores
-    from pipeline.inspection.statistics import LabelStatistics
 
 _SCORES: dict[str, Callable[[Scores], float | None]] = {
     "f1": lambda scores: scores.macro_f1,

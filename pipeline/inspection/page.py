@@ -18,20 +18,19 @@ from lanit.errors import listed
 from pipeline.inspection import page_data as label_page_data
 from pipeline.inspection.charts import Axis, histogram, shown_axis
 from pipeline.inspection.columns import Cell, Column, cell, columns_of, share, signed
-from pipeline.inspection.table import describe_rule
 from pipeline.inspection.warnings import MOST_ALIKE
-from pipeline.pages import plural, render_page
+from pipeline.showing.pages import plural, render_page
 
 if TYPE_CHECKING:
-    from pipeline.console import Advance
     from pipeline.inspection.clusters import Cluster
     from pipeline.inspection.compare import Comparison
     from pipeline.inspection.inspect_labels import Inspection
-    from pipeline.inspection.page_data import Flips, PageData, ShownImage
+    from pipeline.inspection.label_statistics import DomainStatistics, LabelStatistics
+    from pipeline.inspection.page_data import FlippedImages, PageData, ShownImage
     from pipeline.inspection.rows import Strip
     from pipeline.inspection.rules_table import RuleOutcome
     from pipeline.inspection.scores import DomainScores, Scores
-    from pipeline.inspection.statistics import DomainStatistics, LabelStatistics
+    from pipeline.progress import Progress
     from pipeline.store.store import Store
 
 _SPARK, _TALL = 28, 72  # heights of the histograms, in units of their drawing
@@ -48,7 +47,7 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Group:
+class ThumbnailGroup:
     """Thumbnails under one heading. range: their margins, from first to last."""
 
     key: str
@@ -69,7 +68,7 @@ class Phrase:
     chart: Markup
     chart_label: str
     threshold: str
-    groups: tuple[Group, ...]
+    groups: tuple[ThumbnailGroup, ...]
 
     @property
     def name(self) -> str:
@@ -81,7 +80,7 @@ class ClusterCard:
     share: str
     closest: str
     margin: str
-    group: Group
+    group: ThumbnailGroup
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,10 @@ class FlipCard:
     after: int
     on: int
     off: int
-    groups: tuple[Group, ...]
+    groups: tuple[ThumbnailGroup, ...]
 
 
-def label_page(report: Inspection, store: Store, *, seed: int = 0, progress: Advance | None = None) -> str:
+def label_page(report: Inspection, store: Store, *, seed: int = 0, progress: Progress | None = None) -> str:
     """The page of a report on ``store``, as HTML. It loads nothing from anywhere: its content security policy says so.
 
     seed: of the unlabelled images that are drawn and of their groups. progress: of thumbnails.
@@ -132,7 +131,7 @@ def render(report: Inspection, data: PageData, store: str) -> str:
         "data": data,
         "store": store,
         "prompts": report.revision.prompt_set.name,
-        "rule": describe_rule(statistics.rule),
+        "rule": statistics.rule.describe(),
         "warnings": [(text, _named(text, statistics)) for text in statistics.warnings],
         "columns": shown,
         "phrases": phrases,
@@ -209,7 +208,7 @@ def _phrase(
     )
 
 
-def _strip_groups(n: int, strip: Strip, data: PageData, scores: Scores | None) -> tuple[Group, ...]:
+def _strip_groups(n: int, strip: Strip, data: PageData, scores: Scores | None) -> tuple[ThumbnailGroup, ...]:
     parts = [
         ("surest", "Surest", strip.surest),
         ("above", "Just above", strip.above),
@@ -224,11 +223,11 @@ def _strip_groups(n: int, strip: Strip, data: PageData, scores: Scores | None) -
 _ALWAYS_SHOWN = ("surest", "above", "below", "least")
 
 
-def _group(key: str, title: str, indices: Sequence[int], data: PageData, n: int | None = None) -> Group:
+def _group(key: str, title: str, indices: Sequence[int], data: PageData, n: int | None = None) -> ThumbnailGroup:
     """n: the domain whose margin is told."""
     margins = [] if n is None else [data.images[i].margins[n] for i in indices]
     ends = dict.fromkeys(signed(margin) for margin in margins[:1] + margins[-1:])
-    return Group(key, title, " to ".join(ends), tuple(_shot(i, data.images[i], n) for i in indices))
+    return ThumbnailGroup(key, title, " to ".join(ends), tuple(_shot(i, data.images[i], n) for i in indices))
 
 
 def _shot(index: int, image: ShownImage, n: int | None) -> Shot:
@@ -250,7 +249,7 @@ def _cluster(cluster: Cluster, data: PageData) -> ClusterCard:
 
 def _flips(comparison: Comparison, data: PageData) -> list[FlipCard]:
     """The domains with any flip, most first."""
-    shown: dict[str, Flips] = {flips.domain: flips for flips in data.flips}
+    shown: dict[str, FlippedImages] = {flips.domain: flips for flips in data.flips}
     cards = []
     for d in comparison.domains:
         if d.domain not in shown:

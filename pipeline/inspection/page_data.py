@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ChangedImage, ImageError
+from pipeline.decoding.limits import ChangedImage, ImageError
 from pipeline.inspection.clusters import Cluster, cluster_rows, rows_of_some_parts
 from pipeline.inspection.rows import Ints, KnownRows, Strip, choose_rows
+from pipeline.progress import Progress
 from pipeline.store.store_images import StoreImages
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ _CLUSTER_EACH = 8
 _THREADS = 4
 _DETAILS = ["source", "width", "height", "bytes"]
 _STALE = "Images were added or dropped since these labels: run lanit label again to see them in groups."
-
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class ShownImage:
 
 
 @dataclass(frozen=True)
-class Flips:
+class FlippedImages:
     """Images of one domain that gained or lost its label: positions among the page's images."""
 
     domain: str
@@ -90,7 +89,7 @@ class PageData:
     unlabelled: int
     sampled: int
     clusters_note: str
-    flips: tuple[Flips, ...]
+    flips: tuple[FlippedImages, ...]
     thumbnails: tuple[bytes, ...]
     gone: int
     left_out: int
@@ -104,7 +103,7 @@ def gather(
     comparison: Comparison | None = None,
     shown: Sequence[int] | None = None,
     seed: int = 0,
-    progress: Advance | None = None,
+    progress: Progress | None = None,
 ) -> PageData:
     """Choose the images of a revision's page and read their rows and thumbnails.
 
@@ -123,7 +122,8 @@ def gather(
     names = {revision.domains[n] for n in shown}
     flipped = [] if comparison is None else [d for d in comparison.domains if d.domain in names]
     flips = [
-        Flips(d.domain, *(tuple(image.row for image in side) for side in (d.turned_on, d.turned_off))) for d in flipped
+        FlippedImages(d.domain, *(tuple(image.row for image in side) for side in (d.turned_on, d.turned_off)))
+        for d in flipped
     ]
     wanted = _in_turn(
         [*(strip.rows() for strip in chosen.strips), *(c.rows for c in clusters), *(f.on + f.off for f in flips)]
@@ -141,7 +141,7 @@ def gather(
         unlabelled=chosen.unlabelled_count,
         sampled=len(sample),
         clusters_note=note,
-        flips=tuple(Flips(f.domain, _positions(f.on, at), _positions(f.off, at)) for f in flips),
+        flips=tuple(FlippedImages(f.domain, _positions(f.on, at), _positions(f.off, at)) for f in flips),
         thumbnails=thumbnails,
         gone=gone,
         left_out=left_out,
@@ -181,7 +181,7 @@ def _images(
     places: Sequence[int | None],
     shown: Sequence[int],
     truth: np.ndarray | None,
-    progress: Advance | None,
+    progress: Progress | None,
 ) -> tuple[tuple[ShownImage, ...], tuple[bytes, ...], int, int]:
     """The images of ``block``, which lie at ``places`` of the store, with their distinct thumbnails, how many images
     are gone, and how many thumbnails found no room. shown: numbers of domains. truth: see :meth:`KnownRows.of`."""
@@ -231,7 +231,7 @@ def _in_store(store: Store, block: LabelBlock) -> list[int | None]:
 
 
 def _thumbnails(
-    images: StoreImages, rows: Sequence[int | None], progress: Advance | None
+    images: StoreImages, rows: Sequence[int | None], progress: Progress | None
 ) -> tuple[tuple[bytes, ...], list[int | None], set[int], int, int]:
     """Distinct thumbnails, the position of each row's among them, which of ``rows`` are others by now, how many are
     gone, and how many found no room.

@@ -12,13 +12,14 @@ import torch
 
 from lanit.errors import UsageError, excerpt
 from lanit.labels import Rule, decide
+from lanit.rules import SPELLINGS
 from pipeline.inspection.scores import keys_of
 
 if TYPE_CHECKING:
     from pipeline.labelling.known_labels import Truth
     from pipeline.store.label_revisions import Labels
 
-_HINT = "Write them like --rules adaptive,top-2,fixed=0.25,argmax"
+_HINT = f"Write them like --rules {SPELLINGS.replace(', ', ',')}"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RuleOutcome:
     """
 
     name: str
-    rule: dict[str, Any]
+    rule: Rule
     counts: tuple[int, ...]
     coverage: float
     labels_per_image: float
@@ -38,32 +39,19 @@ class RuleOutcome:
     micro_f1: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"rule": self.rule.to_json()}
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
-    """Rules by commas: ``adaptive``, ``top-K``, ``fixed=COSINE``, ``argmax``. Raises UsageError for anything else."""
-    rules = tuple(_parse(word.strip()) for word in text.split(",") if word.strip())
-    if not rules:
-        raise UsageError("--rules names no rule", _HINT)
+    """Rules by commas, each as :meth:`lanit.rules.Rule.parse` takes it. Raises UsageError for anything else, and for
+    ``given``, which labels nothing by itself."""
+    try:
+        rules = tuple(Rule.parse(word.strip()) for word in text.split(",") if word.strip())
+    except UsageError as error:
+        raise UsageError(f"--rules: {error.message}", _HINT) from error
+    if not rules or not all(rule.by_similarity for rule in rules):
+        raise UsageError(f"--rules {excerpt(text)} names no rule that decides by similarity", _HINT)
     return rules
-
-
-def rule_name(rule: Rule) -> str:
-    """A rule as :func:`parse_rules` takes it."""
-    return {"top-k": f"top-{rule.value:g}", "fixed": f"fixed={rule.value:g}"}.get(rule.kind, rule.kind)
-
-
-def _parse(word: str) -> Rule:
-    if word in ("adaptive", "argmax"):
-        return Rule("adaptive" if word == "adaptive" else "argmax")
-    for prefix, kind in (("top-", "top-k"), ("fixed=", "fixed")):
-        if word.startswith(prefix):
-            try:
-                return Rule("top-k" if kind == "top-k" else "fixed", float(word.removeprefix(prefix)))
-            except ValueError:
-                break
-    raise UsageError(f"--rules: there is no rule '{excerpt(word)}'", _HINT)
 
 
 def compare_rules(revision: Labels, rules: Sequence[Rule], truth: Truth | None = None) -> tuple[RuleOutcome, ...]:
@@ -119,12 +107,12 @@ class _Counts:
             macro = float(values[known > 0].mean())
             micro = 2 * int(right.sum()) / max(int(predicted.sum() + actual.sum()), 1)
         return RuleOutcome(
-            rule_name(self.rule),
-            {"kind": self.rule.kind, "value": self.rule.value},
-            tuple(int(count) for count in self.labels),
-            self.labelled / self.images,
-            int(self.labels.sum()) / self.images,
-            f1,
-            macro,
-            micro,
+            name=self.rule.text,
+            rule=self.rule,
+            counts=tuple(int(count) for count in self.labels),
+            coverage=self.labelled / self.images,
+            labels_per_image=int(self.labels.sum()) / self.images,
+            f1=f1,
+            macro_f1=macro,
+            micro_f1=micro,
         )

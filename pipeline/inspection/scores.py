@@ -164,11 +164,6 @@ def _ratios(right: int, predicted: int, actual: int) -> tuple[float, float, floa
     return right / max(predicted, 1), right / max(actual, 1), 2 * right / max(predicted + actual, 1)
 
 
-def precision_recall_f1(predicted: Bools, actual: Bools) -> tuple[float, float, float]:
-    """Precision, recall and F1 of bool (n) arrays; 0 where a ratio has nothing to divide by."""
-    return _ratios(int((predicted & actual).sum()), int(predicted.sum()), int(actual.sum()))
-
-
 @dataclass(frozen=True)
 class _Ranked:
     """At each distinct value, largest first: how many entries are at least it, and how many of those are true."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lanit.errors import listed
-from pipeline import console
+from pipeline.showing import console
 
 if TYPE_CHECKING:
+    from pipeline.inspection.label_statistics import DomainStatistics, Duplicates, LabelStatistics
     from pipeline.inspection.scores import Scores
-    from pipeline.inspection.statistics import DomainStatistics, Duplicates, LabelStatistics
 
 
 MOST_DOMAINS = 60
@@ -55,19 +55,6 @@ def say_more(domains: int) -> None:
         console.say(f"and {domains - LARGEST:,} more, of fewer images: --json has them all\n")
 
 
-def describe_rule(rule: dict[str, Any]) -> str:
-    """A rule in words: "adaptive threshold", "top-k, k = 2", "cosine above 0.25", "arg-max", "10 clusters, seed 0"."""
-    value = rule["value"]
-    return {
-        "adaptive": "adaptive threshold",
-        "top-k": f"top-k, k = {value:g}",
-        "fixed": f"cosine above {value:g}",
-        "argmax": "arg-max",
-        "given": "labels as given",
-        "clusters": f"{value:g} clusters, seed {rule.get('seed', 0)}",
-    }.get(rule["kind"], str(rule["kind"]))
-
-
 def margin(value: float, places: int = 4) -> str:
     """A margin, as tables print it."""
     return f"{value:+.{places}f}"
@@ -83,7 +70,7 @@ def _show_domains(statistics: LabelStatistics) -> None:
         for d in _listed(statistics)
     ]  # fmt: skip
     name = f"revision {statistics.revision}" if statistics.revision else "not written"
-    title = f"Labels, {name} ({describe_rule(statistics.rule)}; {statistics.origin})"
+    title = f"Labels, {name} ({statistics.rule.describe()}; {statistics.origin})"
     console.table(title, ("domain", "images", "share", "margin", "5 %", "95 %", "spread", "unsure"), rows)
     say_more(len(statistics.domains))
 

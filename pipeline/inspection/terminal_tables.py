@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lanit.errors import listed
-from pipeline import console
 from pipeline.inspection.table import LARGEST, listed_domains, margin, say_more, show_statistics
+from pipeline.prompts.terminal_tables import show_learned_words
+from pipeline.showing import console
 
 if TYPE_CHECKING:
     from pipeline.inspection.compare import Comparison
     from pipeline.inspection.inspect_labels import Inspection
+    from pipeline.inspection.label_report import LabelReport
+    from pipeline.inspection.label_statistics import LabelStatistics
     from pipeline.inspection.rules_table import RuleOutcome
 
 _SHOWN = 3  # flipped images named for each domain and direction
@@ -88,3 +91,29 @@ def _row(name: str, first: Sequence[str], second: Sequence[str]) -> list[str]:
 
 def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def show_label(report: LabelReport) -> None:
+    """The new labels, what a dry run would change, then images = labelled + without a label + failed."""
+    if not report.created and not report.dry_run:
+        console.note(f"revision {report.revision} already has these labels: nothing written")
+    if report.learned:
+        show_learned_words(report.learned)
+    show_statistics(report.statistics)
+    if report.comparison is not None:
+        show_comparison(report.comparison)
+    if report.not_in_store:
+        console.note(
+            f"{report.not_in_store:,} rows of the labels given name no image of the store: kept until it has one"
+        )
+    entries = {"images": report.images, "labelled": report.labelled, "without a label": report.unlabelled}
+    console.counts("Images of the store", entries | {"failed to embed": report.failed})
+
+
+def show_coverage(statistics: LabelStatistics) -> None:
+    """What training is about to learn from, on stderr, with a warning for each prompt that teaches nothing."""
+    console.note(f"label revision {statistics.revision}: {console.percent(statistics.coverage)} of images have a label")
+    if statistics.people.not_in_revision:
+        console.warn(f"{statistics.people.not_in_revision:,} labels by people are not in it: lanit label applies them")
+    for warning in statistics.warnings:
+        console.warn(warning)

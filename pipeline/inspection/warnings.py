@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from lanit.errors import listed
 
 if TYPE_CHECKING:
-    from pipeline.inspection.statistics import Alike, DomainStatistics, LabelStatistics
+    from pipeline.inspection.label_statistics import Alike, DomainStatistics, LabelStatistics
 
 ALWAYS = 0.95
 """A prompt that labels more than this share of the images tells nearly nothing about any of them."""
@@ -33,6 +34,11 @@ MOST_ALIKE = 12
 """Warnings of one kind that are given in words; how many more there are is a warning of its own."""
 
 _NAMED = 5  # domains named in one warning
+
+
+def with_warnings(statistics: LabelStatistics) -> LabelStatistics:
+    """The same statistics with the warnings that their figures call for."""
+    return dataclasses.replace(statistics, warnings=tuple(warnings_of(statistics)))
 
 
 def warnings_of(statistics: LabelStatistics) -> Iterator[str]:
@@ -157,15 +163,15 @@ def _offsets(statistics: LabelStatistics) -> Iterator[str]:
 
 def _weights(statistics: LabelStatistics) -> Iterator[str]:
     weighted = [d.domain for d in statistics.domains if d.weight != 1]
-    if weighted and statistics.rule["kind"] not in ("top-k", "argmax"):
+    if weighted and not statistics.rule.weighted:
         yield (
             f"the weight of '{weighted[0]}' changes no label: weights count where domains compete; "
-            "try --rule top-k, or an offset"
+            "try --rule top-2, or an offset"
         )
 
 
 def _adaptive(statistics: LabelStatistics) -> bool:
-    return bool(statistics.rule["kind"] == "adaptive")
+    return statistics.rule.kind == "adaptive"
 
 
 def _line(d: DomainStatistics, offset: float) -> str:

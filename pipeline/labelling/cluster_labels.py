@@ -16,13 +16,14 @@ import torch
 from lanit.errors import LanitError
 from lanit.labels import Rule
 from pipeline.commands import store_option
-from pipeline.labelling.prompt_sets import PromptSet, prompt_set_of
-from pipeline.suggestion.kmeans import cluster_centres
-from pipeline.suggestion.vocabulary import Vocabulary, new_words, readable_words
-from pipeline.suggestion.word_directions import Progress, cached_directions, directions_of
+from pipeline.progress import Progress
+from pipeline.prompts.prompt_sets import PromptSet, prompt_set_of
+from pipeline.words.kmeans import cluster_centres
+from pipeline.words.vocabulary import Vocabulary, new_words, readable_words
+from pipeline.words.word_directions import cached_directions, directions_of
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
     from pipeline.store.store import Store
 
 MOST_FITTED = 65_536

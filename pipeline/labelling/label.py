@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from lanit.labels import Rule
+from lanit.labels import EmbeddedPrompts, Rule
 from pipeline.labelling.known_labels import image_keys
 from pipeline.labelling.label_decisions import Decider, Decision, decide_here
-from pipeline.labelling.learned_prompts import prompt_learner
-from pipeline.labelling.nearest_words import LearnedWord, learned_words
 from pipeline.labelling.people import add_answers, read_people
 from pipeline.labelling.people_labels import AppliedLabels, PeopleCounts, answers_of, apply_people
+from pipeline.progress import Progress
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.nearest_words import LearnedWord, learned_words
 from pipeline.store.label_revisions import (
     LabelBlock,
     LabelRevision,
@@ -30,16 +30,12 @@ from pipeline.store.label_revisions import (
     with_overrides,
     write_revision,
 )
-from pipeline.text_towers import OpaqueText
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
     from pipeline.labelling.known_labels import Truth
-    from pipeline.labelling.prompt_sets import PromptSet
+    from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.store import Store
-
-Progress = Callable[[int, int], None]
-"""Called with (rows done, rows in all)."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ class _Work:
     clip: ClipModel
     prompts: PromptSet
     how: HowToLabel
-    texts: tuple[torch.Tensor, torch.Tensor]
+    embedded: EmbeddedPrompts
     header: RevisionHeader
     known: _Known | None
     people: PeopleCounts
@@ -126,9 +122,7 @@ class _Work:
     def blocks(self, progress: Progress | None) -> Iterator[LabelBlock]:
         overrides = self.known.overrides if self.known else None
         how = self.how
-        return label_blocks(
-            self.store, self.texts, self.prompts, how.rule, overrides, progress, how.decide, how.centres
-        )
+        return label_blocks(self.store, self.embedded, how.rule, overrides, progress, how.decide, how.centres)
 
     def result(self, revision: RevisionFile, created: bool) -> Labelled:
         return Labelled(
@@ -175,7 +169,7 @@ def _prepare(store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel 
     answers, not_in_store = None, 0
     if how.answers is not None:
         answers, not_in_store = answers_of(how.answers, store, prompts.domains)
-    texts = text_embeddings(clip, prompts)
+    embedded = embed_prompts(clip, prompts)
     applied, counts = None, PeopleCounts()
     if how.people:
         people = read_people(store)
@@ -186,31 +180,34 @@ def _prepare(store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel 
         found = apply_people(people, store, prompts.domains)
         applied, counts = (found if len(found.rows) else None), found.counts
     known = None if given is None and applied is None else _Known(len(prompts.domains), given, applied)
-    header = _header(store, texts, prompts, how.rule, "label", None, known, how.centres)
-    return _Work(store, clip, prompts, how, texts, header, known, counts, not_in_store)
+    header = _header(store, embedded, prompts, how.rule, "label", None, known, how.centres)
+    return _Work(
+        store=store, clip=clip, prompts=prompts, how=how, embedded=embedded, header=header, known=known, people=counts,
+        not_in_store=not_in_store,
+    )  # fmt: skip
 
 
 def relabel(
     store: Store,
     before: LabelRevision,
-    texts: tuple[torch.Tensor, torch.Tensor],
+    embedded: EmbeddedPrompts,
     origin: str,
     prompts: PromptSet | None = None,
 ) -> int:
-    """Write a revision like ``before``, by other text embeddings (METHOD 15), and return its number.
+    """Write a revision like ``before``, by prompts embedded anew (METHOD 15), and return its number.
 
     Rule, offsets and weights stay, and so do the labels by people that ``before`` has, whatever they said since; of
     clusters all labels do, since no text decides them. ``before`` labels the images that the store holds now.
-    texts: see :func:`label_blocks`. prompts: the set that ``texts`` are of, such as that of ``before`` with what it has
-    learned; that of ``before`` if left out.
+    prompts: the set that was embedded, such as that of ``before`` with what it has learned; that of ``before`` if left
+    out.
     """
-    rule, prompts, known = Rule(**before.rule), prompts or before.prompt_set, None
+    rule, prompts, known = before.rule, prompts or before.prompt_set, None
     if before.human is not None:
         values = np.where(before.human, before.active, -1).astype(np.int8)
         known = _Known(len(before.domains), values, None)
-    header = _header(store, texts, prompts, rule, origin, before.number, known)
+    header = _header(store, embedded, prompts, rule, origin, before.number, known)
     again = Rule("given") if rule.kind == "clusters" else rule
-    blocks = label_blocks(store, texts, prompts, again, known.overrides if known else None)
+    blocks = label_blocks(store, embedded, again, known.overrides if known else None)
     if rule.kind == "clusters":
         blocks = (
             block.relabelled(before.active[block.start : block.start + block.rows], block.human if known else None)
@@ -221,7 +218,7 @@ def relabel(
 
 def _header(
     store: Store,
-    texts: tuple[torch.Tensor, torch.Tensor],
+    embedded: EmbeddedPrompts,
     prompts: PromptSet,
     rule: Rule,
     origin: str,
@@ -230,46 +227,34 @@ def _header(
     centres: torch.Tensor | None = None,
 ) -> RevisionHeader:
     """What the revision will say about itself; the digest covers everything that decides the labels."""
-    decisive = [store.parts_array(), *(text.numpy() for text in texts), *([] if known is None else known.decisive())]
+    decisive = [
+        store.parts_array(),
+        embedded.domains.numpy(),
+        embedded.base.numpy(),
+        *([] if known is None else known.decisive()),
+    ]
     decisive += [] if centres is None else [centres.numpy()]
     return RevisionHeader(
-        store.fingerprint, prompts, rule.to_json(), origin, parent, digest_of(*decisive), known is not None
-    )
-
-
-def text_embeddings(clip: ClipModel, prompts: PromptSet) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit-norm text embeddings of the domains, float32 (N×k), and of the base prompt, (k), on the CPU.
-
-    What the prompts have learned is used. A text tower that cannot learn prompts is asked for whole sentences, which is
-    the same mean over templates.
-    """
-    with torch.no_grad():
-        if isinstance(clip.text, OpaqueText) and prompts.learned is None:
-            sentences = clip.encode_texts(prompts.sentences())
-            means = torch.stack([group.mean(dim=0) for group in sentences.split(len(prompts.templates))])
-            unit = F.normalize(means, dim=-1)
-            domains, base = unit[:-1], unit[-1]
-        else:
-            domains, base = prompt_learner(clip.text, prompts).to(clip.device).text_features()
-    return domains.float().cpu(), base.float().cpu()
+        fingerprint=store.fingerprint, prompt_set=prompts, rule=rule, origin=origin, parent=parent,
+        inputs_sha256=digest_of(*decisive), human=known is not None,
+    )  # fmt: skip
 
 
 def label_blocks(
     store: Store,
-    texts: tuple[torch.Tensor, torch.Tensor],
-    prompts: PromptSet,
+    embedded: EmbeddedPrompts,
     rule: Rule,
     overrides: Overrides | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     decide: Decider | None = None,
     centres: torch.Tensor | None = None,
 ) -> Iterator[LabelBlock]:
     """Labels of every embedded image, in store order and in blocks; no more than a few parts are in memory at once.
 
-    texts: unit-norm float32 embeddings of the domains (N×k) and of the base (k). overrides: labels that people gave.
-    decide: what works the labels out; none for this process. centres: see :func:`label`.
+    embedded: on the CPU. overrides: labels that people gave. decide: what works the labels out; none for this process.
+    centres: see :func:`label`.
     """
-    decision = Decision(rule, *texts, torch.tensor(prompts.offsets), torch.tensor(prompts.weights), centres)
+    decision = Decision(rule, embedded, centres)
     start = 0
     for keys, decided in (decide or decide_here)(store, decision):
         first = 0

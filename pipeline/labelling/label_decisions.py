@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from lanit.labels import Rule, assign
+from lanit.labels import EmbeddedPrompts, Rule, assign
 
 if TYPE_CHECKING:
     from pipeline.store.schemas import Part
@@ -29,25 +29,17 @@ Decided = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Decision:
-    """What decides labels. domains (N×k), base (k): unit-norm float32. offsets, weights: float32 (N).
-
-    centres: unit-norm float32 (N×k), under the rule ``clusters`` alone.
-    """
+    """What decides labels. centres: unit-norm float32 (N×k), under the rule ``clusters`` alone."""
 
     rule: Rule
-    domains: Tensor
-    base: Tensor
-    offsets: Tensor
-    weights: Tensor
+    prompts: EmbeddedPrompts
     centres: Tensor | None = None
 
     def of(self, embeddings: np.ndarray) -> Iterator[Decided]:
         """Block by block. embeddings: unit-norm float32 (n×k)."""
         for start in range(0, len(embeddings), _ROWS):
             images = from_dlpack(embeddings[start : start + _ROWS])  # no copy, though it may be read-only
-            active, margin, base = assign(
-                self.rule, images, self.domains, self.base, self.offsets, self.weights, self.centres
-            )
+            active, margin, base = assign(self.rule, images, self.prompts, self.centres)
             yield active.numpy(), margin.numpy(), base.numpy()
 
 

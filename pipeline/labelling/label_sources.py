@@ -7,91 +7,120 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanit.errors import UsageError
+from lanit.rules import Rule
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_names, folder_truth, image_keys, read_truth
-from pipeline.labelling.learned_prompts import LearnedPrompts
 from pipeline.labelling.people import read_people
-from pipeline.labelling.prompt_sets import PromptSet, prompt_set_of
+from pipeline.prompts.learned_prompts import LearnedPrompts, read_prompts
+from pipeline.prompts.prompt_sets import PromptSet, prompt_set_of
 
 if TYPE_CHECKING:
-    from lanit.labels import RuleKind
+    from pipeline.clip.models import ClipModel
+    from pipeline.labelling.label import HowToLabel
     from pipeline.store.store import Store
 
 
 @dataclass(frozen=True)
-class LabelSource:
-    """prompts: the domains, as phrases. rule: what labels images unless chosen. given: the labels of a table or of
-    folders, where they are all the labelling there is. answers: labels by people to keep, if any."""
+class LabelRequest:
+    """What ``lanit label`` was asked for; each option as it was typed, none where it was not.
 
-    prompts: PromptSet
-    rule: RuleKind
-    given: Truth | None = None
-    answers: Truth | None = None
-
-
-def check_sources(
-    prompts: str | None,
-    labels: str | None,
-    from_folders: bool,
-    from_table: Path | None,
-    rule: str | None = None,
-    *,
-    clusters: int | None = None,
-    words: Path | None = None,
-    bound: float | None = None,
-    without_people: bool = False,
-) -> None:
-    """Raise UsageError where options of ``lanit label`` contradict each other, before anything is read.
-
-    bound: of ``--k`` or ``--threshold``.
+    rule: as :meth:`lanit.rules.Rule.parse` takes it. people: whether labels by people that the store keeps count.
+    seed: of the clusters.
     """
-    if sum((prompts is not None, from_folders, from_table is not None, clusters is not None)) != 1:
-        message = "give one of --prompts, --from-folders, --from-table and --clusters"
-        raise UsageError(message, "Try: lanit label --help")
-    if clusters is not None and (rule is not None or bound is not None):
-        message = "--rule, --k and --threshold do not go with --clusters, which label each image once"
-        raise UsageError(message, "Leave them out.")
-    if clusters is None and words is not None:
-        raise UsageError("--words are the names of --clusters", "Add --clusters 10, or leave --words out.")
-    if prompts is None and clusters is None and labels is not None:
-        raise UsageError("--labels goes with --prompts", "Leave it out, or give the phrases with --prompts FILE.")
-    if labels is not None and without_people:
-        raise UsageError("--labels are labels by people, and --without-people leaves those out", "Drop one of the two.")
-    if rule == "given" and without_people:
-        raise UsageError("--rule given has labels by people alone, and --without-people none", "Drop one of the two.")
+
+    prompts: str | None = None
+    noun: str | None = None
+    rule: str | None = None
+    labels: str | None = None
+    from_folders: bool = False
+    from_table: Path | None = None
+    clusters: int | None = None
+    words: Path | None = None
+    people: bool = True
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UsageError where the options contradict each other, before anything is read."""
+        if sum((self.prompts is not None, self.from_folders, self.from_table is not None, self.by_clusters)) != 1:
+            message = "give one of --prompts, --from-folders, --from-table and --clusters"
+            raise UsageError(message, "Try: lanit label --help")
+        if self.by_clusters and self.rule is not None:
+            raise UsageError("--rule does not go with --clusters, which label each image once", "Leave --rule out.")
+        if not self.by_clusters and self.words is not None:
+            raise UsageError("--words are the names of --clusters", "Add --clusters 10, or leave --words out.")
+        if self.labels is not None and (self.from_folders or self.from_table is not None):
+            raise UsageError("--labels goes with --prompts", "Leave it out, or give the phrases with --prompts FILE.")
+        if self.labels is not None and not self.people:
+            message = "--labels are labels by people, and --without-people leaves those out"
+            raise UsageError(message, "Drop one of the two.")
+        if self.rule_or(Rule()).kind == "given" and not self.people:
+            message = "--rule given has labels by people alone, and --without-people none"
+            raise UsageError(message, "Drop one of the two.")
+
+    @property
+    def by_clusters(self) -> bool:
+        return self.clusters is not None
+
+    def rule_or(self, usual: Rule) -> Rule:
+        """The rule asked for, or else ``usual``."""
+        return usual if self.rule is None else Rule.parse(self.rule)
 
 
-def label_source(
-    store: Store,
-    prompts: PromptSet | LearnedPrompts | None,
-    *,
-    noun: str | None = None,
-    labels: str | None = None,
-    from_table: Path | None = None,
-    rule: str | None = None,
-) -> LabelSource:
-    """Put the options of ``lanit label`` together.
+LabelSource = tuple[PromptSet, "HowToLabel"]
+"""The domains, as phrases, and what decides labels beside them."""
 
-    prompts: of ``--prompts``, or the names of clusters. labels: a CSV or Parquet file, or ``folders``. Without prompts,
-    the domains too are taken from where the labels are: from the table from_table, or else from the folders. Raises
-    LanitError where the prompts were learned with another CLIP than that of ``store``, and where ``rule`` is ``given``
+
+def label_source(store: Store, request: LabelRequest) -> LabelSource | None:
+    """What a checked request comes to; none for clusters, which CLIP has to name (:func:`cluster_source`).
+
+    Without prompts, the domains too are taken from where the labels are: from a table, or else from the folders. Raises
+    LanitError where the prompts were learned with another CLIP than that of ``store``, and where the rule is ``given``
     and no person said anything.
     """
-    if prompts is not None:
+    from pipeline.labelling.label import HowToLabel
+
+    if request.by_clusters:
+        return None
+    if request.prompts is not None:
+        prompts = read_prompts(request.prompts, request.noun)
         if isinstance(prompts, LearnedPrompts):
             prompts.check_model(store.fingerprint)
             prompts = prompts.prompts
-        answers = _known(store, labels, prompts.domains) if labels is not None else None
-        if rule == "given" and answers is None and not read_people(store).kept:
+        answers, rule = _answers(store, request, prompts), request.rule_or(Rule())
+        if rule.kind == "given" and answers is None and not read_people(store).kept:
             message = "--rule given needs labels by people, and the store has none"
             raise UsageError(message, "Add --labels FILE, or --labels folders.")
-        return LabelSource(prompts, "adaptive", answers=answers)
-    if from_table is not None:
-        columns, advice = read_truth(from_table, None, blanks=True).domains, "Rename that column, or leave it out."
-        named = prompt_set_of(columns, str(from_table), from_table.stem, noun, advice)
-        return LabelSource(named, "given", read_truth(from_table, named.domains, blanks=True))
-    advice = "Say what the images show in a table instead: --from-table FILE"
-    named = prompt_set_of(folder_names(image_keys(store)[1]), "the folders of the images", FOLDERS, noun, advice)
-    return LabelSource(named, "given", _known(store, FOLDERS, named.domains))
+        return prompts, HowToLabel(rule, answers=answers, people=request.people)
+    if request.from_table is not None:
+        columns = read_truth(request.from_table, None, blanks=True).domains
+        advice = "Rename that column, or leave it out."
+        named = prompt_set_of(columns, str(request.from_table), request.from_table.stem, request.noun, advice)
+        given = read_truth(request.from_table, named.domains, blanks=True)
+    else:
+        names = folder_names(image_keys(store)[1])
+        advice = "Say what the images show in a table instead: --from-table FILE"
+        named = prompt_set_of(names, "the folders of the images", FOLDERS, request.noun, advice)
+        given = _known(store, FOLDERS, named.domains)
+    return named, HowToLabel(request.rule_or(Rule("given")), given=given, people=request.people)
+
+
+def cluster_source(store: Store, request: LabelRequest, clip: ClipModel) -> LabelSource:
+    """The clusters of the images of ``store``, each named by a word."""
+    from pipeline.labelling.cluster_labels import find_clusters
+    from pipeline.labelling.label import HowToLabel
+    from pipeline.showing import console
+    from pipeline.words.vocabulary import read_vocabulary
+
+    words = read_vocabulary(request.words)
+    with console.progress("reading words", "words") as advance:
+        found = find_clusters(
+            store, clip, request.clusters or 0, words, noun=request.noun, seed=request.seed, progress=advance
+        )
+    answers = _answers(store, request, found.prompts)
+    return found.prompts, HowToLabel(found.rule, answers=answers, people=request.people, centres=found.centres)
+
+
+def _answers(store: Store, request: LabelRequest, prompts: PromptSet) -> Truth | None:
+    return _known(store, request.labels, prompts.domains) if request.labels is not None else None
 
 
 def _known(store: Store, labels: str, domains: tuple[str, ...]) -> Truth:

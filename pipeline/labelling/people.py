@@ -21,11 +21,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
+from pipeline.clip.fingerprint import Fingerprint
 from pipeline.commands import store_option
-from pipeline.files import atomic_path, sealed, sync_folder, unsealed
+from pipeline.files import sealed, sync_folder, temporary_beside, unsealed
 from pipeline.labelling.known_labels import plain
+from pipeline.parquet_seals import close_sealed
+from pipeline.store.label_ledger import check_entered, publish_entered
 from pipeline.store.label_revisions import RevisionFile
-from pipeline.store.schemas import SCHEMA_VERSION, Fingerprint, metadata_of, people_schema, with_metadata
+from pipeline.store.schemas import SCHEMA_VERSION, metadata_of, people_schema, with_metadata
 from pipeline.store.store_folder import LABELS_FOLDER, lock_store
 
 if TYPE_CHECKING:
@@ -216,6 +219,7 @@ def _read_journal(root: Path) -> list[dict[str, Any]]:
 def _read_table(root: Path) -> People | None:
     path = root / TABLE_NAME
     try:
+        check_entered(path)
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(_TEXTS)) as file:
             metadata = unsealed(metadata_of(file.schema_arrow))
             fits = metadata.get("kind") == "people" and metadata.get("schema_version") == SCHEMA_VERSION
@@ -252,9 +256,12 @@ def _write_table(root: Path, people: People) -> None:
     schema = people_schema(dictionary=False)
     settings = {"compression": "zstd", "write_statistics": False, "write_page_checksum": True}
     described = with_metadata(schema, sealed(document))
-    with atomic_path(root / TABLE_NAME) as temporary, pq.ParquetWriter(temporary, described, **settings) as file:
-        for start in range(0, len(people.table), _SLICE):  # as texts, so that the file names only what it holds
-            file.write_table(people.table.slice(start, _SLICE).cast(schema).replace_schema_metadata())
+    with temporary_beside(root / TABLE_NAME) as temporary:
+        with pq.ParquetWriter(temporary, described, **settings) as file:
+            for start in range(0, len(people.table), _SLICE):  # as texts, so that the file names only what it holds
+                file.write_table(people.table.slice(start, _SLICE).cast(schema).replace_schema_metadata())
+            close_sealed(file, temporary)
+        publish_entered(temporary, root / TABLE_NAME)
     (root / JOURNAL_NAME).unlink(missing_ok=True)
 
 
@@ -296,7 +303,7 @@ def _adopted(store: Store) -> People:
         with contextlib.suppress(LanitError, OSError, pa.ArrowException, ValueError):
             made_by = Fingerprint.from_json(metadata_of(pq.read_schema(path))["fingerprint"])  # whichever it is
             revision = RevisionFile.open(path, number, made_by)
-            if revision.has_human and revision.rule["kind"] != "given" and not revision.origin.startswith("train:"):
+            if revision.has_human and revision.rule.kind != "given" and not revision.of_training:
                 content = content or pa.concat_tables(store.ok_parts(["image_id", "sha256"]))
                 people = people.plus(pa.concat_tables(_answers_in(revision, content)))
     return people

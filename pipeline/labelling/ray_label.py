@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from lanit.errors import LanitError
-from pipeline.embedding.ray_cluster import Workforce
-from pipeline.embedding.ray_tasks import run_tasks
+from pipeline.computing.ray_cluster import Workforce
+from pipeline.computing.ray_tasks import run_tasks
 from pipeline.labelling.label_decisions import Decided, DecidedPart, Decider, Decision
 from pipeline.store.store import Store
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LabelWorker:
-    """Decides the labels of one part after another: :class:`pipeline.embedding.ray_tasks.Worker`."""
+    """Decides the labels of one part after another: :class:`pipeline.computing.ray_tasks.Worker`."""
 
     def __init__(self, store: Store, decision: Decision, processors: int) -> None:
         torch.set_num_threads(processors)

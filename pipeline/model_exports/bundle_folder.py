@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lanit.errors import LanitError
 from pipeline.folders import appearing_folder, foreign_files, locked_beside
-from pipeline.labelling.learned_prompts import FILE_NAME as LEARNED_NAME
-from pipeline.training.run_folder import BUNDLE_FILES
+from pipeline.models.run_folder import BUNDLE_FILES
+from pipeline.prompts.learned_prompts import FILE_NAME as LEARNED_NAME
 
 CARD_NAME = "README.md"
 PROMPTS_NAME = "prompts.json"
@@ -42,26 +42,26 @@ def is_export(folder: Path) -> bool:
     return not foreign_files(folder, FILES.__contains__)
 
 
-def check_out(out: Path, force: bool) -> None:
-    """Raises LanitError where ``out`` is taken: by an export, unless ``force`` replaces it, or by anything else."""
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raises LanitError where ``out`` is taken: by an export, unless ``overwrite`` replaces it, or by anything else."""
     if out.exists() and not out.is_dir():
         raise LanitError(f"--out {out} is a file", "Give a new folder.")
     if is_export(out.resolve()):
-        if not force:
-            raise LanitError(f"--out {out} already holds an exported model", "Add --force to replace it.")
+        if not overwrite:
+            raise LanitError(f"--out {out} already holds an exported model", "Add --overwrite to replace it.")
     elif foreign_files(out.resolve(), frozenset[str]().__contains__):
         raise LanitError(f"--out {out} holds other files", "Give a new folder; only an exported model is replaced.")
 
 
 @contextlib.contextmanager
-def appearing_export(out: Path, force: bool) -> Iterator[Path]:
+def appearing_export(out: Path, overwrite: bool) -> Iterator[Path]:
     """Yield a folder to fill, which takes the name of ``out`` on leaving; after an exception it is gone.
 
     Raises LanitError as :func:`check_out`, where another command writes ``out``, and where the disk refuses.
     """
-    check_out(out, force)
+    check_out(out, overwrite)
     whole = out.resolve()
     with locked_beside(whole, "--out"):
-        check_out(out, force)
+        check_out(out, overwrite)
         with appearing_folder(whole, FILES.__contains__) as folder:
             yield folder

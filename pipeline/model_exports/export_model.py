@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import sealed, write_bytes, write_json
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.files import sealed, sha256_file, write_bytes, write_json
 from pipeline.model_exports.bundle_folder import (
     CARD_NAME,
     DOMAINS_NAME,
@@ -21,8 +20,9 @@ from pipeline.model_exports.bundle_folder import (
     files_of,
 )
 from pipeline.model_exports.model_card import model_card
-from pipeline.model_exports.run_metrics import read_metrics
-from pipeline.training.checkpoints import Bundle, check_prompts, fill_bundle, find_bundle, load_bundle
+from pipeline.model_exports.run_metrics import OF_MODEL, WEIGHTS, read_metrics
+from pipeline.models.bundle import Bundle, check_prompts, fill_bundle, find_bundle, load_bundle
+from pipeline.prompts.prompt_sets import PromptSet
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def export_model(
     *,
     onnx: bool = False,
     half: bool = False,
-    force: bool = False,
+    overwrite: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> ExportModelReport:
     """Write ``model`` as the folder ``out``, which appears whole; equal models give equal bytes.
@@ -57,7 +57,7 @@ def export_model(
     It holds the bundle that training writes, ``prompts.json`` (a prompt file for lanit label), learned prompts and
     ``metrics.json`` where the run has some, ``domains.csv`` and a model card; with ``onnx`` also the networks as ONNX.
     half: networks as float16, at half the size; the ONNX files hold the same rounded weights, in float32.
-    force: replace an earlier export. note: told what is going on, where that takes time.
+    overwrite: replace an earlier export. note: told what is going on, where that takes time.
     Raises LanitError where there is no such model, it or its prompts are damaged, ``out`` is taken, or ONNX is not what
     torch computes.
     """
@@ -65,7 +65,7 @@ def export_model(
         from pipeline.model_exports.onnx_networks import check_installed, write_onnx
 
         check_installed()
-    with appearing_export(out, force) as folder:
+    with appearing_export(out, overwrite) as folder:
         source = find_bundle(model)
         bundle = load_bundle(source)
         check_prompts(source, bundle)
@@ -75,7 +75,8 @@ def export_model(
         write_json(folder / PROMPTS_NAME, prompt_file(bundle.prompt_set))
         write_bytes(folder / DOMAINS_NAME, domain_table(bundle).encode())
         if metrics:
-            write_json(folder / METRICS_NAME, sealed(metrics))
+            of_model = {OF_MODEL: sha256_file(folder / WEIGHTS)}
+            write_json(folder / METRICS_NAME, sealed(metrics | of_model))
         if onnx:
             if note:
                 note("writing the networks as ONNX, and comparing them with torch")

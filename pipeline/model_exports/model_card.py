@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lanit.errors import LanitError
-from pipeline.markdown import markdown_text as _text
 from pipeline.model_exports.bundle_folder import METRICS_NAME
-from pipeline.training.checkpoints import Bundle
+from pipeline.models.bundle import Bundle
+from pipeline.showing.markdown import markdown_text as _text
 
 _HEADER = """\
 ---

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lanit.errors import LanitError
 from lanit.networks import NetworkOptions
 from pipeline.files import write_bytes, write_json
-from pipeline.training.checkpoints import Bundle
+from pipeline.models.bundle import Bundle
 
 TOLERANCE = 1e-4
 """Largest absolute difference from torch, in float32, above which an export is refused."""

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from lanit.errors import LanitError
-from pipeline.evaluation.evaluate import RESULT_NAME
 from pipeline.files import read_json, sha256_file
 from pipeline.model_exports.bundle_folder import METRICS_NAME
-from pipeline.training.checkpoints import Bundle
-from pipeline.training.metric_lines import read_lines
-from pipeline.training.run_folder import CONFIG, METRICS
+from pipeline.models.bundle import Bundle
+from pipeline.models.metric_lines import begins_with, read_lines
+from pipeline.models.run_folder import BUNDLE_FILES, CONFIG, METRICS, RESULT_NAME, STATE_FILE, checkpoints
 
+WEIGHTS = BUNDLE_FILES[1]
+OF_MODEL = "model_sha256"
+"""In ``metrics.json``: the digest of the weights beside it, which are what the figures are of."""
 _KEPT = ("protocol", "images", "options", "extractor", "real_features")
 """Of an evaluation; the rest names folders of this machine, or other models."""
 
@@ -29,6 +31,8 @@ def read_metrics(bundle: Bundle, source: Path) -> tuple[dict[str, Any], tuple[st
             found = read_json(source / METRICS_NAME)
         except LanitError as error:
             return {}, (f"the figures are left out: {error.message}",)
+        if found.pop(OF_MODEL, None) not in (None, sha256_file(source / WEIGHTS)):
+            return {}, (f"the figures are left out: {source / METRICS_NAME} is of another model",)
         return found, ()
     run = source.parent
     if not (run / CONFIG).is_file():
@@ -37,6 +41,8 @@ def read_metrics(bundle: Bundle, source: Path) -> tuple[dict[str, Any], tuple[st
     lines, damaged = read_lines(run / METRICS)
     if damaged:
         warnings.append(f"{damaged} damaged lines of {run / METRICS} are left out")
+    elif not _as_written(run):
+        warnings.append(f"{run / METRICS} lacks lines that the run wrote, or has others: check the figures of training")
     figures = {"training": _of_training(lines, bundle.training.get("steps", 0))}
     if (run / RESULT_NAME).exists():
         try:
@@ -46,6 +52,16 @@ def read_metrics(bundle: Bundle, source: Path) -> tuple[dict[str, Any], tuple[st
         except (AttributeError, KeyError, TypeError, ValueError):
             warnings.append(f"the evaluation is left out: {run / RESULT_NAME} is damaged, or of another lanit")
     return {name: values for name, values in figures.items() if values}, tuple(warnings)
+
+
+def _as_written(run: Path) -> bool:
+    """Whether the lines are those that the newest checkpoint knows of, where there is one that says."""
+    found = checkpoints(run)
+    try:
+        record = read_json(found[-1] / STATE_FILE).get("metrics") if found else None
+    except LanitError:
+        return True  # of the checkpoint, training tells
+    return record is None or begins_with(run / METRICS, record)
 
 
 def _of_training(lines: list[dict[str, Any]], steps: int) -> dict[str, Any]:
@@ -59,7 +75,7 @@ def _of_training(lines: list[dict[str, Any]], steps: int) -> dict[str, Any]:
 def _of_evaluation(path: Path, source: Path) -> dict[str, Any]:
     document = read_json(path)
     (run,) = document["runs"]
-    if run["model_sha256"] != sha256_file(source / "model.safetensors"):
+    if run["model_sha256"] != sha256_file(source / WEIGHTS):
         raise LanitError(f"{path} is of other weights", "Run lanit evaluate again.")
     spec, _, described = (document["judge"] or "").partition(": ")
     judge = described if Path(spec).is_absolute() else document["judge"]

@@ -12,11 +12,11 @@ import huggingface_hub
 import huggingface_hub.constants
 
 from lanit.errors import LanitError
+from pipeline.clip.hub import LOGIN, Repository, fetch, hub_answers, hub_error
 from pipeline.files import json_bytes, read_json, sealed
-from pipeline.hub import LOGIN, Repository, fetch, hub_answers, hub_error
 from pipeline.model_exports.bundle_folder import CARD_NAME, FILES, appearing_export, check_out, files_of
-from pipeline.training.checkpoints import check_prompts, load_bundle
-from pipeline.training.run_folder import BUNDLE_FILES
+from pipeline.models.bundle import check_prompts, load_bundle
+from pipeline.models.run_folder import BUNDLE_FILES
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,17 @@ def _content(folder: Path, name: str) -> Path | bytes:
     return json_bytes(sealed(document))
 
 
-def pull(repository: Repository, out: Path, *, force: bool = False) -> PullReport:
+def pull(repository: Repository, out: Path, *, overwrite: bool = False) -> PullReport:
     """Fetch an exported model from the hub into the folder ``out``, which appears whole.
 
-    Only files of an export are fetched. force: replace an earlier export. Raises LanitError where the repository
+    Only files of an export are fetched. overwrite: replace an earlier export. Raises LanitError where the repository
     cannot be had, holds no model that loads, or ``out`` is taken.
     """
-    check_out(out, force)
+    check_out(out, overwrite)
     cached = fetch(repository, FILES)
     if not all((cached / name).is_file() for name in BUNDLE_FILES):
         raise LanitError(f"{repository} on the Hugging Face hub holds no model of lanit", "Check the name.")
-    with appearing_export(out, force) as folder:
+    with appearing_export(out, overwrite) as folder:
         for name in files_of(cached):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(cached / name, folder / name)

@@ -8,8 +8,8 @@ from importlib.resources import files
 
 import numpy as np
 
-from pipeline.pages import render_page
 from pipeline.play.workbench import Reading, Result
+from pipeline.showing.pages import render_page
 
 _LEAST_SCALE = 0.05
 SAMPLE_REMARK = (

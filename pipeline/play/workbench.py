@@ -10,12 +10,12 @@ import numpy as np
 
 from lanit.errors import LanitError
 from pipeline.api import Labels, Model
+from pipeline.decoding.grids import to_float, write_png
 from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.squares import fit_square
 from pipeline.play.familiarity import Familiarity
 from pipeline.sample_world.faces import draw_face, sample_face
-from pipeline.store.image_cache import fit_square
 from pipeline.store.store import Store
-from pipeline.translating.grids import to_float, write_png
 
 MOST_STYLES = 6
 _KNOWN = 256

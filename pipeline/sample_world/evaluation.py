@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
 from lanit.errors import LanitError
-from pipeline.clip_models import ClipModel
+from lanit.inference import draw_latents, drawn_codes, edited, translate
+from pipeline.clip.models import ClipModel
+from pipeline.decoding.grids import to_float, to_uint8
+from pipeline.models.translator import Translator
+from pipeline.progress import Progress
 from pipeline.sample_world.faces import ATTRIBUTES
 from pipeline.sample_world.judge import Judge, Scores, score
-from pipeline.translating.grids import to_float, to_uint8
-from pipeline.translating.translator import Translator
 
 EVALUATION_SEED = 404  # a world of its own: no training saw its faces
 _BATCH = 64
@@ -20,7 +20,7 @@ _BATCH = 64
 
 def evaluate(
     translator: Translator, clip: ClipModel, judge: Judge, pictures: np.ndarray, truths: np.ndarray,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Scores:  # fmt: skip
     """Add every attribute to every face that lacks it, and let the judge look.
 
@@ -47,10 +47,12 @@ def evaluate(
 @torch.no_grad()
 def add_domain(translator: Translator, clip: ClipModel, pictures: np.ndarray, domain: int) -> np.ndarray:
     """What ``lanit translate --add`` makes of ``pictures``, uint8 (n×S×S×3): the same shape. domain: its column."""
-    add = (torch.arange(len(translator.domains)) == domain).to(translator.device)
-    made = []
+    networks, made = translator.networks, []
+    add = (torch.arange(len(translator.domains)) == domain).float().to(translator.device)
+    codes = drawn_codes(networks, draw_latents(networks.latent_dim, 0, 1).to(translator.device))
     for batch in to_float(pictures).split(_BATCH):
         images = batch.to(translator.device)
         own = translator.labels(images, clip)
-        made.append(translator.edit(images, own, add, torch.zeros_like(add), translator.latents(0, len(images)))[0])
+        target = edited(own, add, torch.zeros_like(add, dtype=torch.bool), translator.exclusive)
+        made.append(translate(networks, images, target, codes)[0])
     return to_uint8(torch.cat(made))

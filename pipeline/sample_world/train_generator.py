@@ -11,15 +11,15 @@ import argparse
 from pathlib import Path
 
 from lanit.labels import Rule
-from pipeline import console
-from pipeline.clip_models import load_clip
-from pipeline.devices import pick_device
+from pipeline.clip.models import load_clip
+from pipeline.computing.devices import pick_device
 from pipeline.embedding.embed import embed
 from pipeline.labelling.label import label
-from pipeline.labelling.prompt_sets import read_prompt_set
+from pipeline.models.bundle import SAMPLE_MODEL, load_bundle, save_bundle
+from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
+from pipeline.showing import console
 from pipeline.store.store import Store
-from pipeline.training.checkpoints import SAMPLE_MODEL, load_bundle, save_bundle
 from pipeline.training.train_options import options_from
 from pipeline.training.training import train
 

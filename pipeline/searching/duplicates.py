@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from lanit.errors import UsageError
 from pipeline.files import atomic_path
+from pipeline.progress import Progress
 from pipeline.searching.near_pairs import Components, Sides, join_near
 from pipeline.store.store import Store
 
@@ -48,7 +49,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Group:
+class DuplicateGroup:
     """Images that hang together; the first is the one to keep: of the most pixels, then of the largest file. Between
     two folders, those of the first folder come first."""
 
@@ -122,12 +123,12 @@ class DuplicateReport:
         chosen[self.starts[:-1]] = False
         return chosen
 
-    def groups(self, count: int | None = None) -> Iterator[Group]:
+    def groups(self, count: int | None = None) -> Iterator[DuplicateGroup]:
         """The first ``count`` groups, or all."""
         names: dict[int, Side | None] = {0: None, 1: "first", 2: "second"}
         for start, end in zip(self.starts[:-1][:count].tolist(), self.starts[1:][:count].tolist(), strict=True):
             columns = self.info.slice(start, end - start).to_pydict()
-            yield Group(
+            yield DuplicateGroup(
                 tuple(
                     Member(
                         row=int(self.rows[place]),
@@ -177,7 +178,7 @@ def find_duplicates(
     between: tuple[str, str] | None = None,
     *,
     every_pair: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> DuplicateReport:
     """Group the images of ``store`` that have the same bytes, or embeddings of a cosine of at least ``threshold``.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.decoding.images import ImageError, decode_rgb
-from pipeline.pages import Picture, render_page, stored_picture
+from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.limits import ImageError
 from pipeline.searching.duplicates import DuplicateReport, Member
 from pipeline.searching.search import Hit, SearchReport
+from pipeline.showing.pages import Picture, render_page
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages, thumbnail_of
+from pipeline.store.thumbnails import stored_picture
 
 MAX_GROUPS = 100
 MAX_MEMBERS = 12

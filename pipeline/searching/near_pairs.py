@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.progress import Progress
 from pipeline.store.caches import scratch_folder
 from pipeline.store.index import index_kind, nearest, open_index
 from pipeline.store.index_build import plan_index, read_index_file, write_index_file
 from pipeline.store.store import Store
-
-Progress = Callable[[int, int], None]
-"""Called with (images compared with all others, images in all)."""
 
 EXACT_WORK = 2 * 10**12
 """Multiplications up to which every pair is compared on a CPU: 88 000 images of 512 numbers, a minute on two cores."""

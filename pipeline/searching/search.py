@@ -18,7 +18,7 @@ from pipeline.store.index import is_approximate, nearest, open_index
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
 
 DEFAULT_TOP = 20
 _CANDIDATES = 8  # for each image asked for, where the index knows only codes of the embeddings
@@ -119,9 +119,10 @@ def embed_text(clip: ClipModel, text: str) -> np.ndarray:
 
 def embed_image(clip: ClipModel, file: Path) -> np.ndarray:
     """Unit-norm embedding of an image file, float32 (k), as ``lanit embed`` would store it. Raises ImageError."""
+    from pipeline.clip.batch_encoder import BatchEncoder
     from pipeline.decoding.clip_input import decode_for_clip
-    from pipeline.decoding.images import ImageError, read_image_bytes
-    from pipeline.embedding.engine import BatchEncoder
+    from pipeline.decoding.images import read_image_bytes
+    from pipeline.decoding.limits import ImageError
 
     try:
         pixels = decode_for_clip(read_image_bytes(file), clip.preprocessing).pixels

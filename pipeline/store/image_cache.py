@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import ImageError
+from pipeline.decoding.limits import ImageError
+from pipeline.decoding.squares import fit_square
 from pipeline.files import exclusive_lock, is_unwritable, publish
+from pipeline.progress import Progress
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 
@@ -30,7 +31,6 @@ _LOOKED_THROUGH = 10_000  # rows, for more images that changed
 _CHECKSUM_BYTES = 4
 _FILE = re.compile(r"(images-(\d+)-[0-9a-f]{16})\.(?:npy|partial|json)")
 _OLD_NOTE = re.compile(rb'\{\s*"done": \d+\s*\}\s*')
-Progress = Callable[[int, int], None]
 Tell = Callable[[str], None]
 
 
@@ -254,17 +254,6 @@ def _disk_errors(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}",
             "Free some space and run the same command again, or add --set cache_gb=0.",
         ) from error
-
-
-def fit_square(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle square of an image, uint8 (H×W×3), resized to uint8 (size×size×3), antialiased."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    if (height, width) == (size, size):
-        return image
-    box = (left, top, left + side, top + side)
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
 def load_square(images: StoreImages, row: int, size: int) -> np.ndarray:

@@ -248,7 +248,7 @@ def _checked(blocks: Iterator[np.ndarray], rows: int) -> Iterator[tuple[int, np.
             yield start, block
         start += len(block)
     if start != rows:
-        hint = "Run: lanit embed DIR --mode overwrite"
+        hint = "Run: lanit embed DIR --overwrite"
         raise LanitError(f"the store counts {rows:,} embeddings but holds {start:,}", hint)
 
 

@@ -17,14 +17,15 @@ import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
 from lanit.rules import Rule
-from pipeline.files import sealed, unsealed
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.files import sealed, sha256_bytes, unsealed
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.store.label_ledger import check_entered
 from pipeline.store.schemas import (
     ACTIVE_PREFIX,
     HUMAN_PREFIX,
     MARGIN_PREFIX,
     SCHEMA_VERSION,
-    Fingerprint,
     labels_schema,
     metadata_of,
     with_metadata,
@@ -106,31 +107,47 @@ Overrides = Callable[[LabelBlock], np.ndarray]
 """Labels that people gave to the images of a block (its keys): int8 (b×N), 1 on, 0 off, −1 as CLIP says."""
 
 
-@dataclass(frozen=True)
-class LabelRevision:
-    """The labels of n images in N domains, whole in memory.
+def of_training(origin: str) -> bool:
+    """Whether a run wrote a revision of this origin as it learned; else ``lanit label`` did."""
+    return origin.startswith("train:")
 
-    number: of the revision; parent: the revision it was made from, or none.
-    origin: ``label``, or ``train:<run> step <k>``. rule: :meth:`lanit.labels.Rule.to_json`.
-    active: bool (n×N). margin: float32 (n×N), f_n − f_base. similarity_base: float32 (n), f_base.
-    image_ids, paths: arrays of n strings, in store order. human: bool (n×N), labels that people set; none if none are.
+
+@dataclass(frozen=True)
+class Revision:
+    """What a label revision says of itself. number: of the revision; parent: the one it was made from, or none.
+
+    origin: ``label``, or ``train:<run> step <k>``. rule: what labelled the images of which no person said anything.
     """
 
     number: int
     parent: int | None
     origin: str
-    rule: dict[str, Any]
+    rule: Rule
     prompt_set: PromptSet
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return self.prompt_set.domains
+
+    @property
+    def of_training(self) -> bool:
+        return of_training(self.origin)
+
+
+@dataclass(frozen=True)
+class LabelRevision(Revision):
+    """The labels of n images in N domains, whole in memory.
+
+    active: bool (n×N). margin: float32 (n×N), f_n − f_base. similarity_base: float32 (n), f_base.
+    image_ids, paths: arrays of n strings, in store order. human: bool (n×N), labels that people set; none if none are.
+    """
+
     active: np.ndarray
     margin: np.ndarray
     similarity_base: np.ndarray
     image_ids: np.ndarray
     paths: np.ndarray
     human: np.ndarray | None = None
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return self.prompt_set.domains
 
     @property
     def rows(self) -> int:
@@ -161,28 +178,26 @@ class LabelRevision:
 
 
 @dataclass(frozen=True)
-class RevisionFile:
-    """A label revision on disk, of which only the footer has been read.
+class RevisionFile(Revision):
+    """A label revision on disk, of which only the footer has been read. rows: n. has_human: if people set labels.
 
-    number, parent, origin, rule, prompt_set: see :class:`LabelRevision`. rows: n. has_human: whether people set labels.
+    header_sha256: of what it says of itself; equal ones are equal labels.
     """
 
     path: Path
-    number: int
-    parent: int | None
-    origin: str
-    rule: dict[str, Any]
-    prompt_set: PromptSet
     rows: int
     has_human: bool
+    header_sha256: str
 
     @classmethod
     def open(cls, path: Path, number: int, fingerprint: Fingerprint) -> RevisionFile:
-        """Raises LanitError where the file is damaged, no revision, or of other embeddings than ``fingerprint``'s."""
+        """Raises LanitError where the file is damaged, no revision, another than the ledger beside it says, or of
+        other embeddings than ``fingerprint``'s."""
         with _noticing_damage(path, number):
             with pq.ParquetFile(path) as file:
                 schema, footer = file.schema_arrow, file.metadata
             metadata = unsealed(metadata_of(schema))
+            check_entered(path)
         if metadata.get("kind") != "labels" or metadata.get("schema_version") != SCHEMA_VERSION:
             raise LanitError(f"{path} is not a label revision of schema version {SCHEMA_VERSION}", _anew(path))
         with _noticing_damage(path, number):
@@ -194,19 +209,18 @@ class RevisionFile:
             rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
             if sum(rows) != footer.num_rows:
                 raise ValueError(f"it counts {footer.num_rows} rows and has {sum(rows)}")
-            Rule(**metadata["rule"])
-            header = metadata["parent"], metadata["origin"], metadata["rule"]
+            parent, origin, rule = metadata["parent"], metadata["origin"], Rule(**metadata["rule"])
         if made_by != fingerprint:  # of other embeddings, so the precision counts
             raise LanitError(
                 f"label revision {number} was made with {made_by.describe()}; "
                 f"the store now holds {fingerprint.describe()}",
                 _anew(path),
             )
-        return cls(path, number, *header, prompt_set, footer.num_rows, has_human)
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return self.prompt_set.domains
+        return cls(
+            number=number, parent=parent, origin=origin, rule=rule, prompt_set=prompt_set, path=path,
+            rows=footer.num_rows, has_human=has_human,
+            header_sha256=sha256_bytes(json.dumps(metadata, sort_keys=True).encode()),
+        )  # fmt: skip
 
     def blocks(
         self, *, active: bool = False, margin: bool = False, base: bool = False, human: bool = False, keys: bool = False
@@ -263,8 +277,10 @@ class RevisionFile:
                 human[rows] = block.human
             keys.append((block.image_ids, block.paths))
         ids, paths = (pa.chunked_array(list(side), pa.string()).to_numpy() for side in zip(*keys, strict=True))
-        return LabelRevision(self.number, self.parent, self.origin, self.rule, self.prompt_set, active, margin, base,
-                             ids, paths, human)  # fmt: skip
+        return LabelRevision(
+            number=self.number, parent=self.parent, origin=self.origin, rule=self.rule, prompt_set=self.prompt_set,
+            active=active, margin=margin, similarity_base=base, image_ids=ids, paths=paths, human=human,
+        )  # fmt: skip
 
     def _row_group(self, file: pq.ParquetFile, group: int, names: list[str]) -> pa.Table:
         rows = file.metadata.row_group(group).num_rows
@@ -336,7 +352,7 @@ class RevisionHeader:
 
     fingerprint: Fingerprint
     prompt_set: PromptSet
-    rule: dict[str, Any]
+    rule: Rule
     origin: str
     parent: int | None
     inputs_sha256: str
@@ -350,7 +366,7 @@ class RevisionHeader:
             "fingerprint": self.fingerprint.to_json(),
             "parent": self.parent,
             "origin": self.origin,
-            "rule": self.rule,
+            "rule": self.rule.to_json(),
             "prompt_set": self.prompt_set.to_json(),
             "inputs_sha256": self.inputs_sha256,
         }

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
 from lanit.errors import LanitError
+from pipeline.clip.fingerprint import Fingerprint
 
 SCHEMA_VERSION = 2
 METADATA_KEY = b"lanit"
 """Key of the JSON document in the key-value metadata of every Parquet file of the store."""
 
-Storage = Literal["float32", "float16"]
+StoredType = Literal["float32", "float16"]
 """Type of the embeddings on disk; they are float32 once read."""
-STORAGE_TYPES: dict[Storage, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
+STORAGE_TYPES: dict[StoredType, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
 
 PART_NAME = re.compile(r"images/part-\d{5,}-(?P<digest>[0-9a-f]{8})\.parquet")
 """Of a part, relative to the store; ``digest`` is the beginning of its SHA-256."""
@@ -26,54 +27,10 @@ PART_NAME = re.compile(r"images/part-\d{5,}-(?P<digest>[0-9a-f]{8})\.parquet")
 ACTIVE_PREFIX = "label:"
 MARGIN_PREFIX = "margin:"
 HUMAN_PREFIX = "human:"
-_ANEW = "Write the store anew: lanit embed DIR --mode overwrite"
+_ANEW = "Write the store anew: lanit embed DIR --overwrite"
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """Which CLIP made an embedding; two embeddings may be compared only under equal fingerprints.
-
-    architecture: open_clip's name, or ``custom-`` and a digest of the configuration.
-    weights_sha256: over names, shapes, types and bytes of the state dict in sorted order, as loaded.
-    preprocessing: :meth:`lanit.preprocessing.ClipPreprocessing.to_json`.
-    activation: ``gelu`` or ``quick_gelu``; the same weights give other embeddings under the other.
-    precision: of the image tower, ``fp32`` or ``bf16``; the text tower is always fp32.
-    """
-
-    architecture: str
-    weights_sha256: str
-    preprocessing: dict[str, Any]
-    activation: str
-    precision: str
-    embedding_dim: int
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Fingerprint:
-        """Raises LanitError where a field is missing."""
-        try:
-            return cls(**{field.name: value[field.name] for field in fields(cls)})
-        except (KeyError, TypeError, IndexError) as error:
-            raise LanitError(f"the CLIP fingerprint lacks {error}", _ANEW) from error
-
-    def describe(self) -> str:
-        """One phrase that tells a person which model this is."""
-        size = self.preprocessing.get("size")
-        return f"{self.architecture} (weights {self.weights_sha256[:12]}, {self.activation}, {size} px)"
-
-    def differences(self, other: Fingerprint) -> list[str]:
-        """Names of the fields that differ."""
-        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
-
-    def same_model(self, other: Fingerprint) -> bool:
-        """Whether text embeddings of the one may be compared with image embeddings of the other: precision apart,
-        which the text tower does not share."""
-        return self.differences(other) in ([], ["precision"])
-
-
-def images_schema(embedding_dim: int, storage: Storage = "float32") -> pa.Schema:
+def images_schema(embedding_dim: int, storage: StoredType = "float32") -> pa.Schema:
     """A part of the images table: one row per image found, in the order of (source, offset, path)."""
     return pa.schema(
         [
@@ -144,11 +101,18 @@ def metadata_of(schema: pa.Schema) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of the images table. file: POSIX path in the store; rows, ok: counts of rows."""
+    """One file of the images table. file: POSIX path in the store; rows, ok: counts of rows.
+
+    footer_sha256: see ``parquet_seals``; none of a part that an older lanit noted.
+    """
 
     file: str
     rows: int
     ok: int
+    footer_sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -169,7 +133,7 @@ class Manifest:
     fingerprint: Fingerprint
     clip_spec: str
     clip_architecture: str | None
-    storage: Storage
+    storage: StoredType
     sources: tuple[SourceEntry, ...]
     parts: tuple[Part, ...]
 
@@ -182,7 +146,7 @@ class Manifest:
             "fingerprint": self.fingerprint.to_json(),
             "storage": self.storage,
             "sources": [asdict(source) for source in self.sources],
-            "parts": [asdict(part) for part in self.parts],
+            "parts": [part.to_json() for part in self.parts],
         }
 
     @classmethod
@@ -214,7 +178,8 @@ def _source(entry: Any) -> SourceEntry:
 
 def _part(entry: Any) -> Part:
     """Raises ValueError for a file elsewhere than among the parts, whoever wrote the name, and for senseless counts."""
-    part = Part(_typed(entry["file"], str), _typed(entry["rows"], int), _typed(entry["ok"], int))
+    footer = _typed(entry.get("footer_sha256"), str, type(None))
+    part = Part(_typed(entry["file"], str), _typed(entry["rows"], int), _typed(entry["ok"], int), footer)
     if not PART_NAME.fullmatch(part.file) or not 0 <= part.ok <= part.rows:
         raise ValueError(f"it has a part {part.file!a} of {part.rows} rows, {part.ok} with an embedding")
     return part
@@ -226,8 +191,8 @@ def _typed(value: Any, *kinds: type) -> Any:
     return value
 
 
-def _storage(value: Any, name: str) -> Storage:
-    if value not in get_args(Storage):
+def _storage(value: Any, name: str) -> StoredType:
+    if value not in get_args(StoredType):
         raise LanitError(f"{name} has embeddings of an unknown type, {value}", _ANEW)
-    storage: Storage = value
+    storage: StoredType = value
     return storage

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lanit.errors import LanitError
-from pipeline.files import publish, temporary_beside
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.files import temporary_beside
+from pipeline.store.label_ledger import enter_all, is_complete, publish_entered
 from pipeline.store.label_revisions import (
-    BLOCK_ROWS,
     LabelBlock,
     LabelRevision,
     Labels,
     RevisionFile,
     RevisionHeader,
-    digest_of,
+    of_training,
     write_revision,
 )
 from pipeline.store.part_files import check_part, read_part
-from pipeline.store.schemas import Fingerprint, Manifest, Part, images_schema
+from pipeline.store.schemas import Manifest, Part, images_schema
 from pipeline.store.store_folder import LABELS_FOLDER, UNFINISHED_NAME, lock_store, mending_hint, read_manifest
-
-if TYPE_CHECKING:
-    from pipeline.labelling.prompt_sets import PromptSet
 
 __all__ = ["LabelRevision", "Store"]
 
@@ -166,7 +164,7 @@ class Store:
                 f"not of {fingerprint.describe()}: {differences} differ",
                 hint
                 or "Leave out --clip to use the store's own model, or run: "
-                f"lanit embed DIR --store {shlex.quote(str(self.root))} --mode overwrite",
+                f"lanit embed DIR --store {shlex.quote(str(self.root))} --overwrite",
             )
 
     def revisions(self) -> list[int]:
@@ -191,6 +189,20 @@ class Store:
             )
         return RevisionFile.open(self._revision_path(number), number, self.fingerprint)
 
+    def newest_labels(self, domains: tuple[str, ...] | None = None) -> RevisionFile | None:
+        """The newest revision that ``lanit label`` wrote, of just these domains where some are named; none where there
+        is none. What a run relabelled as it learned is its own."""
+        for number in reversed(self.revisions()):
+            found = self.revision_file(number)
+            if not found.of_training and domains in (None, found.domains):
+                return found
+        return None
+
+    def labels_to_train(self, revision: int | None = None) -> RevisionFile:
+        """The named revision, or the newest that ``lanit label`` wrote, or that there is."""
+        chosen = self.newest_labels() if revision is None else None
+        return chosen or self.revision_file(revision)
+
     def labels(self, revision: int | None = None) -> LabelRevision:
         """The same as :meth:`revision_file`, whole in memory."""
         return self.revision_file(revision).read()
@@ -212,30 +224,6 @@ class Store:
                 "Run: lanit label --prompts FILE",
             )
 
-    def add_labels(
-        self,
-        active: np.ndarray,
-        margin: np.ndarray,
-        similarity_base: np.ndarray,
-        prompt_set: PromptSet,
-        rule: dict[str, Any],
-        origin: str,
-        parent: int | None,
-    ) -> int:
-        """Write a label revision for the images of :meth:`ok_images` and return its number.
-
-        active: bool (n×N); margin: float32 (n×N); similarity_base: float32 (n). Atomic, safe among processes.
-        Where the newest revision already says exactly this (same arrays, prompts, rule, origin and parent), its number
-        is returned and nothing is written; for an origin in training, where any revision does, as after a resumed run.
-        """
-        images = self.ok_images()
-        shape = (images.num_rows, len(prompt_set.domains))
-        if active.shape != shape or margin.shape != shape or similarity_base.shape != shape[:1]:
-            raise LanitError(f"labels of shape {active.shape} do not fit {shape[0]} images and {shape[1]} domains")
-        digest = digest_of(self.parts_array(), active, margin, similarity_base)
-        header = RevisionHeader(self.fingerprint, prompt_set, rule, origin, parent, digest)
-        return self.write_labels(header, _blocks_of(images, active, margin, similarity_base))
-
     def write_labels(self, header: RevisionHeader, blocks: Iterable[LabelBlock]) -> int:
         """Write a label revision and return its number; ``blocks`` are the rows with status ok, in store order.
 
@@ -244,6 +232,7 @@ class Store:
         """
         earlier = self._revision_of(header)
         if earlier is not None:
+            self._complete_ledger()
             return earlier
         with temporary_beside(self.root / LABELS_FOLDER / "r.parquet") as temporary:
             write_revision(temporary, header, blocks)
@@ -252,8 +241,14 @@ class Store:
                 if earlier is not None:
                     return earlier
                 number = max(self.revisions(), default=0) + 1
-                publish(temporary, self._revision_path(number))
+                publish_entered(temporary, self._revision_path(number))
         return number
+
+    def _complete_ledger(self) -> None:
+        """Enter label files that the ledger lacks, where the store can be written now."""
+        if not is_complete(self.root / LABELS_FOLDER):
+            with contextlib.suppress(LanitError), lock_store(self.root):
+                enter_all(self.root / LABELS_FOLDER)
 
     def check_labels_writable(self) -> None:
         """Raise LanitError where no label revision could be written."""
@@ -262,7 +257,7 @@ class Store:
 
     def read_part(self, part: Part, columns: list[str]) -> pa.Table:
         """Columns of a part. Raises LanitError, with the command that mends it, where it is damaged."""
-        return read_part(self.root / part.file, columns, lambda: mending_hint(self.root, self.manifest))
+        return read_part(self.root / part.file, columns, part, lambda: mending_hint(self.root, self.manifest))
 
     def parts_array(self) -> np.ndarray:
         """The names of the parts, which are named by their content, as bytes: what embeddings are made of."""
@@ -270,7 +265,7 @@ class Store:
 
     def _revision_of(self, header: RevisionHeader) -> int | None:
         known = self.revisions()
-        candidates = known if header.origin.startswith("train:") else known[-1:]
+        candidates = known if of_training(header.origin) else known[-1:]
         return next((number for number in reversed(candidates) if header.is_of(self._revision_path(number))), None)
 
     def _parts_of(self, rows: np.ndarray) -> Iterator[tuple[Part, np.ndarray, np.ndarray]]:
@@ -297,16 +292,3 @@ class Store:
 
     def _revision_path(self, number: int) -> Path:
         return self.root / LABELS_FOLDER / f"r{number:04d}.parquet"
-
-
-def _blocks_of(
-    images: pa.Table, active: np.ndarray, margin: np.ndarray, similarity_base: np.ndarray
-) -> Iterator[LabelBlock]:
-    for start in range(0, len(active), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        keys = images.slice(start, BLOCK_ROWS)
-        ids, paths = (keys[name].combine_chunks() for name in ("image_id", "path"))
-        yield LabelBlock(
-            start, len(keys), active=active[rows], margin=margin[rows], similarity_base=similarity_base[rows],
-            image_ids=ids, paths=paths,
-        )  # fmt: skip

@@ -55,7 +55,7 @@ def read_manifest(root: Path) -> Manifest | None:
     path = root / MANIFEST_NAME
     if not path.exists():
         return None
-    hint = f"Run: lanit embed DIR --store {shlex.quote(str(root))} --mode overwrite"
+    hint = f"Run: lanit embed DIR --store {shlex.quote(str(root))} --overwrite"
     try:
         return Manifest.from_json(read_json(path, hint), str(path))
     except LanitError as error:

@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import MAX_PIXELS, ChangedImage, ImageError, decode_rgb
+from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.limits import MAX_PIXELS, ChangedImage, ImageError
 from pipeline.files import sha256_bytes
 from pipeline.inputs.opening import open_source
 from pipeline.inputs.places import Input
-from pipeline.inputs.storage import Stat, is_url, located, storage_of
+from pipeline.inputs.storage import Stat, is_url, located
+from pipeline.inputs.storages import storage_of
 from pipeline.store.store import Store
 
 _COLUMNS = ["source", "path", "offset", "bytes", "width", "height", "sha256"]

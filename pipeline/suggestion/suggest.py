@@ -15,14 +15,15 @@ import numpy as np
 
 from lanit.errors import LanitError
 from pipeline.commands import store_option
-from pipeline.suggestion.kmeans import cluster_centres
+from pipeline.progress import Progress
 from pipeline.suggestion.suggest_figures import Shown, count_images, found_by
 from pipeline.suggestion.unexplained import Pick, Scorer, pick_words, same_news
-from pipeline.suggestion.vocabulary import Vocabulary, new_words, readable_words
-from pipeline.suggestion.word_directions import Progress, cached_directions, directions_of
+from pipeline.words.kmeans import cluster_centres
+from pipeline.words.vocabulary import Vocabulary, new_words, readable_words
+from pipeline.words.word_directions import cached_directions, directions_of
 
 if TYPE_CHECKING:
-    from pipeline.clip_models import ClipModel
+    from pipeline.clip.models import ClipModel
     from pipeline.store.label_revisions import RevisionFile
     from pipeline.store.store import Store
 
@@ -75,7 +76,7 @@ class GroupWord:
 
 
 @dataclass(frozen=True)
-class Group:
+class ImageGroup:
     """Images without a label that look alike. examples: those nearest the centre."""
 
     size: int
@@ -97,7 +98,7 @@ class SuggestReport:
     compared: int
     sampled: int
     suggestions: tuple[Suggestion, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[ImageGroup, ...]
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -176,7 +177,7 @@ def suggest_prompts(
     figures = count_images(store, counts == 0, found_by(picks, directions, known), sample.centres)
     example_of = _examples(store, [*figures.words, *figures.groups])
     groups = [
-        Group(shown.images, said, tuple(example_of[row] for row in shown.rows))
+        ImageGroup(shown.images, said, tuple(example_of[row] for row in shown.rows))
         for said, shown in zip(group_words, figures.groups, strict=True)
     ]
     return SuggestReport(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.pages import Picture, render_page, stored_picture
+from pipeline.showing.pages import Picture, render_page
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
+from pipeline.store.thumbnails import stored_picture
 from pipeline.suggestion.suggest import Example, SuggestReport
 
 _SIDE = 224  # pixels of a thumbnail: shown at up to half of that on a sharp screen, and whole at least

@@ -1,4 +1,4 @@
-"""Batches of a run: which rows a step draws, and their images, fetched while the step before is computed."""
+"""Batches of a run: images and labels of the rows that a step drew, fetched while the step before is computed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 from lanit.augment import flip_and_crop
 from lanit.objectives import Batch
 from lanit.ranks import Draws
-from lanit.schedules import step_seed
 from pipeline.store.image_cache import SizedImages
-from pipeline.training.training_run import TrainingRun
 
 
 class Fetcher:
@@ -37,26 +35,20 @@ class Fetcher:
         self._pool.shutdown(cancel_futures=True)
 
 
-def rows_of_step(run: TrainingRun, step: int) -> np.ndarray:
-    """This process's rows of the sources, then of the references: a pure function of seed, step and labels."""
-    ranks = run.processes.ranks
-    rng = np.random.default_rng(step_seed(run.options.seed, step))
-    drawn = run.sampler.draw(rng, 2 * run.options.batch_size)
-    return np.ascontiguousarray(drawn[ranks.rank :: ranks.count])
+def make_batch(
+    pixels: np.ndarray, active: np.ndarray, latent_dim: int, crop: float, device: torch.device, draws: Draws
+) -> Batch:
+    """Sources, then references, augmented on the device, with two latents for each source.
 
-
-def make_batch(run: TrainingRun, fetcher: Fetcher, draws: Draws) -> Batch:
-    """Sources and references, drawn independently, augmented on the device."""
-    rows = rows_of_step(run, run.clock.step)
-    pixels = fetcher.take(rows)
-    fetcher.prepare(rows_of_step(run, run.clock.step + 1))  # of no use where labels are refreshed in between: no harm
-    count = len(rows) // 2
-    images = _move(pixels, run.device).float().div_(127.5).sub_(1)
-    images = flip_and_crop(images, draws, run.options.crop)
-    active = _move(run.labels.active[rows], run.device)
-    latents = draws.normal(2 * count, run.nets.mapping.latent_dim)
+    pixels: uint8 (2B×3×S×S). active: bool (2B×N). crop: probability of a random crop.
+    """
+    count = len(pixels) // 2
+    images = _move(pixels, device).float().div_(127.5).sub_(1)
+    images = flip_and_crop(images, draws, crop)
+    labels = _move(active, device)
+    latents = draws.normal(2 * count, latent_dim)
     x, y = images.split(count)
-    x_labels, y_labels = active.split(count)
+    x_labels, y_labels = labels.split(count)
     return Batch(x, x_labels, y, y_labels, *latents.split(count))
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lanit.inference import translate_edited
-from lanit.labels import adaptive, edit, margin
+from lanit.inference import Target, drawn_codes, edited, translate
+from lanit.labels import EmbeddedPrompts
 from lanit.metrics import frechet_distance, mean_kernel, moments
 from lanit.networks import GenerativeNetworks
-from pipeline.clip_models import ClipModel
+from pipeline.clip.models import ClipModel
 
 _SEED = 2**31 + 1
 _BATCH = 32
@@ -41,9 +42,7 @@ class Evaluator:
         self.within = [mean_kernel(embeddings.cpu()) if len(embeddings) > 1 else None for embeddings in real]
 
     @torch.no_grad()
-    def measure(
-        self, nets: GenerativeNetworks, clip: ClipModel, text: tuple[Tensor, Tensor], offsets: Tensor | None
-    ) -> dict[str, float]:
+    def measure(self, nets: GenerativeNetworks, clip: ClipModel, prompts: EmbeddedPrompts) -> dict[str, float]:
         """``kid``, ``fid``: means over domains of kernel and Fréchet distance of CLIP embeddings, comparable within a
         run alone, since the images are few; ``recognised``: the share in which CLIP then sees the domain; ``kept``: the
         share of the other labels that stay. Seeded: the same networks give the same figures.
@@ -56,17 +55,13 @@ class Evaluator:
             if len(rows) < 2:
                 continue
             own = self.sources.active[rows]
-            add = torch.zeros(domains, dtype=torch.bool, device=own.device)
-            add[domain] = True
-            wanted = edit(own, add, torch.zeros_like(add), self.exclusive)
-            latents = torch.randn(len(rows), nets.mapping.latent_dim, generator=generator).to(own.device)
+            add = (torch.arange(domains, device=own.device) == domain).float()
+            target = edited(own, add, torch.zeros_like(own[0]), self.exclusive)
+            latents = torch.randn(len(rows), nets.latent_dim, generator=generator).to(own.device)
             seen = torch.cat([
-                clip.encode_images(translate_edited(nets, self.sources.images[part], own_part, wanted_part, latent))
-                for part, own_part, wanted_part, latent in zip(
-                    rows.split(_BATCH), own.split(_BATCH), wanted.split(_BATCH), latents.split(_BATCH), strict=True
-                )
+                clip.encode_images(made) for made in self._translations(nets, rows, target, drawn_codes(nets, latents))
             ]).float()  # fmt: skip
-            labels = adaptive(margin(seen, *text), offsets)
+            labels, wanted = prompts.labels(seen), target.weights > 0
             recognised.append(labels[:, domain].float().mean().item())
             others = torch.arange(domains, device=own.device) != domain
             kept.append((labels == wanted)[:, others].float().mean().item() if domains > 1 else 1.0)
@@ -77,3 +72,10 @@ class Evaluator:
                 fid.append(frechet_distance(moments(made), known))
         named = {"kid": kid, "fid": fid, "recognised": recognised, "kept": kept}
         return {name: float(np.mean(values)) for name, values in named.items() if values}
+
+    def _translations(self, nets: GenerativeNetworks, rows: Tensor, target: Target, codes: Tensor) -> Iterator[Tensor]:
+        """Batches of the sources ``rows`` (n), translated. codes: (n×(N+1)×D_s), for each of them."""
+        assert target.kept is not None
+        for part in torch.arange(len(rows)).split(_BATCH):
+            asked = Target(target.weights[part], target.kept[part])
+            yield translate(nets, self.sources.images[rows[part]], asked, codes[None, part])[0]

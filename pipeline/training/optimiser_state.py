@@ -35,7 +35,8 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
             )
         like = parameters[int(index)]
         state.setdefault(int(index), {})[name] = torch.empty_like(like).copy_(value) if value.ndim else value
-    incomplete = [index for index, fields in state.items() if set(fields) != {"step", "exp_avg", "exp_avg_sq"}]
+    whole = {name for fields in state.values() for name in fields}
+    incomplete = [index for index, fields in state.items() if set(fields) != whole]
     if incomplete:
         raise LanitError(
             f"{origin} is damaged: the optimiser state of parameter {incomplete[0]} is not whole",

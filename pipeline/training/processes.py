@@ -20,7 +20,7 @@ from torch import distributed
 
 from lanit.errors import LanitError
 from lanit.ranks import ALONE, Ranks
-from pipeline.devices import pick_device
+from pipeline.computing.devices import pick_device
 
 T = TypeVar("T")
 _SHUTDOWN = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"

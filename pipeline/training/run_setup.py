@@ -9,30 +9,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from lanit.ema import Average
 from lanit.errors import LanitError
-from lanit.labels import exclusive_pairs
-from lanit.objectives import Networks
-from lanit.prompts import PromptLearner
-from lanit.steps import Optimisers
-from pipeline import console
-from pipeline.clip_models import ClipModel
+from lanit.methods.method import Method, Setting
+from lanit.methods.table import METHODS
+from pipeline.clip.models import ClipModel
+from pipeline.clip.text_towers import OpaqueText
 from pipeline.files import read_json, sealed, sha256_bytes, write_json
 from pipeline.folders import remove_ours
-from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.learned_prompts import prompt_learner
-from pipeline.labelling.prompt_sets import PromptSet
-from pipeline.store.image_cache import SizedImages, open_sized_images
+from pipeline.models.run_folder import BEST, BUNDLE_FILES, CONFIG, METRICS, MODEL, SAMPLES, is_ours
+from pipeline.models.tensor_folders import read_document
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.learned_prompts import prompt_learner
+from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.showing import console
+from pipeline.store.image_cache import open_sized_images
 from pipeline.store.store import LabelRevision, Store
-from pipeline.text_towers import OpaqueText
 from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint
+from pipeline.training.clock import Clock, clock_of
 from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
+from pipeline.training.learner import Learner
 from pipeline.training.processes import Processes
-from pipeline.training.run_folder import BEST, BUNDLE_FILES, CONFIG, METRICS, MODEL, SAMPLES, is_ours
-from pipeline.training.tensor_folders import read_document
+from pipeline.training.refresh import RunLabels
+from pipeline.training.run_files import RunFiles
+from pipeline.training.run_model import RunModel
 from pipeline.training.train_options import TrainOptions
+from pipeline.training.training_data import TrainingData
 from pipeline.training.training_run import TrainingRun
 
 _FREE_ON_RESUME = {
@@ -56,50 +58,80 @@ def prepare_run(
     processes.check_batch(options.batch_size)
     store.check_fingerprint(clip.fingerprint)
     clip.model.to(device)
-    labels = labels_to_train(store, revision)
+    labels = store.labels_to_train(revision).read()
     store.check_current(labels)
     config = _checked_config(folder, options, labels)
-    torch.manual_seed(options.seed)
-    nets = Networks(options.network_options(len(labels.domains))).to(device)
-    prompts = labels.prompt_set
-    learner = None
-    if options.prompts_from < 1 and options.prompt_update != "generator-only" and not isinstance(clip.text, OpaqueText):
-        learner = prompt_learner(clip.text, prompts).to(device)
-    domains, base = (tensor.to(device) for tensor in text_embeddings(clip, prompts))
+    bf16 = _uses_bf16(options, device)
+    method = _method(options, labels.prompt_set, clip, device, bf16)
     with processes.first_alone():
         images = open_sized_images(store, options.size, options.cache_gb)
+    data = TrainingData(images, labels, options.slack, options.balance)
     run = TrainingRun(
-        folder=folder,
-        digest=config["run"],
-        store=store,
         options=options,
-        clip=clip,
         processes=processes,
-        bf16=_uses_bf16(options, device),
-        nets=nets,
-        average=Average(nets.generative),
-        learner=learner,
-        prompt_average=Average(nn.ParameterList([learner.context])) if learner else None,
-        optimisers=_optimisers(nets, learner, options),
-        images=images,
-        labels=labels,
-        fixed_text=(domains, base),
-        evaluator=_evaluator(store, labels, images, options, device),
+        learner=Learner(method, options.prompts_from, Clock(revision=labels.number)),
+        data=data,
+        labels=RunLabels(store, folder.name),
+        files=RunFiles(folder, config["run"], options.keep, options.batch_size, processes.first),
+        model=RunModel(
+            sizes=options.settings.network_options(options.size, len(labels.domains)),
+            fingerprint=clip.fingerprint,
+            clip_spec=store.clip_spec,
+            clip_architecture=store.clip_architecture,
+            images=len(images),
+            batch_size=options.batch_size,
+            device=str(device),
+            precision="bf16" if bf16 else "float32",
+            options=options.to_json(),
+        ),
+        clip=clip,
+        evaluator=_evaluator(store, data, options, device),
     )
-    found = processes.from_first(lambda: newest_whole_checkpoint(folder, run.digest, console.warn))
+    found = processes.from_first(lambda: newest_whole_checkpoint(folder, config["run"], console.warn))
     if found is not None:
-        run.resume(*found)
-    if options.compile == "yes":
-        compile_networks(nets)
+        _resume(run, *found)
+    method.compile()
+    clock = run.learner.clock
     with processes.first_alone():
         if processes.first and found is not None:
-            _plan_anew(run, config)
-            run.write_what_follows(console.warn)
+            _plan_anew(clock, folder, options, config)
+            model = run.model.now(run.learner, data)
+            run.files.write_what_follows(clock, model, run.best_model, console.warn)
         elif processes.first:
             write_json(folder / CONFIG, sealed(config))
             _forget_all(folder)
-    run.clock = processes.shared(run.clock)
+    run.learner.clock = processes.shared(clock)
     return run
+
+
+def _method(options: TrainOptions, prompts: PromptSet, clip: ClipModel, device: torch.device, bf16: bool) -> Method:
+    """Seeded; with a learner of the prompts where they may be learned and CLIP's text side lets them."""
+    learner = None
+    if options.prompts_from < 1 and not isinstance(clip.text, OpaqueText):
+        learner = prompt_learner(clip.text, prompts)
+    embedded = embed_prompts(clip, prompts).to(device)
+    torch.manual_seed(options.seed)
+    setting = Setting(
+        image_size=options.size,
+        domains=len(prompts.domains),
+        device=device,
+        bf16=bf16,
+        encode=clip.encode_images,
+        prompts=embedded,
+        learner=learner,
+        ema=options.ema,
+    )
+    return METHODS[options.method](options.settings, setting)
+
+
+def _resume(run: TrainingRun, checkpoint: Path, state: dict[str, Any]) -> None:
+    """Put back a checkpoint, whose files are as they were written."""
+    clock = clock_of(state)
+    if run.options.steps and not run.options.minutes:
+        clock.planned = run.options.steps
+    run.learner.put_back(checkpoint, clock)
+    run.data.use(run.labels.read_current(clock.revision))
+    run.files.forget_lines_after(clock, state.get("metrics"), console.warn)
 
 
 def _forget_all(folder: Path) -> None:
@@ -113,46 +145,28 @@ def _is_ours_in(inner: str, name: str) -> bool:
     return is_ours(f"{inner}/{name}")
 
 
-def compile_networks(nets: Networks) -> None:
-    """Let torch compile G's halves and E_S, each with and without gradients for its parameters."""
-    for owner, name in ((nets.generator, "encode"), (nets.generator, "decode"), (nets.style_encoder, "forward")):
-        setattr(owner, name, torch.compile(getattr(owner, name)))
-
-
-def _evaluator(
-    store: Store, labels: LabelRevision, images: SizedImages, options: TrainOptions, device: torch.device
-) -> Evaluator:
+def _evaluator(store: Store, data: TrainingData, options: TrainOptions, device: torch.device) -> Evaluator:
     """Sources from all over the store; real images of each domain, by the labels that the run began with."""
+    images, active = data.images, data.labels.active
     rows = np.unique(np.linspace(0, len(images) - 1, options.evaluate_images).round().astype(int))
     sources = torch.from_numpy(images.take(rows)).to(device).float() / 127.5 - 1
     rng = np.random.default_rng(options.seed)
-    carriers = [np.flatnonzero(column) for column in labels.active.T]
+    carriers = [np.flatnonzero(column) for column in active.T]
     chosen = [np.sort(rng.permutation(found)[:REAL_IMAGES]) for found in carriers]
     everyone = np.unique(np.concatenate(chosen))
     embeddings = store.embeddings_of(everyone)
     real = [torch.from_numpy(embeddings[np.searchsorted(everyone, found)]) for found in chosen]
-    exclusive = exclusive_pairs(torch.from_numpy(labels.active)).to(device)
-    return Evaluator(Sources(sources, torch.from_numpy(labels.active[rows]).to(device)), real, exclusive)
+    own = torch.from_numpy(active[rows]).to(device)
+    return Evaluator(Sources(sources, own), real, data.exclusive.to(device))
 
 
-def _plan_anew(run: TrainingRun, config: dict[str, Any]) -> None:
+def _plan_anew(clock: Clock, folder: Path, options: TrainOptions, config: dict[str, Any]) -> None:
     """A run continued with other minutes plans its steps from the speed it had. config: as the run has it."""
-    clock, asked = run.clock, run.options.to_json()
-    if run.options.minutes and run.options.minutes != config["options"]["minutes"] and clock.planned:
-        clock.planned = max(clock.step, round(clock.step / clock.seconds * run.options.minutes * 60))
+    asked = options.to_json()
+    if options.minutes and options.minutes != config["options"]["minutes"] and clock.planned:
+        clock.planned = max(clock.step, round(clock.step / clock.seconds * options.minutes * 60))
     if config["options"] != asked:
-        write_json(run.folder / CONFIG, sealed(config | {"options": asked}))
-
-
-def labels_to_train(store: Store, revision: int | None) -> LabelRevision:
-    """The named revision, or the newest that ``lanit label`` wrote: what a run relabelled as it learned is its own."""
-    if revision is not None:
-        return store.labels(revision)
-    for number in reversed(store.revisions()):
-        labels = store.revision_file(number)
-        if not labels.origin.startswith("train:"):
-            return labels.read()
-    return store.labels()
+        write_json(folder / CONFIG, sealed(config | {"options": asked}))
 
 
 def _uses_bf16(options: TrainOptions, device: torch.device) -> bool:
@@ -161,19 +175,6 @@ def _uses_bf16(options: TrainOptions, device: torch.device) -> bool:
     if device.type == "cuda":  # before Ampere bf16 is emulated, and slow
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def _optimisers(nets: Networks, learner: PromptLearner | None, options: TrainOptions) -> Optimisers:
-    """Adam as METHOD §5 sets it."""
-
-    def adam(parameters: list[nn.Parameter], rate: float) -> torch.optim.Adam:
-        return torch.optim.Adam(parameters, rate, betas=(0.0, 0.99), weight_decay=1e-4, fused=True)
-
-    return Optimisers(
-        adam(list(nets.generative.parameters()), options.learning_rate),
-        adam(list(nets.discriminator.parameters()), options.learning_rate),
-        adam([learner.context], options.prompt_learning_rate) if learner is not None else None,
-    )
 
 
 def _new_config(options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:

@@ -11,43 +11,39 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
 from lanit.errors import LanitError
-from lanit.inference import add_each_domain, translate_edited
-from lanit.labels import adaptive, exclusive_pairs, margin
 from lanit.objectives import Parts
 from lanit.ranks import Draws
-from lanit.schedules import diversity_weight, ema_decay, r1_weight, step_seed
-from lanit.steps import StepPlan, fused_step, paper_step
-from pipeline import console
-from pipeline.clip_models import ClipModel
-from pipeline.labelling.nearest_words import LearnedWord, learned_words
+from lanit.schedules import step_seed
+from pipeline.clip.models import ClipModel
+from pipeline.models.run_folder import locked_run
+from pipeline.progress import Progress
+from pipeline.prompts.nearest_words import LearnedWord, learned_words
+from pipeline.showing import console
 from pipeline.store.store import Store
 from pipeline.training.batches import Fetcher, make_batch
+from pipeline.training.clock import Clock
 from pipeline.training.evaluation import BETTER_BELOW
+from pipeline.training.learner import Learner, as_learned
 from pipeline.training.loss_log import LossLog
-from pipeline.training.metric_lines import add_line, read_lines
 from pipeline.training.processes import Pace, Processes, joined_processes
-from pipeline.training.refresh import refresh, rehearse
-from pipeline.training.run_folder import METRICS, SAMPLES, locked_run
+from pipeline.training.refresh import refresh_line
 from pipeline.training.run_setup import prepare_run
+from pipeline.training.samples import draw_sample
 from pipeline.training.train_options import TrainOptions
+from pipeline.training.training_data import TrainingData
 from pipeline.training.training_run import TrainingRun
-from pipeline.translating.grids import labelled_grid, to_uint8, write_png
 
 _WARM_STEPS = 5  # not timed: allocations and kernel selection
 _TIMED_STEPS = 30  # when a run limited by minutes plans its number of steps
-_SHOWN = 8  # faces in a sample grid
-_SAMPLE_SEED = 2**31
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -95,22 +91,35 @@ def train(
     """
     with joined_processes(device) as processes, _claimed(folder, processes):
         run = prepare_run(store, folder, options, clip, revision, processes)
-        started_at, since = run.clock.step, run.clock.seconds
+        clock = run.learner.clock
+        started_at, since = clock.step, clock.seconds
         with (
             _stop_on_signal() as signals,
             _enough_memory(options),
-            contextlib.closing(Fetcher(run.images)) as fetcher,
+            contextlib.closing(Fetcher(run.data.images)) as fetcher,
         ):
             _loop(run, fetcher, signals, progress)
             stopped = processes.any(bool(signals))
-        clock = run.clock
         done = clock.step - started_at
+        learned: tuple[LearnedWord, ...] = ()
+        if run.learner.learning:
+            learned = learned_words(clip, as_learned(run.data.labels.prompt_set, run.learner.context()))
         return TrainReport(
-            str(folder), clock.step, started_at, clock.step * options.batch_size, round(clock.seconds, 2),
-            round((clock.seconds - since) / max(done, 1), 4), clock.revision, str(run.device), processes.ranks.count,
-            clock.best_step or None, options.best_by, clock.best if clock.best_step else None, stopped,
-            learned_words(clip, run.prompts()) if run.learning else (),
-        )  # fmt: skip
+            run=str(folder),
+            steps=clock.step,
+            started_at=started_at,
+            images=clock.step * options.batch_size,
+            seconds=round(clock.seconds, 2),
+            seconds_per_step=round((clock.seconds - since) / max(done, 1), 4),
+            label_revision=clock.revision,
+            device=str(run.device),
+            processes=processes.ranks.count,
+            best_step=clock.best_step or None,
+            best_by=options.best_by,
+            best=clock.best if clock.best_step else None,
+            interrupted=stopped,
+            learned=learned,
+        )
 
 
 @contextlib.contextmanager
@@ -158,20 +167,20 @@ def _stop_on_signal() -> Iterator[list[int]]:
 
 def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Progress | None) -> None:
     """Steps until the run is finished or a signal stops it. All that is due at a step comes before its checkpoint."""
-    options, clock, processes = run.options, run.clock, run.processes
+    options, learner, clock, processes = run.options, run.learner, run.learner.clock, run.processes
     begun, since = time.monotonic(), clock.step
     if clock.step == 0:
         clock.planned = 0 if options.minutes else options.steps
-        run.begin_phase_2_when_due()
+        learner.begin_phase_2_when_due()
         _first_of_all(run)
     pace = Pace(since, time.monotonic() - begun)
-    run.begin_phase_2_when_due()
+    learner.begin_phase_2_when_due()
     losses = LossLog()
     saved = clock.step
     warm = clock.step, clock.seconds
-    while not processes.any(_finished(run) or bool(signals)):
+    while not processes.any(_finished(options, clock) or bool(signals)):
         begun = time.monotonic()
-        losses.add(_step(run, fetcher), clock.step + 1)
+        losses.add(_step(learner, run.data, fetcher, options, processes), clock.step + 1)
         if options.minutes and run.device.type == "cuda":
             torch.cuda.synchronize(run.device)  # a promise in minutes needs the true time of a step
         clock.step += 1
@@ -182,16 +191,16 @@ def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Prog
             each = (clock.seconds - warm[1]) / max(clock.step - warm[0], 1)
             affordable = clock.step + max(1, round((options.minutes * 60 - clock.seconds) / each))
             clock.planned = processes.shared(min(affordable, options.steps or affordable))
-        run.begin_phase_2_when_due()
-        last = _finished_everywhere(run)
+        learner.begin_phase_2_when_due()
+        last = _finished_everywhere(options, clock, processes)
         evaluates = last or _due(clock.step, options.evaluate_every)
         saves = last or _due(clock.step, options.checkpoint_every)
         if evaluates or saves or _due(clock.step, options.log_every):
             _log(run, losses)  # of networks that are finite, before they are judged or saved
-        if run.relabels and run.learning and _due(clock.step, options.refresh_every):
-            _write_metrics(run, refresh(run))
+        if run.relabels and learner.learning and _due(clock.step, options.refresh_every):
+            _refresh(run)
         if last or _due(clock.step, options.sample_every):
-            _sample(run)
+            run.files.add_line(clock, _sample(run))
         if (evaluates and _evaluate(run)) or saves:
             _save(run)
             saved = clock.step
@@ -202,18 +211,19 @@ def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Prog
         _log(run, losses)
     if saved != clock.step:
         _save(run)
-    elif since == clock.step and _finished_everywhere(run) and not processes.any(bool(signals)):
+    elif since == clock.step and _finished_everywhere(options, clock, processes) and not processes.any(bool(signals)):
         _complete(run)
 
 
 def _first_of_all(run: TrainingRun) -> None:
     """What could fail hours later fails now: a sample, an evaluation, a refresh if there will be one, a checkpoint."""
-    _sample(run)
+    run.files.add_line(run.learner.clock, _sample(run))
     _evaluate(run)
     if run.relabels:
         with run.processes.first_alone():
             if run.processes.first:
-                _write_metrics(run, rehearse(run))
+                line = run.labels.rehearse(run.data.labels, run.learner.embedded())
+                run.files.add_line(run.learner.clock, line)
     _save(run)
 
 
@@ -221,17 +231,17 @@ def _complete(run: TrainingRun) -> None:
     """Of a run that was finished before, the sample and the evaluation of its last step, where a signal or a lost file
     left it without; its best checkpoint is committed before the line that says so."""
     known: set[str] = set()
+    clock, files = run.learner.clock, run.files
     if run.processes.first:
-        lines, _ = read_lines(run.folder / METRICS)
-        known = {line["kind"] for line in lines if line["step"] == run.clock.step}
-        if "sample" not in known or not _sample_path(run).is_file():
-            line = _draw_sample(run)
+        known = files.kinds_at(clock.step)
+        if "sample" not in known or not files.sample(clock.step).is_file():
+            line = _sample(run)
             if "sample" not in known:
-                _write_metrics(run, line)
+                files.add_line(clock, line)
     known = run.processes.shared(known)
     if "evaluation" not in known:
         figures = _measure(run)
-        if _is_best(run, figures):
+        if _is_best(clock, run.options.best_by, figures):
             _save(run)
         _write_evaluation(run, figures)
 
@@ -239,64 +249,78 @@ def _complete(run: TrainingRun) -> None:
 def _save(run: TrainingRun) -> None:
     with run.processes.first_alone():
         if run.processes.first:
-            run.save()
+            run.files.save(run.learner, lambda: run.model.now(run.learner, run.data))
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _finished(run: TrainingRun) -> bool:
+def _finished(options: TrainOptions, clock: Clock) -> bool:
     """Whether the steps, or the minutes, are done."""
-    if run.options.minutes and run.clock.seconds >= run.options.minutes * 60:
+    if options.minutes and clock.seconds >= options.minutes * 60:
         return True
-    return bool(run.options.steps) and run.clock.step >= run.options.steps
+    return bool(options.steps) and clock.step >= options.steps
 
 
-def _step(run: TrainingRun, fetcher: Fetcher) -> Parts:
-    options, step, planned = run.options, run.clock.step, run.clock.planned
-    draws = Draws(torch.Generator(run.device).manual_seed(step_seed(options.seed, step)), run.processes.ranks)
-    until = round(options.diversity_until * planned)
-    plan = StepPlan(
-        r1_weight(options.r1, step, options.r1_every),
-        diversity_weight(options.diversity, step, until) if planned else options.diversity,
-        run.learning,
-    )
-    take = fused_step if options.schedule == "fused" else paper_step
-    batch = make_batch(run, fetcher, draws)
-    parts = take(run.nets, run.optimisers, batch, run.guidance, plan, options.step_options(run.bf16), draws)
-    decay = ema_decay(options.ema, step)
-    run.average.update(run.nets.generative, decay)
-    if run.learner is not None and run.prompt_average is not None:
-        run.prompt_average.update(torch.nn.ParameterList([run.learner.context]), decay)
-    return parts
-
-
-def _finished_everywhere(run: TrainingRun) -> bool:
+def _finished_everywhere(options: TrainOptions, clock: Clock, processes: Processes) -> bool:
     """Whether the run is finished in any process: only clocks can differ, so that steps need no asking."""
-    return run.processes.any(_finished(run)) if run.options.minutes else _finished(run)
+    finished = _finished(options, clock)
+    return processes.any(finished) if options.minutes else finished
+
+
+def _step(learner: Learner, data: TrainingData, fetcher: Fetcher, options: TrainOptions, processes: Processes) -> Parts:
+    step, ranks = learner.clock.step, processes.ranks
+    draws = Draws(torch.Generator(processes.device).manual_seed(step_seed(options.seed, step)), ranks)
+    rows, ahead = (data.rows_of_step(options.seed, each, options.batch_size, ranks) for each in (step, step + 1))
+    pixels = fetcher.take(rows)
+    fetcher.prepare(ahead)  # of no use where labels are refreshed in between: no harm
+    latent_dim = learner.method.averaged.latent_dim
+    batch = make_batch(pixels, data.labels.active[rows], latent_dim, options.crop, processes.device, draws)
+    return learner.method.step(batch, learner.moment(), draws)
+
+
+def _refresh(run: TrainingRun) -> None:
+    """Label the store by the prompts as learned so far, and train on that from now on."""
+    before, number, begun = run.data.labels, 0, time.monotonic()
+    if run.processes.first:
+        written = as_learned(before.prompt_set, run.learner.context())
+        number = run.labels.refresh(before, run.learner.embedded(), written, run.learner.clock.step)
+    number = run.processes.shared(number)
+    if number != before.number:
+        run.use_labels(number)
+    flips = (run.data.labels.active != before.active).sum(axis=0)
+    run.files.add_line(run.learner.clock, refresh_line("refresh", number, before, flips, begun))
+
+
+def _sample(run: TrainingRun) -> dict[str, Any]:
+    """A grid of translations, by the first process; returns its line."""
+    if not run.processes.first:
+        return {}
+    return draw_sample(run.files.sample(run.learner.clock.step), run.learner, run.data, run.clip)
 
 
 def _evaluate(run: TrainingRun) -> bool:
     """Measure the averaged networks; whether this is the best evaluation so far, as ``best_by`` has it."""
     figures = _measure(run)
     _write_evaluation(run, figures)
-    return _is_best(run, figures)
+    return _is_best(run.learner.clock, run.options.best_by, figures)
 
 
 def _measure(run: TrainingRun) -> dict[str, float]:
     figures: dict[str, float] = {}
     if run.processes.first:
-        figures = run.evaluator.measure(run.average.module, run.clip, run.averaged_text(), run.offsets)
+        figures = run.evaluator.measure(run.learner.method.averaged, run.clip, run.learner.embedded())
     return run.processes.shared(figures)
 
 
 def _write_evaluation(run: TrainingRun, figures: dict[str, float]) -> None:
-    _write_metrics(run, {"kind": "evaluation", "judge": "clip"} | {k: round(v, 6) for k, v in figures.items()})
+    line = {"kind": "evaluation", "judge": "clip"} | {name: round(value, 6) for name, value in figures.items()}
+    run.files.add_line(run.learner.clock, line)
 
 
-def _is_best(run: TrainingRun, figures: dict[str, float]) -> bool:
-    clock, by = run.clock, run.options.best_by
+def _is_best(clock: Clock, by: str, figures: dict[str, float]) -> bool:
+    """Whether the figures are the best so far; then the clock says so."""
     if clock.step == 0 or by not in figures:
         return False
     better = figures[by] < clock.best if BETTER_BELOW[by] else figures[by] > clock.best
@@ -306,68 +330,12 @@ def _is_best(run: TrainingRun, figures: dict[str, float]) -> bool:
     return True
 
 
-def _sample(run: TrainingRun) -> None:
-    """A grid of translations, and its line."""
-    _write_metrics(run, _draw_sample(run))
-
-
-@torch.no_grad()
-def _draw_sample(run: TrainingRun) -> dict[str, Any]:
-    """Translate a few fixed images to every domain with the averaged networks, in the first process: writes the grid,
-    and returns CLIP's own view of it, the metric line."""
-    if not run.processes.first:
-        return {}
-    rows = np.linspace(0, len(run.images) - 1, _SHOWN).round().astype(int)
-    images = torch.from_numpy(run.images.take(rows)).to(run.device).float() / 127.5 - 1
-    active = torch.from_numpy(run.labels.active[rows]).to(run.device)
-    exclusive = exclusive_pairs(torch.from_numpy(run.labels.active)).to(run.device)
-    randomness = torch.Generator(run.device).manual_seed(_SAMPLE_SEED)
-    domains = active.shape[1]
-    latents = torch.randn(domains, run.nets.mapping.latent_dim, generator=randomness, device=run.device)
-    text, base = run.averaged_text()
-    grid, recognised, kept = [], [], []
-    for image, own in zip(images, active, strict=True):
-        targets = add_each_domain(own, exclusive)
-        made = translate_edited(
-            run.average.module, image.expand(domains, -1, -1, -1), own.expand(domains, -1), targets, latents
-        )
-        seen = adaptive(margin(run.clip.encode_images(made), text, base), run.offsets)
-        recognised.append(seen.diagonal())
-        kept.append((seen == targets)[~torch.eye(domains, dtype=torch.bool, device=run.device)])
-        grid.append(to_uint8(torch.cat([image[None], made])))
-    write_png(_sample_path(run), labelled_grid(grid, ["source", *run.labels.domains]))
-    shares = {
-        "recognised": torch.stack(recognised).float().mean().item(),
-        "kept": torch.cat(kept).float().mean().item(),
-    }
-    return {"kind": "sample", "judge": "clip"} | {name: round(value, 4) for name, value in shares.items()}
-
-
-def _sample_path(run: TrainingRun) -> Path:
-    return run.folder / SAMPLES / f"{run.clock.step:08d}.png"
-
-
-def _hint(options: TrainOptions) -> str:
-    return (
-        f"Lower --learning-rate (now {options.learning_rate:g}) or try --set precision=float32; "
-        "the last checkpoint is kept."
-    )
-
-
 def _log(run: TrainingRun, losses: LossLog) -> None:
     """Write the mean losses since the last line."""
-    means = losses.means(run.processes.ranks, _hint(run.options))
+    rate = run.options.to_json().get("learning_rate")
+    lower = "" if rate is None else f"Lower --learning-rate (now {rate:g}) or try "
+    hint = f"{lower or 'Try '}--set precision=float32; the last checkpoint is kept."
+    means = losses.means(run.processes.ranks, hint)
     losses.clear()
-    _write_metrics(run, {"kind": "losses"} | {name: round(value, 5) for name, value in means.items()})
-
-
-def _write_metrics(run: TrainingRun, values: dict[str, Any]) -> None:
-    if not run.processes.first:
-        return
-    clock = run.clock
-    line = {
-        "step": clock.step,
-        "images": clock.step * run.options.batch_size,
-        "seconds": round(clock.seconds, 2),
-    } | values
-    add_line(run.folder / METRICS, line)
+    line = {"kind": "losses"} | {name: round(value, 5) for name, value in means.items()}
+    run.files.add_line(run.learner.clock, line)

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from lanit.errors import LanitError
 from pipeline.decoding.images import is_image_name
 from pipeline.inputs.folders import Folder
+from pipeline.inputs.formats import format_of
 from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Input, Place
 from pipeline.inputs.storage import file_name, is_url
-from pipeline.inputs.table_cells import TABLE_SUFFIXES
 
 
 class ImageFiles(Folder):
@@ -107,5 +107,4 @@ def prefixes(origins: Sequence[Input]) -> dict[str, str]:
 
 def _stem(origin: Input) -> str:
     name = PurePosixPath(file_name(origin.source))
-    is_archive = name.suffix.lower() == ".tar" or name.suffix.lower() in TABLE_SUFFIXES
-    return (name.stem if is_archive else name.name) or "images"
+    return (name.stem if format_of(origin.source) else name.name) or "images"

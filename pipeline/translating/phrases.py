@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F
 
-from pipeline.clip_models import ClipModel
-from pipeline.labelling.label import text_embeddings
-from pipeline.labelling.prompt_sets import PromptSet
+from pipeline.clip.models import ClipModel
+from pipeline.models.translator import Translator
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.translating.requests import Words
-from pipeline.translating.translator import Translator
 
 NEAR = 0.6
 """Cosine from which on a domain counts as near a phrase, both measured from the base prompt (docs/LOG.md)."""
@@ -41,8 +41,8 @@ def directions(clip: ClipModel, prompts: PromptSet, phrases: Sequence[str]) -> t
     The base is taken off because all sentences of one set of templates are alike: their cosines tell little.
     """
     plain = replace(prompts, domains=tuple(phrases), offsets=(), weights=())
-    texts, base = text_embeddings(clip, plain)
-    return F.normalize(texts - base, dim=1)
+    embedded = embed_prompts(clip, plain)
+    return F.normalize(embedded.domains - embedded.base, dim=1)
 
 
 def stand_in(phrase: str, translator: Translator, clip: ClipModel) -> Mix:

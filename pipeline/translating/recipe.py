@@ -14,20 +14,26 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError, UsageError
-from lanit.inference import edit_style, interpolated, target_style
-from lanit.labels import edit
-from pipeline.clip_models import ClipModel
-from pipeline.decoding.images import MAX_PIXELS
+from lanit.inference import (
+    Target,
+    draw_latents,
+    drawn_codes,
+    edited,
+    interpolated,
+    target_style,
+    translate,
+    translate_styles,
+)
+from pipeline.clip.models import ClipModel
+from pipeline.decoding.grids import to_bytes
+from pipeline.decoding.limits import MAX_PIXELS
+from pipeline.models.translator import Translator
 from pipeline.translating.phrases import stand_in
 from pipeline.translating.references import Reference, read_reference
 from pipeline.translating.requests import TranslateRequest, Words, parse_domains
-from pipeline.translating.translator import Translator
 
 Look = Literal["needed", "results", "both"]
 """What CLIP looks at: the images where their own labels are needed, and no more; the results too; always both."""
-
-_PIXELS_ON_CPU = 8 * 32 * 32
-"""Pixels that the generator takes at once on a CPU: as many as keep its layers in a core's cache (docs/LOG.md)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Made:
+class Translations:
     """What became of B images. pictures: uint8 (K×F×B×S×S×3), F frames of K results, one each but for an
     interpolation. targets: float32 (B×N), the domains asked for. before: float32 (B×N), margins of the images, and
     after: float32 (K×B×N), of the results (an interpolation's last frame), none where no CLIP looked. On the device of
@@ -71,7 +77,7 @@ class Made:
     after: Tensor | None
 
 
-class Kitchen:
+class BatchTranslator:
     """A recipe at work on a model's device."""
 
     def __init__(self, translator: Translator, recipe: Recipe, clip: ClipModel | None, look: Look = "needed") -> None:
@@ -80,59 +86,34 @@ class Kitchen:
         self._at_results = clip if look != "needed" else None
         device = translator.device
         self._codes, self._add, self._remove = (t.to(device) for t in (recipe.codes, recipe.add, recipe.remove))
-        pixels = translator.bundle.options.image_size**2
-        self._few = max(1, _PIXELS_ON_CPU // pixels) if device.type == "cpu" else 1 << 30
-        self._to = self._fixed = None
-        if recipe.to is not None:
-            self._to = recipe.to.to(device)
-            weights = self._to.expand(len(self._codes), -1)
-            self._fixed = target_style(self._codes, weights) if recipe.frames is None else recipe.frames.to(device)
+        self._to, self._frames = (None if t is None else t.to(device) for t in (recipe.to, recipe.frames))
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Made:
+    def __call__(self, images: Tensor) -> Translations:
         """images: uint8 (B×3×S×S), on the model's device."""
-        batch = images.float() / 127.5 - 1
+        networks, batch = self.translator.networks, images.float() / 127.5 - 1
         before = None if self._at_images is None else self.translator.margins(batch, self._at_images)
-        styles, targets = self._styles(batch, before)
-        results = self._generate(batch, styles)
-        looked = results[-1:] if self.recipe.frames is not None else results
+        target = self._target(len(batch), before)
+        if self._frames is not None:
+            results = translate_styles(networks, batch, self._frames)
+        else:
+            results = translate(networks, batch, target, self._codes)
+        looked = results[-1:] if self._frames is not None else results
         after = None
         if self._at_results is not None:
             after = torch.stack([self.translator.margins(result, self._at_results) for result in looked])
-        pictures = torch.stack([_to_bytes(result) for result in results])
-        pictures = pictures[None] if self.recipe.frames is not None else pictures[:, None]
-        return Made(pictures, targets, before, after)
+        pictures = to_bytes(results)
+        pictures = pictures[None] if self._frames is not None else pictures[:, None]
+        return Translations(pictures, target.weights, before, after)
 
-    def _generate(self, batch: Tensor, styles: Sequence[Tensor]) -> list[Tensor]:
-        """Results (B×3×S×S) in [-1, 1] of images (B×3×S×S) in each of the styles (B×D_s); content is encoded once."""
-        generator = self.translator.networks.generator
-        made: list[list[Tensor]] = [[] for _ in styles]
-        few = self._few
-        for start in range(0, len(batch), few):
-            images = batch[start : start + few]
-            content = generator.encode(images)
-            for results, style in zip(made, styles, strict=True):
-                results.append(generator.decode(content, style[start : start + few], images).clamp_(-1, 1))
-        return [torch.cat(results) for results in made]
-
-    def _styles(self, batch: Tensor, before: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        """A style (B×D_s) for every result or frame, and the domains asked for, float32 (B×N)."""
-        if self._to is not None and self._fixed is not None:
-            return [style.expand(len(batch), -1) for style in self._fixed], self._to.expand(len(batch), -1)
+    def _target(self, count: int, before: Tensor | None) -> Target:
+        """What ``count`` images are to become."""
+        if self._to is not None:
+            return Target(self._to.expand(count, -1), None)
         if before is None:
             raise LanitError("no CLIP reads the images' own labels", "Use --to, which needs none.")
-        own, translator = self.translator.active(before), self.translator
-        added = self._add > 0
-        target = edit(own, added, self._remove, translator.exclusive)
-        kept = own & target & ~added
-        weights = torch.where(added, self._add, target.to(self._add.dtype))
-        encoded = translator.networks.style_encoder(batch)
-        return [edit_style(codes, encoded, kept, weights) for codes in self._codes], weights
-
-
-def _to_bytes(images: Tensor) -> Tensor:
-    """Uint8 (B×S×S×3) of floats (B×3×S×S) in [-1, 1]."""
-    return ((images + 1) * 127.5).round_().to(torch.uint8).permute(0, 2, 3, 1)
+        own = self.translator.prompts.active(before)
+        return edited(own, self._add, self._remove, self.translator.exclusive)
 
 
 @dataclass
@@ -212,9 +193,9 @@ class Resolver:
     @torch.inference_mode()
     def _latents(self, request: TranslateRequest) -> Tensor:
         """Style codes, float32 (K×(N+1)×D_s), of the latents of a request."""
-        drawn = draw_latents(self.translator.bundle.options.latent_dim, request.seed, request.styles)
-        mapping = self.translator.networks.mapping
-        return torch.cat([mapping(latent[None].to(self.translator.device)) for latent in drawn]).cpu()
+        networks = self.translator.networks
+        drawn = draw_latents(networks.latent_dim, request.seed, request.styles)
+        return drawn_codes(networks, drawn.to(self.translator.device)).cpu()
 
     def _codes(self, codes: Tensor, request: TranslateRequest) -> Tensor:
         """Those of a latent, ((N+1)×D_s), or of references where a request has them."""
@@ -264,12 +245,6 @@ class Resolver:
             "contents": hashlib.sha256(json.dumps(references).encode()).hexdigest(),
             "mixes": {phrase: list(map(list, mix)) for phrase, mix in sorted(self.mixes.items())},
         }  # fmt: skip
-
-
-def draw_latents(size: int, seed: int, count: int) -> Tensor:
-    """Latents z, float32 (count×size), the same on every device; the first is that of a request for one."""
-    random = torch.Generator().manual_seed(seed)
-    return torch.cat([torch.randn(1, size, generator=random) for _ in range(count)])
 
 
 def describe(weights: Tensor, domains: Sequence[str]) -> str:

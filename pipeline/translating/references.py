@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError
-from pipeline.clip_models import ClipModel
-from pipeline.decoding.images import ImageError, decode_rgb, is_image_name, read_image_bytes
+from pipeline.clip.models import ClipModel
+from pipeline.decoding.grids import to_float
+from pipeline.decoding.images import decode_rgb, is_image_name, read_image_bytes
+from pipeline.decoding.limits import ImageError
+from pipeline.decoding.squares import fit_square
 from pipeline.files import sha256_bytes
 from pipeline.inputs.opening import open_inputs
-from pipeline.store.image_cache import fit_square
-from pipeline.translating.grids import to_float
-from pipeline.translating.translator import Translator
+from pipeline.models.translator import Translator
 
 _BATCH = 32
 
@@ -53,7 +54,7 @@ def read_reference(
         if good:
             batch = to_float(np.stack(good)).to(translator.device)
             with torch.inference_mode():
-                codes = translator.networks.style_encoder(batch).double().sum(dim=0).cpu()
+                codes = translator.networks.own_codes(batch).double().sum(dim=0).cpu()
                 total = codes if count == 0 else total + codes
                 if clip is not None:
                     shown += translator.labels(batch, clip).float().sum(dim=0).cpu()

@@ -7,7 +7,6 @@ import csv
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.column_names import own_columns
-from pipeline.embedding.parts import image_id
 from pipeline.files import atomic_path, sealed, unsealed
+from pipeline.inputs.places import image_id
 from pipeline.parquet_seals import close_sealed, is_whole
 from pipeline.store.schemas import MARGIN_PREFIX
-from pipeline.translating.worklist import Item
+from pipeline.translating.source_images import SourceImage
 
 SCHEMA_VERSION = 1
 KIND = "translations"
@@ -30,37 +29,12 @@ LABELS_NAME = "labels.csv"
 BEFORE_PREFIX = "before:"
 """Of the columns with the margins of the source; those of the result begin with ``MARGIN_PREFIX``."""
 
+_OF_IMAGE = ("path", "source", "offset", "bytes", "modified_ns")
+_OF_ROW = ("output", "output_bytes", "status", "error_message", "style", "width", "height",
+           "before", "requested", "after")  # fmt: skip
 _METADATA_KEY = b"lanit"
 _CACHED_TABLES = 4
 _ONLY_PARQUET = ("offset", "bytes", "modified_ns", "output_bytes")  # of use to a resumed run alone
-
-
-@dataclass(slots=True)
-class Row:
-    """One result, or an image that gave none. path, source: the image's; output: the result's, below the folder.
-
-    style: which of several results, from 1. before, after: labels that CLIP sees in the source and in the result,
-    none where no CLIP looked; requested: labels asked for. target: bool (N), the domains of ``requested``.
-    before_margins, margins: float32 (N), f_n − f_base of source and result.
-    """
-
-    item: Item
-    style: int | None = None
-    output: str | None = None
-    output_bytes: int | None = None
-    status: str = "failed"
-    error_message: str | None = None
-    width: int | None = None
-    height: int | None = None
-    before: str | None = None
-    requested: str | None = None
-    after: str | None = None
-    target: np.ndarray | None = None
-    before_margins: np.ndarray | None = None
-    margins: np.ndarray | None = None
-
-    def fail(self, reason: str) -> None:
-        self.status, self.error_message, self.output = "failed", reason[:500], None
 
 
 def results_schema(domains: Sequence[str]) -> pa.Schema:
@@ -76,19 +50,13 @@ def results_schema(domains: Sequence[str]) -> pa.Schema:
     return pa.schema(columns)
 
 
-def to_table(rows: Sequence[Row], domains: Sequence[str], identity: dict[str, Any]) -> pa.Table:
-    """Rows as a table, whose metadata say what run it is of."""
+def to_table(images: Sequence[SourceImage], domains: Sequence[str], identity: dict[str, Any]) -> pa.Table:
+    """The rows of ``images`` as a table, whose metadata say what run it is of."""
     columns: dict[str, list[Any]] = {name: [] for name in results_schema(domains).names}
-    for row in rows:
-        item = row.item
-        values: dict[str, Any] = {
-            "path": item.path, "source": item.source, "offset": item.offset, "bytes": item.bytes,
-            "modified_ns": item.modified_ns,
-            "targets": None if row.target is None else np.flatnonzero(row.target).tolist(),
-        }  # fmt: skip
-        for name in ("output", "output_bytes", "status", "error_message", "style", "width", "height",
-                     "before", "requested", "after"):  # fmt: skip
-            values[name] = getattr(row, name)
+    for image, row in ((source, row) for source in images for row in source.rows):
+        values: dict[str, Any] = {name: getattr(image, name) for name in _OF_IMAGE}
+        values |= {name: getattr(row, name) for name in _OF_ROW}
+        values["targets"] = None if row.target is None else np.flatnonzero(row.target).tolist()
         for prefix, margins in ((BEFORE_PREFIX, row.before_margins), (MARGIN_PREFIX, row.margins)):
             numbers = [None] * len(domains) if margins is None else margins.tolist()
             values |= {prefix + domain: value for domain, value in zip(domains, numbers, strict=True)}

@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.decoding.images import ImageError, decode_rgb
+from pipeline.decoding.grids import labelled_grid, write_png
+from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.limits import ImageError
+from pipeline.models.translator import Translator
 from pipeline.store.schemas import MARGIN_PREFIX
-from pipeline.translating.engine import Reader
-from pipeline.translating.grids import labelled_grid, write_png
-from pipeline.translating.translator import Translator
-from pipeline.translating.worklist import Item
+from pipeline.translating.source_images import SourceImage
+from pipeline.translating.translating_steps import Reader
 
 
 def recognised(table: pa.Table, translator: Translator) -> tuple[int, int]:
@@ -30,14 +31,14 @@ def recognised(table: pa.Table, translator: Translator) -> tuple[int, int]:
     return int((wanted & (margins > offsets)).sum()), int(wanted.sum())
 
 
-def write_grid(path: Path, shown: Sequence[tuple[Item, list[str]]], out: Path, reader: Reader) -> None:
+def write_grid(path: Path, shown: Sequence[tuple[SourceImage, list[str]]], out: Path, reader: Reader) -> None:
     """The first sources beside their results, which are read again: a resumed run did not see them.
 
     shown: images and the names of their results below ``out``.
     """
     size, rows = reader.size, []
-    for item, outputs in shown:
-        source = reader(item)
+    for image, outputs in shown:
+        source = reader(image)
         try:
             results = [decode_rgb(out / output) for output in outputs]
         except ImageError:  # a film, or gone meanwhile

@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pyarrow as pa
 
 from lanit.errors import LanitError, UsageError
-from pipeline.clip_models import ClipModel
-from pipeline.decoding.images import MAX_PIXELS
-from pipeline.devices import pick_device
-from pipeline.embedding.engine import Tick, usable_processors
+from pipeline.clip.models import ClipModel
+from pipeline.computing.devices import pick_device
+from pipeline.computing.engines import Engine
+from pipeline.computing.part_plan import PartPlan
+from pipeline.computing.timing import Meter, usable_processors
+from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.files import sha256_file
+from pipeline.inputs.catalogue import of_repeated, some_names
 from pipeline.inputs.places import Input
-from pipeline.training.checkpoints import find_bundle, load_bundle
-from pipeline.translating.announcements import Announcements
-from pipeline.translating.destination import Destination
-from pipeline.translating.engine import Engine, Reader, Workshop, local_engine
-from pipeline.translating.origins import given_names, open_origins, prefixes
-from pipeline.translating.pictures import JPEG_SUFFIXES, KEPT_SUFFIXES, PictureWriter, import_av
-from pipeline.translating.recipe import Kitchen, Look, Recipe, Resolver
-from pipeline.translating.requests import TranslateRequest, parse_domains, parse_names, parse_references
-from pipeline.translating.results import KIND, LABELS_NAME, SCHEMA_VERSION, TABLE_NAME, Row, Tables
+from pipeline.models.bundle import find_bundle, load_bundle
+from pipeline.models.translator import Translator, load_labeller
+from pipeline.progress import Progress
+from pipeline.translating.naming import Format, announce_results, naming_of, result_tags
+from pipeline.translating.origins import given_names, open_origins
+from pipeline.translating.pictures import import_av
+from pipeline.translating.recipe import Look, Recipe, Resolver
+from pipeline.translating.requests import TranslateRequest, Words, parse_domains, parse_names, parse_references
+from pipeline.translating.results import KIND, LABELS_NAME, SCHEMA_VERSION, TABLE_NAME, Tables
+from pipeline.translating.source_images import SourceImage
 from pipeline.translating.summary import recognised, write_grid
-from pipeline.translating.translator import Translator, load_labeller
-from pipeline.translating.worklist import Item, Naming, Plan, Worklist, tagged
+from pipeline.translating.translating_steps import Reader, TranslateJob, local_engine
+from pipeline.translating.translations_folder import TranslationsFolder
+from pipeline.translating.worklist import Worklist
 
 if TYPE_CHECKING:
-    from pipeline.embedding.ray_cluster import Workforce
+    from pipeline.computing.ray_cluster import Workforce
 
 __all__ = [
     "TABLE_NAME", "TranslateOptions", "TranslateReport", "TranslateRequest", "parse_domains", "parse_names",
     "parse_references", "translate",
 ]  # fmt: skip
 
-Format = Literal["same", "png", "jpeg"]
-Progress = Callable[[int, int, str], None]
-"""Called with (images done, images in all, where the time goes)."""
 
 _GRID_ROWS = 16
-_SHARES_AFTER = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def translate(
     grid: Path | None = None,
     device: str = "auto",
     clip: str | None = None,
-    force: Workforce | None = None,
+    workforce: Workforce | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TranslateReport:
@@ -139,8 +139,8 @@ def translate(
     ``out`` gets a result for every image under its name, ``translations.csv`` and ``.parquet`` with a row for each, and
     ``labels.csv`` with the labels asked for, as ``lanit label --labels`` reads them. An image that cannot be read
     becomes a row with an error. An interrupted run is continued by the same call, and one that is finished takes up
-    what is new. clip: spec of the CLIP that reads labels, the model's by default. force: a Ray cluster that does the
-    work. tell: called with what a person should know before the work begins, such as what stands in for a phrase.
+    what is new. clip: spec of the CLIP that reads labels, the model's by default. workforce: a Ray cluster that does
+    the work. tell: called with what a person should know before the work begins, such as what stands in for a phrase.
     Raises LanitError where nothing can be read, nothing is near a phrase, CLIP is not the one that the model was
     trained with, or ``out`` holds anything else; nothing is then written.
     """
@@ -150,153 +150,50 @@ def translate(
     if request.film == "mp4" and request.interpolate is not None:
         import_av()
     bundle = find_bundle(model)
-    translator = Translator(load_bundle(bundle), pick_device("cpu" if force else device))
-    run = _Run(origins, out, model, bundle, request, options, translator, clip, tell)
-    run.prepare()
-    run.fill(force, progress)
+    translator = Translator(load_bundle(bundle), pick_device("cpu" if workforce else device))
+    prepared = _prepare(origins, out, bundle, translator, request, options, clip, workforce, tell)
+    meter = Meter(progress)
+    counts = _fill(prepared, meter)
+    report = _report(prepared, counts, meter, str(model), grid)
     if grid is not None:
-        write_grid(grid, run.shown, out, run.reader())
-    return run.report(grid)
+        write_grid(grid, counts.shown, out, prepared.reader)
+    return report
 
 
-class _Run:
-    def __init__(
-        self, origins: list[Input], out: Path, model: str | Path, bundle: Path, request: TranslateRequest,
-        options: TranslateOptions, translator: Translator, clip: str | None, tell: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        self.origins, self.out, self.model, self.bundle, self.request, self.options = (
-            origins, out, model, bundle, request, options
-        )  # fmt: skip
-        self.translator, self.clip_spec, self.tell = translator, clip, tell
-        self.warnings: list[str] = []
-        self.found = self.failed = self.results = self.done_before = self.done = self.settled = 0
-        self.seen = self.wanted = 0
-        self.first_failure = ""
-        self.shown: list[tuple[Item, list[str]]] = []
+@dataclass(frozen=True)
+class _Prepared:
+    """A run, of which all that can be refused was, before anything is written. mixes: what stands in for phrases that
+    are no domain."""
 
-    def prepare(self) -> None:
-        """Everything that can be refused before anything is written."""
-        load = partial(load_labeller, self.translator.bundle, self.clip_spec, self.translator.device)
-        resolver = Resolver(self.translator, load, self.tell, self.options.max_pixels)
-        self.recipe = resolver.resolve(self.request)
-        self.mixes = resolver.mixes
-        self.clip = self._clip(resolver)
-        self.destination = Destination(self.out, self._identity(resolver), self.translator.domains)
-        self.destination.check(self.options.overwrite)
+    origins: list[Input]
+    translator: Translator
+    request: TranslateRequest
+    options: TranslateOptions
+    recipe: Recipe
+    mixes: dict[str, Words]
+    folder: TranslationsFolder
+    reader: Reader
+    engine: Engine[SourceImage]
 
-    def _clip(self, resolver: Resolver) -> ClipModel | None:
-        """What looks at images; none where it is not wanted, or not to be had and not needed."""
-        if self.recipe.edits or (self.clip_spec is not None and self.options.margins):
-            return resolver.clip()
-        if not self.options.margins:
-            return None
-        try:
-            return resolver.clip()
-        except LanitError as error:
-            self.tell(f"the tables will lack labels and margins, since no CLIP can be had: {error.message}")
-            return None
 
-    def _identity(self, resolver: Resolver) -> dict[str, Any]:
-        return {
-            "schema_version": SCHEMA_VERSION, "kind": KIND, "request": resolver.identity(self.request),
-            "model": sha256_file(self.bundle / "model.safetensors"), "format": self.options.format,
-            "clip": None if self.clip is None else self.clip.fingerprint.to_json(), "look": self.options.look,
-            "sources": [name for origin in self.origins for name in given_names(origin)],
-            "image_column": self.options.image_column,
-        }  # fmt: skip
+@dataclass
+class _Counts:
+    """What became of the images; see :class:`TranslateReport`. made: images translated now. seen, wanted: labels asked
+    for that CLIP sees in the results, and all where it looked. shown: images and results for the grid."""
 
-    def fill(self, force: Workforce | None, progress: Progress | None) -> None:
-        """List the inputs, translate every image that is not done, and write the tables."""
-        self.started = time.monotonic()
-        destination = self.destination
-        with destination.opened(self.options.overwrite):
-            worklist = Worklist(destination.scratch)
-            try:
-                plan, earlier = self._plan(worklist)
-                self.total, done = plan.counts()
-                self.settled = done
-                engine = self._engine(force, plan, partial(self._tick, progress))
-                self.engine = engine
-                if progress is not None:
-                    progress(self.settled, self.total, "")
-                with contextlib.closing(engine.tasks(plan)) as made:
-                    for part in plan:
-                        rows = self._complete(part, next(made) if any(item.to_do for item in part) else [])
-                        self._count(part, destination.add(part, rows, earlier))
-            finally:
-                worklist.close()
-            if self.found == self.failed:
-                destination.discard()
-                names = " and ".join(origin.source for origin in self.origins[:3])
-                raise LanitError(
-                    f"none of the {self.found} images in {names} can be read ({self.first_failure})",
-                    "Give another folder.",
-                )
-            destination.commit()
-        self.seconds = time.monotonic() - self.started
+    found: int = 0
+    failed: int = 0
+    results: int = 0
+    done_before: int = 0
+    made: int = 0
+    seen: int = 0
+    wanted: int = 0
+    first_failure: str = ""
+    shown: list[tuple[SourceImage, list[str]]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
-    def _plan(self, worklist: Worklist) -> tuple[Plan, Tables]:
-        repeated = 0
-        for origin in self.origins:
-            repeated += worklist.find(origin)[1]
-        if repeated:
-            self.warnings.append(f"{repeated} names came twice: a file counts once, a tar's or table's image each")
-        if not worklist.name(naming(self.options.format, self.request, self.recipe, self.origins)):
-            names = " and ".join(origin.source for origin in self.origins[:3])
-            raise LanitError(f"there are no images in {names}", "Give a folder with images, or one image.")
-        tables = self.destination.begin(worklist, self.options.overwrite)
-        plan = worklist.ready()
-        several = self.request.steps if self.recipe.frames is not None else self.recipe.results
-        announce = partial(announce_results, self.destination.announced, result_tags(self.recipe))
-        return replace(plan, part_rows=max(1, self.options.part_images // several), announce=announce), tables
-
-    def _engine(self, force: Workforce | None, plan: Plan, tick: Tick) -> Engine:
-        options, destination = self.options, self.destination
-        tags = result_tags(self.recipe)
-        if force is not None:
-            from pipeline.translating.ray_translate import RayEngine, TranslateJob
-
-            job = TranslateJob(
-                model=str(self.bundle.resolve()),
-                model_sha256=destination.identity["model"],
-                recipe=self.recipe,
-                clip=self.clip_spec,
-                look=options.look,
-                fingerprint=None if self.clip is None else self.clip.fingerprint,
-                sources=tuple((origin.source, origin.image_column) for origin in self.origins),
-                out=str(self.out.resolve()),
-                tags=tags,
-                batch_size=options.batch_size,
-                max_pixels=options.max_pixels,
-                threads=options.workers or force.processors,
-                processors=force.processors,
-                device="cuda" if force.gpu else "cpu",
-            )
-            return RayEngine(job, force, tick)
-        kitchen = Kitchen(self.translator, self.recipe, self.clip, options.look)
-        writer = PictureWriter(self.out, destination.scratch)
-        workers = options.workers or usable_processors()
-        return local_engine(Workshop(kitchen, self.reader(), writer, tags), options.batch_size, workers, tick)
-
-    def reader(self) -> Reader:
-        inputs = {origin.source: origin for origin in self.origins}
-        return Reader(inputs, self.translator.bundle.options.image_size, self.options.max_pixels)
-
-    def _complete(self, part: Sequence[Item], rows: list[Row]) -> list[Row]:
-        """Rows of the part in its order: those made now, and those of images whose name no table can hold."""
-        if not any(item.badly_named and item.done is None for item in part):
-            return rows
-        of_item: dict[Item, list[Row]] = {}
-        for row in rows:
-            of_item.setdefault(row.item, []).append(row)
-        for item in part:
-            if item.badly_named and item.done is None:
-                of_item[item] = [Row(item)]
-                of_item[item][0].fail("its name is not valid UTF-8")
-                self.settled += 1
-        return [row for item in part if item in of_item for row in of_item[item]]
-
-    def _count(self, part: Sequence[Item], table: pa.Table) -> None:
+    def add(self, part: Sequence[SourceImage], table: pa.Table, translator: Translator) -> None:
+        """table: the rows of a part."""
         bad = {}
         outputs: dict[tuple[str, str], list[str]] = {}
         columns = (table[name].to_pylist() for name in ("source", "path", "status", "output", "error_message"))
@@ -309,71 +206,143 @@ class _Run:
         self.found += len(part)
         self.failed += len(bad)
         self.results += sum(map(len, outputs.values()))
-        self.done_before += sum(item.done is not None and (item.source, item.path) not in bad for item in part)
-        for item in part:
-            if len(self.shown) < _GRID_ROWS and (item.source, item.path) in outputs:
-                self.shown.append((item, outputs[item.source, item.path]))
-        seen, wanted = recognised(table, self.translator)
+        self.made += sum(image.to_do for image in part)
+        self.done_before += sum(image.done is not None and (image.source, image.path) not in bad for image in part)
+        for image in part:
+            if len(self.shown) < _GRID_ROWS and (image.source, image.path) in outputs:
+                self.shown.append((image, outputs[image.source, image.path]))
+        seen, wanted = recognised(table, translator)
         self.seen, self.wanted = self.seen + seen, self.wanted + wanted
 
-    def _tick(self, progress: Progress | None, images: int) -> None:
-        self.settled += images
-        self.done += images
-        if progress is not None:
-            progress(self.settled, self.total, self._shares())
 
-    def _shares(self) -> str:
-        seconds, timing = time.monotonic() - self.started, self.engine.timing
-        if seconds < _SHARES_AFTER:
-            return ""
-        shares = {"decode": timing.waiting, "model": timing.model, "write": timing.writing}
-        return " ".join(f"{name} {value / seconds:.0%}" for name, value in shares.items())
+def _prepare(
+    origins: list[Input],
+    out: Path,
+    bundle: Path,
+    translator: Translator,
+    request: TranslateRequest,
+    options: TranslateOptions,
+    clip_spec: str | None,
+    workforce: Workforce | None,
+    tell: Callable[[str], None],
+) -> _Prepared:
+    load = partial(load_labeller, translator.bundle, clip_spec, translator.device)
+    resolver = Resolver(translator, load, tell, options.max_pixels)
+    recipe = resolver.resolve(request)
+    clip = _labeller(resolver, recipe, options.margins, clip_spec, tell)
+    sha256 = sha256_file(bundle / "model.safetensors")
+    identity = {
+        "schema_version": SCHEMA_VERSION, "kind": KIND, "request": resolver.identity(request),
+        "model": sha256, "format": options.format,
+        "clip": None if clip is None else clip.fingerprint.to_json(), "look": options.look,
+        "sources": [name for origin in origins for name in given_names(origin)],
+        "image_column": options.image_column,
+    }  # fmt: skip
+    folder = TranslationsFolder(out, identity, translator.domains)
+    folder.check(options.overwrite)
+    processors = workforce.processors if workforce else usable_processors()
+    job = TranslateJob(
+        model=str(bundle.resolve()),
+        model_sha256=sha256,
+        recipe=recipe,
+        clip=clip_spec,
+        look=options.look,
+        fingerprint=None if clip is None else clip.fingerprint,
+        sources=tuple((origin.source, origin.image_column) for origin in origins),
+        out=str(out.resolve() if workforce else out),
+        tags=result_tags(recipe),
+        batch_size=options.batch_size,
+        max_pixels=options.max_pixels,
+        threads=options.workers or processors,
+        processors=processors,
+        device="cuda" if workforce and workforce.gpu else str(translator.device),
+    )
+    reader = Reader({origin.source: origin for origin in origins}, translator.bundle.options.image_size, job.max_pixels)
+    if workforce is None:
+        engine: Engine[SourceImage] = local_engine(job, translator, clip, reader)
+    else:
+        from pipeline.translating.ray_translate import ray_engine
 
-    def report(self, grid: Path | None) -> TranslateReport:
-        timing = self.engine.timing
-        own = [warning for origin in self.origins for warning in origin.warnings]
-        mixes = {phrase: ", ".join(f"{name}={weight:g}" for name, weight in mix) for phrase, mix in self.mixes.items()}
-        return TranslateReport(
-            out=str(self.out),
-            model=str(self.model),
-            sources=tuple(origin.source for origin in self.origins),
-            device=self.engine.device,
-            found=self.found,
-            ok=self.found - self.failed,
-            failed=self.failed,
-            done_before=self.done_before,
-            results=self.results,
-            recognised=self.seen / self.wanted if self.wanted else None,
-            mixes=mixes,
-            seconds=self.seconds,
-            images_per_second=self.done / self.seconds,
-            waiting=timing.waiting / self.seconds,
-            model_share=timing.model / self.seconds,
-            writing=timing.writing / self.seconds,
-            table=str(self.out / TABLE_NAME),
-            labels=str(self.out / LABELS_NAME),
-            grid=str(grid) if grid else None,
-            warnings=(*own, *self.engine.notes, *self.destination.notes, *self.warnings),
-        )
-
-
-def naming(format: Format, request: TranslateRequest, recipe: Recipe, origins: Sequence[Input]) -> Naming:
-    """How the results of a request are called."""
-    kept, suffix = KEPT_SUFFIXES, ".png"
-    if recipe.frames is not None and request.film != "strip":
-        kept, suffix = frozenset({f".{request.film}"}), f".{request.film}"
-    elif format != "same":
-        kept = JPEG_SUFFIXES if format == "jpeg" else frozenset({".png"})
-        suffix = ".jpg" if format == "jpeg" else ".png"
-    return Naming(kept, suffix, result_tags(recipe), prefixes(origins))
-
-
-def announce_results(announced: Announcements, tags: Sequence[str], items: Sequence[Item]) -> None:
-    """Write down the names of the results of ``items`` before they are made."""
-    announced.add([tagged(item.output, tag) for item in items for tag in tags])
+        engine = ray_engine(job, workforce)
+    return _Prepared(origins, translator, request, options, recipe, resolver.mixes, folder, reader, engine)
 
 
-def result_tags(recipe: Recipe) -> tuple[str, ...]:
-    """What tells the results of one image apart: nothing where there is one, else ``-style1`` and on."""
-    count = recipe.results
-    return ("",) if count == 1 else tuple(f"-style{number}" for number in range(1, count + 1))
+def _labeller(
+    resolver: Resolver, recipe: Recipe, margins: bool, clip_spec: str | None, tell: Callable[[str], None]
+) -> ClipModel | None:
+    """What looks at images; none where it is not wanted, or not to be had and not needed."""
+    if recipe.edits or (clip_spec is not None and margins):
+        return resolver.clip()
+    if not margins:
+        return None
+    try:
+        return resolver.clip()
+    except LanitError as error:
+        tell(f"the tables will lack labels and margins, since no CLIP can be had: {error.message}")
+        return None
+
+
+def _fill(prepared: _Prepared, meter: Meter) -> _Counts:
+    """List the inputs, translate every image that is not done, and write the tables."""
+    counts, folder = _Counts(), prepared.folder
+    with folder.opened(prepared.options.overwrite):
+        worklist = Worklist(folder.scratch)
+        try:
+            plan, earlier = _plan(prepared, worklist, counts.warnings)
+            meter.total, meter.done = worklist.counts()
+            meter.tick(0)
+            with contextlib.closing(prepared.engine.parts(plan, meter)) as parts:
+                for part in parts:
+                    counts.add(part, folder.add(part, earlier), prepared.translator)
+                    if badly_named := sum(image.badly_named and image.done is None for image in part):
+                        meter.tick(badly_named)
+        finally:
+            worklist.close()
+        if counts.found == counts.failed:
+            folder.discard()
+            names = some_names(prepared.origins)
+            message = f"none of the {counts.found} images in {names} can be read ({counts.first_failure})"
+            raise LanitError(message, "Give another folder.")
+        folder.commit()
+    return counts
+
+
+def _plan(prepared: _Prepared, worklist: Worklist, warnings: list[str]) -> tuple[PartPlan[SourceImage], Tables]:
+    """What there is to do, and the tables that have the rest. Raises LanitError where there are no images."""
+    options, recipe, origins = prepared.options, prepared.recipe, prepared.origins
+    warnings += of_repeated(sum(worklist.find(origin)[1] for origin in origins))
+    if not worklist.name(naming_of(options.format, prepared.request, recipe, origins)):
+        message = f"there are no images in {some_names(origins)}"
+        raise LanitError(message, "Give a folder with images, or one image.")
+    earlier = prepared.folder.begin(worklist, options.overwrite)
+    worklist.ready()
+    several = prepared.request.steps if recipe.frames is not None else recipe.results
+    announce = partial(announce_results, prepared.folder.announced, result_tags(recipe))
+    return PartPlan(worklist.images(), max(1, options.part_images // several), announce), earlier
+
+
+def _report(prepared: _Prepared, counts: _Counts, meter: Meter, model: str, grid: Path | None) -> TranslateReport:
+    out, engine, timing, seconds = prepared.folder.out, prepared.engine, meter.timing, meter.seconds
+    own = [warning for origin in prepared.origins for warning in origin.warnings]
+    return TranslateReport(
+        out=str(out),
+        model=model,
+        sources=tuple(origin.source for origin in prepared.origins),
+        device=engine.device,
+        found=counts.found,
+        ok=counts.found - counts.failed,
+        failed=counts.failed,
+        done_before=counts.done_before,
+        results=counts.results,
+        recognised=counts.seen / counts.wanted if counts.wanted else None,
+        mixes={name: ", ".join(f"{one}={weight:g}" for one, weight in mix) for name, mix in prepared.mixes.items()},
+        seconds=seconds,
+        images_per_second=counts.made / seconds,
+        waiting=timing.waiting / seconds,
+        model_share=timing.model / seconds,
+        writing=timing.writing / seconds,
+        table=str(out / TABLE_NAME),
+        labels=str(out / LABELS_NAME),
+        grid=str(grid) if grid else None,
+        warnings=(*own, *engine.notes, *prepared.folder.notes, *counts.warnings),
+    )

@@ -1,0 +1,96 @@
+"""What a training run, and all that comes after it, needs of a method: the seam between the two.
+
+A method ends in labels and in G, E_S and E_M (:class:`lanit.networks.GenerativeNetworks`); whatever uses the model
+afterwards knows no more of it. A new one is a module beside this, with its options, and a line in
+:mod:`lanit.methods.table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lanit.labels import EmbeddedPrompts
+from lanit.networks import GenerativeNetworks, NetworkOptions
+from lanit.objectives import Batch, Parts
+from lanit.prompts import PromptLearner
+from lanit.ranks import Draws
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run stands. step: the iteration that comes; planned: all of them, 0 while not yet known; learning:
+    whether phase 2 has begun, in which prompts are learned (METHOD 13)."""
+
+    step: int
+    planned: int
+    learning: bool
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is built in. image_size: S, pixels; domains: N, the number of prompts. bf16: whether the networks
+    run in bfloat16. encode: CLIP's image tower, see :class:`lanit.objectives.Guidance`. prompts: as written. learner:
+    of the prompts, none where they are not to be learned. ema: decay of the averages at the end."""
+
+    image_size: int
+    domains: int
+    device: torch.device
+    bf16: bool
+    encode: Callable[[Tensor], Tensor]
+    prompts: EmbeddedPrompts
+    learner: PromptLearner | None
+    ema: float
+
+
+class Options(Protocol):
+    """A method's own settings: a frozen dataclass, all of whose fields have defaults; see :mod:`lanit.options`."""
+
+    def __init__(self) -> None: ...
+
+    def network_options(self, image_size: int, domains: int) -> NetworkOptions:
+        """Sizes of the networks for images of S pixels and N prompts."""
+
+
+class Method(Protocol):
+    """A way to learn, built under torch's global seed.
+
+    options: the class of its settings. groups: names of all that :meth:`state` can hold.
+    """
+
+    options: ClassVar[type[Options]]
+    groups: ClassVar[tuple[str, ...]]
+
+    def __init__(self, options: Any, setting: Setting) -> None:
+        """options: of the class above."""
+
+    @property
+    def networks(self) -> nn.Module:
+        """All that learns from images."""
+
+    @property
+    def averaged(self) -> GenerativeNetworks:
+        """What is saved and translated with, frozen."""
+
+    def step(self, batch: Batch, moment: Moment, draws: Draws) -> Parts:
+        """One iteration, averages included. Returns losses by name, on the device."""
+
+    def state(self) -> Mapping[str, nn.Module | torch.optim.Optimizer]:
+        """All that a run must put back to go on bit for bit."""
+
+    def compile(self) -> None:
+        """Let torch compile what gains by it; called once, after the state was put back."""
+
+    @property
+    def learns_prompts(self) -> bool:
+        """Whether there are prompts to learn in phase 2."""
+
+    def context(self) -> Tensor | None:
+        """What the average has learned of the prompts, (M×L×w); none where they are not learned."""
+
+    def prompts(self, context: Tensor | None) -> EmbeddedPrompts:
+        """The prompts with a context that they learned, without a graph; as written without one."""

@@ -1,0 +1,33 @@
+"""What ``lanit export-model``, ``push`` and ``pull`` print about their reports."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from pipeline.showing import console
+
+if TYPE_CHECKING:
+    from pipeline.model_exports.export_model import ExportModelReport
+    from pipeline.model_exports.sharing import PullReport, PushReport
+
+
+def show_export_model(report: ExportModelReport) -> None:
+    """Its files, how far ONNX is from torch, and what to do with the folder."""
+    rows = [(name, f"{size / 1e6:,.2f}") for name, size in report.files.items()]
+    console.table(f"{report.domains} domains at {report.image_size} px in {report.out}", ("file", "MB"), rows)
+    for name, difference in (report.onnx or {}).items():
+        console.say(f"{name}.onnx: at most {difference:.1e} from torch")
+    for text in report.warnings:
+        console.warn(text)
+    typed = shlex.quote(report.out)
+    console.say(f"use it: lanit.load({report.out!r}), or --model {typed}; share it: lanit push {typed} OWNER/NAME")
+
+
+def show_push(report: PushReport) -> None:
+    console.say(f"{len(report.files)} files of {report.folder} are at {report.url}")
+    console.say(f"use them anywhere: lanit translate IN --model {report.repository} …")
+
+
+def show_pull(report: PullReport) -> None:
+    console.say(f"{len(report.files)} files of {report.repository} are in {report.out}")

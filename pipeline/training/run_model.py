@@ -1,0 +1,97 @@
+"""The model that a run writes: its averaged networks and prompts as they stand, and as they stood at its best."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lanit.errors import LanitError
+from lanit.labels import exclusive_pairs
+from lanit.networks import GenerativeNetworks, NetworkOptions
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.models.bundle import Bundle, check_prompts, load_bundle
+from pipeline.models.tensor_folders import load_strictly, read_tensors
+from pipeline.store.store import LabelRevision
+from pipeline.training.clock import Clock
+from pipeline.training.learner import Learner, as_learned
+from pipeline.training.training_data import TrainingData
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """What stays the same of a run's model. images, batch_size: trained on. device, precision, options: for people."""
+
+    sizes: NetworkOptions
+    fingerprint: Fingerprint
+    clip_spec: str
+    clip_architecture: str | None
+    images: int
+    batch_size: int
+    device: str
+    precision: str
+    options: dict[str, Any]
+
+    def now(self, learner: Learner, data: TrainingData) -> Bundle:
+        """The model as it stands."""
+        context, networks = learner.context(), learner.method.averaged
+        return self._bundle(learner, networks, context, learner.clock, data.labels, data.exclusive)
+
+    def of_checkpoint(self, learner: Learner, checkpoint: Path, clock: Clock, labels: LabelRevision) -> Bundle:
+        """The model of a checkpoint, whose clock and labels these are. Raises LanitError where that is damaged."""
+        networks = copy.deepcopy(learner.method.averaged)
+        load_strictly(networks, read_tensors(checkpoint / "average.safetensors"), checkpoint)
+        context = None
+        if learner.method.learns_prompts and clock.learning:
+            context = read_tensors(checkpoint / "prompts.safetensors")["average"]
+            context = context.to(next(networks.parameters()).device)
+        exclusive = exclusive_pairs(torch.from_numpy(labels.active))
+        return self._bundle(learner, networks, context, clock, labels, exclusive)
+
+    def _bundle(
+        self,
+        learner: Learner,
+        networks: GenerativeNetworks,
+        context: Tensor | None,
+        clock: Clock,
+        labels: LabelRevision,
+        exclusive: Tensor,
+    ) -> Bundle:
+        counts = dict(zip(labels.domains, map(int, labels.active.sum(axis=0)), strict=True))
+        training = {
+            "steps": clock.step, "images_seen": clock.step * self.batch_size, "seconds": round(clock.seconds),
+            "device": self.device, "precision": self.precision,
+            "label_revision": clock.revision, "images": self.images, "images_per_domain": counts,
+            "labelled": int(labels.active.any(axis=1).sum()), "options": self.options,
+        }  # fmt: skip
+        return Bundle(
+            networks=networks,
+            options=self.sizes,
+            prompt_set=as_learned(labels.prompt_set, context),
+            fingerprint=self.fingerprint,
+            clip_spec=self.clip_spec,
+            clip_architecture=self.clip_architecture,
+            exclusive=exclusive,
+            prompts=learner.method.prompts(context).to(torch.device("cpu")),
+            training=training,
+        )
+
+
+def holds(folder: Path, bundle: Bundle) -> bool:
+    """Whether the model in ``folder`` is whole, and this one."""
+    try:
+        found = load_bundle(folder)
+        check_prompts(folder, found)
+    except LanitError:
+        return False
+    weights, others = found.networks.state_dict(), bundle.networks.state_dict()
+    return (
+        found.prompt_set == bundle.prompt_set
+        and found.training == bundle.training
+        and weights.keys() == others.keys()
+        and all(torch.equal(value, others[name].cpu()) for name, value in weights.items())
+    )

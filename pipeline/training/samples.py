@@ -1,0 +1,46 @@
+"""A few images translated to every domain as a run goes on: what people look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lanit.inference import drawn_codes, edited, translate
+from pipeline.clip.models import ClipModel
+from pipeline.decoding.grids import labelled_grid, to_uint8, write_png
+from pipeline.training.learner import Learner
+from pipeline.training.training_data import TrainingData
+
+_SHOWN = 8  # images in a sample grid
+_SEED = 2**31
+
+
+@torch.no_grad()
+def draw_sample(path: Path, learner: Learner, data: TrainingData, clip: ClipModel) -> dict[str, Any]:
+    """Add each domain to a few fixed images with the averaged networks, as ``lanit translate --add`` does: writes the
+    grid, and returns CLIP's own view of it, the metric line."""
+    nets, prompts = learner.method.averaged, learner.embedded()
+    device = prompts.base.device
+    rows = np.linspace(0, len(data.images) - 1, _SHOWN).round().astype(int)
+    images = torch.from_numpy(data.images.take(rows)).to(device).float() / 127.5 - 1
+    own = torch.from_numpy(data.labels.active[rows]).to(device)
+    randomness = torch.Generator(device).manual_seed(_SEED)
+    codes = drawn_codes(nets, torch.randn(own.shape[1], nets.latent_dim, generator=randomness, device=device))
+    columns, recognised, kept = [images], [], []
+    for domain, add in enumerate(torch.eye(own.shape[1], device=device)):
+        target = edited(own, add, torch.zeros_like(add, dtype=torch.bool), data.exclusive.to(device))
+        made = translate(nets, images, target, codes[domain, None])[0]
+        seen = prompts.labels(clip.encode_images(made))
+        recognised.append(seen[:, domain])
+        kept.append((seen == (target.weights > 0))[:, add == 0])
+        columns.append(made)
+    grid = [to_uint8(torch.stack(row)) for row in zip(*columns, strict=True)]
+    write_png(path, labelled_grid(grid, ["source", *data.labels.domains]))
+    shares = {
+        "recognised": torch.stack(recognised).float().mean().item(),
+        "kept": torch.cat(kept).float().mean().item(),
+    }
+    return {"kind": "sample", "judge": "clip"} | {name: round(value, 4) for name, value in shares.items()}

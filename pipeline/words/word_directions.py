@@ -1,0 +1,99 @@
+"""Words as directions in CLIP's space, which turn embeddings into margins; those of a vocabulary are cached."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lanit.errors import LanitError
+from pipeline.files import sweep_beside, write_bytes
+from pipeline.progress import Progress
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.store.caches import content_of, named_content
+
+if TYPE_CHECKING:
+    from pipeline.clip.models import ClipModel
+    from pipeline.prompts.prompt_sets import PromptSet
+    from pipeline.store.store import Store
+
+_WORDS = 64  # read by CLIP at once
+_FILE = re.compile(r"\.?(words-[0-9a-f]{16}\.npy)(?:\.\d+\.tmp)?")  # as it is, or half-made
+
+
+def directions_of(
+    clip: ClipModel, prompts: PromptSet, phrases: Sequence[str], progress: Progress | None = None
+) -> np.ndarray:
+    """ū_phrase − ū_base under the templates of ``prompts``, float32 (phrases×k): times an embedding, the margin.
+
+    progress: called with (phrases read, phrases in all).
+    """
+    found = [np.empty((0, clip.embedding_dim), np.float32)]
+    for start in range(0, len(phrases), _WORDS):
+        batch = phrases[start : start + _WORDS]
+        embedded = embed_prompts(clip, prompts.about(batch))
+        found.append((embedded.domains - embedded.base).numpy())
+        if progress is not None:
+            progress(start + len(batch), len(phrases))
+    return np.concatenate(found)
+
+
+def cached_directions(
+    store: Store, clip: ClipModel, prompts: PromptSet, words: Sequence[str], progress: Progress | None = None
+) -> np.ndarray:
+    """The same, kept in ``cache/`` of the store until other words, templates or another model are asked for.
+
+    Thousands of words take CLIP a while on a CPU. What is damaged is made again; where nothing can be written, nothing
+    is kept.
+    """
+    content = [store.fingerprint.to_json(), prompts.templates, prompts.bases, list(words)]
+    if prompts.learned is not None:
+        content.append(prompts.learned.digest())
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    path = store.root / "cache" / f"words-{key}.npy"
+    kept = _kept(path)
+    if kept is None or kept.shape != (len(words), clip.embedding_dim):
+        kept = directions_of(clip, prompts, words, progress)
+        file = io.BytesIO()
+        np.save(file, kept)
+        with contextlib.suppress(LanitError, OSError):
+            write_bytes(path, named_content(path.name, file.getvalue()))
+    with contextlib.suppress(LanitError, OSError):
+        _forget_others(path, clip.embedding_dim)
+    return kept
+
+
+def _forget_others(path: Path, dim: int) -> None:
+    """Remove what was kept of other words, also where a killed process came no further than to write ``path``."""
+    for other in path.parent.iterdir():
+        named = _FILE.fullmatch(other.name)
+        if named:
+            sweep_beside(path.with_name(named[1]))
+        if named and other.name == named[1] != path.name and _is_ours(other, dim):
+            other.unlink()
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    content = content_of(path)
+    if content is None:
+        return None
+    kept: np.ndarray = np.load(io.BytesIO(content))
+    return kept
+
+
+def _is_ours(path: Path, dim: int) -> bool:
+    """Whether a file whose name is one of ours also has the content; older ones have no digest."""
+    if content_of(path) is not None:
+        return True
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return dtype == np.float32 and shape[1:] == (dim,)
+    return False
