@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import cli
 from lanit.errors import LanitError, UsageError
+from lanit.methods.stargan import StarganOptions
 from lanit.rules import Rule
 from pipeline.clip.models import DEFAULT_CLIP, load_clip
 from pipeline.embedding.embed import EmbedOptions
@@ -91,7 +92,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "search": (search,),
     "duplicates": (find_duplicates,),
     "index": (rebuild_index,),
-    "train": (TrainOptions, train),
+    "train": (TrainOptions, StarganOptions, train),
     "translate": (TranslateOptions, TranslateRequest),
     "play": (PlayOptions,),
     "evaluate": (EvaluationOptions, Tools),

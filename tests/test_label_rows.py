@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from lanit.rules import Rule
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.inspection import clusters as label_clusters
 from pipeline.inspection.clusters import cluster_rows, rows_of_some_parts
@@ -26,7 +27,7 @@ def write(path: Path, margin: np.ndarray, active: np.ndarray, base: np.ndarray, 
     """A revision whose row groups have ``block`` rows."""
     count, domains = margin.shape
     prompts = PromptSet(tuple("abcdefg"[:domains]), ("a {}.",), ("a.",), "made up", OFFSETS[:domains], (1.0,) * domains)
-    header = RevisionHeader(FINGERPRINT, prompts, {"kind": "adaptive", "value": 0.0}, "label", None, "")
+    header = RevisionHeader(FINGERPRINT, prompts, Rule(), "label", None, "")
 
     def blocks() -> list[LabelBlock]:
         cut = [slice(start, min(start + block, count)) for start in range(0, count, block)]

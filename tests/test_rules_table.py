@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from sklearn import metrics
 
 import pipeline.store.label_revisions
+from benchmarks.naive_step import plain_prompts
 from lanit.errors import UsageError
 from lanit.labels import Rule, assign
 from pipeline.inspection.rules_table import compare_rules, parse_rules
@@ -58,17 +60,18 @@ def test_each_rule_is_that_of_labelling_anew(
     random = torch.Generator().manual_seed(0)
     unit = torch.nn.functional.normalize(torch.randn(104, 8, generator=random))
     images, domains, base = unit[:100], unit[100:103], unit[103]
-    _, margin, similarity_base = assign(Rule(), images, domains, base)
+    _, margin, similarity_base = assign(Rule(), images, plain_prompts(domains, base))
     human = np.ones((100, 3), bool)  # people's labels take no part
     revision = make_revision(
         margin.numpy(), human.copy(), base=similarity_base.numpy(), human=human, offsets=offsets, weights=weights
     )
     actual = np.random.default_rng(0).random((80, 3)) < 0.4
     truth = Truth("path", tuple(revision.paths[:80]), ("eyeglasses", "smiling", "blond hair"), actual)
-    settings = [torch.tensor(values) if values else None for values in (offsets, weights)]
+    given = zip(("offsets", "weights"), (offsets, weights), strict=True)
+    prompts = replace(plain_prompts(domains, base), **{name: torch.tensor(values) for name, values in given if values})
     outcomes = compare_rules(revision, RULES, truth)
     for rule, outcome in zip(RULES, outcomes, strict=True):
-        active = assign(rule, images, domains, base, *settings)[0].numpy()
+        active = assign(rule, images, prompts)[0].numpy()
         assert outcome.counts == tuple(active.sum(axis=0))
         assert outcome.coverage == pytest.approx(active.any(axis=1).mean())
         assert outcome.labels_per_image == pytest.approx(active.sum() / 100)

@@ -51,7 +51,7 @@ def test_own_labels_take_the_offsets_of_the_prompts(model: Path, source: Path, t
     images = torch.cat([as_batch(source / name) for name in good(source)])
     margins = tiny_clip.encode_images(images) @ (bundle.prompts.domains - bundle.prompts.base).T
     offsets = tuple(float(value) for value in margins.median(dim=0).values + 1e-5)
-    moved = replace(bundle, prompt_set=replace(bundle.prompt_set, offsets=offsets))
+    moved = replace(bundle, prompts=replace(bundle.prompts, offsets=torch.tensor(offsets)))
     labels = Translator(moved, torch.device("cpu")).labels(images, tiny_clip)
     assert torch.equal(labels, margins > torch.tensor(offsets))
     assert not torch.equal(labels, Translator(bundle, torch.device("cpu")).labels(images, tiny_clip))
@@ -176,7 +176,7 @@ def test_to_mixes_the_latents_styles_by_weight(
     translate(source, tmp_path / "out", model, TranslateRequest(to=tuple(weights.items()), seed=seed))
     networks = load_bundle(model).networks
     codes = networks.mapping(latent(seed))[0]
-    style = sum((weight * codes[DOMAINS.index(name)] for name, weight in weights.items()), torch.zeros(6)) / sum(
+    style = sum((weight * codes[DOMAINS.index(name)] for name, weight in weights.items()), torch.zeros(8)) / sum(
         weights.values()
     )
     for name in good(source):

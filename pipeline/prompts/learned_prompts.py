@@ -144,7 +144,7 @@ def read_prompts(name: str, noun: str | None = None) -> PromptSet | LearnedPromp
     if noun is not None:
         raise UsageError("--noun does not go with learned prompts, which have templates of their own", "Leave it out.")
     found = read_learned_prompts(path)
-    if path != Path(name):
+    if path != Path(name) and path.with_name("model.json").is_file():
         _check_model_beside(path, found.prompts)
     return found
 
