@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ def table_rows() -> dict[str, bool]:
 
 def options(command: str) -> set[str]:
     return {option for parameter in COMMANDS[command].params for option in parameter.opts if option.startswith("-")}
+
+
+FOLDERS = ("lanit", "pipeline", "docs", "manifests", "tests", "benchmarks", "findings")
+TEXT = {"", ".py", ".sh", ".md", ".toml", ".txt", ".yaml", ".json", ".html", ".css"}
+HOSTS = {"127.0.0.1", "evil.example", "a.b", "ns.adobe.com", "www.w3.org", "git-lfs.github.com"}
 
 
 def test_the_two_commands_come_first() -> None:
@@ -103,17 +109,15 @@ def test_every_make_target_has_a_line_of_help_and_those_named_in_the_docs_exist(
 
 
 def test_no_file_names_a_registry_or_a_folder_of_one_machine() -> None:
-    hosts = ("pypi", "pythonhosted", "registry.npmjs")
-    pattern = re.compile(
-        "|".join([rf"{host}\.org" for host in hosts] + [f"/{top}/" for top in ("work", "root", "farm", "opt")])
-    )
+    """No address but those that stand in for one or name a format; not where this checkout, its user or Python lie."""
+    tops = {f"/{path.parts[1]}/" for path in (ROOT, Path.home(), Path(sys.base_prefix)) if len(path.parts) > 1}
+    folders = "|".join(map(re.escape, tops - {"/tmp/", "/usr/"} | {f"{ROOT}/"}))
+    pattern = re.compile(rf"index-url|find-links|(?<![\w.)}}])(?:{folders})")
     files = [*ROOT.glob("*.*"), ROOT / "Makefile", ROOT / ".ci" / "run"]
-    files += [path for folder in ("lanit", "pipeline", "docs", "manifests") for path in (ROOT / folder).rglob("*.*")]
+    files += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
     for path in files:
-        if (
-            path.is_file()
-            and path.name != ".git"
-            and path.suffix in ("", ".py", ".md", ".toml", ".txt", ".yaml", ".json", ".html", ".css")
-        ):
-            found = pattern.search(path.read_text(encoding="utf-8"))
+        if path.is_file() and path.name != ".git" and path.suffix in TEXT and path != Path(__file__):
+            text = path.read_text(encoding="utf-8")
+            found = pattern.search(text)
             assert not found, f"{path.name}: {found and found[0]}"
+            assert set(re.findall(r"https?://([\w-]+(?:\.[\w-]+)+)", text)) <= HOSTS, path.name

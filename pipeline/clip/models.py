@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
-import logging
 import re
-import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +25,7 @@ from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.hub import fetch_first
 from pipeline.clip.hub import hub_answers as _hub_answers
 from pipeline.clip.text_towers import text_tower
+from pipeline.computing.quiet import quiet
 from pipeline.files import read_json
 
 DEFAULT_CLIP = "ViT-B-32/openai"
@@ -115,7 +113,7 @@ def load_clip(
     Raises LanitError (UsageError for an unknown name) with what to type next. The network is used only for names
     and ``hf-hub:``, and not where HF_HUB_OFFLINE is set or the hub cannot be reached.
     """
-    with _quiet():
+    with quiet():
         source = _resolve(spec, architecture)
         model = source.build()
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -129,7 +127,7 @@ def load_clip(
         embedding_dim=int(source.config["embed_dim"]),
     )
     model.visual.to(DTYPES[precision])
-    with _quiet():
+    with quiet():
         tokenizer = _tokenizer(source)
     return ClipModel(
         spec=source.spec,
@@ -384,17 +382,3 @@ def _cached_only() -> bool:
     """Whether to ask the hub's cache alone: an unreachable hub is as good as HF_HUB_OFFLINE, and what is cached then
     loads at once, not after a minute of retries."""
     return huggingface_hub.constants.HF_HUB_OFFLINE or not _hub_answers()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep open_clip's log lines and warnings off the terminal; what matters of them is raised as LanitError."""
-    disabled, handlers = logging.root.manager.disable, logging.root.handlers[:]
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        logging.root.handlers[:] = handlers

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 
 from lanit.errors import LanitError
 from lanit.networks import NetworkOptions
+from pipeline.computing.quiet import quiet
 from pipeline.files import write_bytes, write_json
 from pipeline.models.bundle import Bundle
 
@@ -139,7 +137,7 @@ def _networks(bundle: Bundle) -> tuple[_Network, ...]:
 def _converted(network: _Network) -> bytes:
     """The network as a serialised ONNX model of one file, without traces of the machine it was made on."""
     batch = torch.export.Dim("batch", min=1)
-    with _quiet():
+    with quiet(logging.WARNING):
         program = torch.onnx.export(
             network.module,
             _example(network, 2),
@@ -194,16 +192,3 @@ def _largest_difference(network: _Network, data: bytes) -> float:
         (made,) = session.run([network.output.name], fed)
         differences.append(float(np.abs(made - network.module(*inputs).numpy()).max()))
     return max(differences) if all(np.isfinite(differences)) else float("nan")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks off the terminal; what fails raises."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
