@@ -150,15 +150,15 @@ def test_rows_of_what_cannot_be_listed_are_held_where_they_begin_so(catalogue: R
     assert catalogue.dropped([]) == 0
 
 
-def tiny_disk(path: Path, cache_kib: int = 0) -> sqlite3.Connection:
-    database = connect_scratch(path)
-    database.execute("PRAGMA max_page_count = 5")
-    return database
-
-
+@pytest.mark.parametrize("pages", [1, 5])  # full before the first table, and in the middle of the list
 def test_a_full_disk_under_the_list_is_one_line_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
+    def tiny_disk(path: Path, cache_kib: int = 0) -> sqlite3.Connection:
+        database = connect_scratch(path)
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        return database
+
     listed = Listed("/f", [Place("/f", f"{number:0200d}.jpg") for number in range(500)])
     for make in (RowCatalogue, Worklist):
         path = tmp_path / make.__name__

@@ -25,6 +25,7 @@ from pipeline.models.run_folder import (
     MODEL,
     MODEL_FILES,
     SAMPLES,
+    check_run_folder,
     is_ours,
     locked_run,
 )
@@ -209,6 +210,14 @@ def test_leftovers_of_killed_runs_go(run: Path, tiny_clip: Any) -> None:
     go(run, tiny_clip, OPTIONS)
     assert contents(run) == before
     assert not cut.exists()
+
+
+def test_a_run_begins_where_only_leftovers_of_a_killed_one_lie(tmp_path: Path) -> None:
+    for name in (".model.99999.tmp/model.safetensors", "checkpoints/.step-00000003.99999.tmp/networks.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    check_run_folder(tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("name", ["model/thesis.txt", "best/photo.txt", "config.json", "checkpoints/step-1/mine.txt"])

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lanit.errors import LanitError
 from pipeline.files import storable
-from pipeline.inputs.catalogue import MISSING, Catalogue, InOrder, connect_scratch, maybe, numbers, scratch_errors
+from pipeline.inputs.catalogue import MISSING, Catalogue, InOrder, maybe, numbers, scratch_errors
 from pipeline.inputs.places import image_id
 
 KNOWN_COLUMNS = ["source", "path", "offset", "modified_ns", "bytes", "sha256", "status"]
@@ -73,16 +72,8 @@ class RowCatalogue(Catalogue):
     def __init__(self, path: Path) -> None:
         """See :class:`Catalogue`."""
         super().__init__(path, _TABLES)
-        try:
-            self._lookups = connect_scratch(path)  # for the threads that read images
-        except LanitError:
-            super().close()
-            raise
+        self._lookups = self._connect()  # for the threads that read images
         self._lock = threading.Lock()
-
-    def close(self) -> None:
-        self._lookups.close()
-        super().close()
 
     @scratch_errors()
     def learn(self, file: str, table: pa.Table, *, committed: bool) -> None:

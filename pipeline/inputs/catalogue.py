@@ -65,7 +65,8 @@ class Catalogue:
         path.unlink(missing_ok=True)
         self.files: list[str] = []
         self.sources: dict[str, int] = {}
-        self.database = connect_scratch(path)
+        self._connections: list[sqlite3.Connection] = []
+        self.database = self._connect()
         try:
             with scratch_errors():
                 self.database.executescript(_TABLES + more_tables)
@@ -73,8 +74,18 @@ class Catalogue:
             self.close()
             raise
 
+    def _connect(self) -> sqlite3.Connection:
+        """One more connection, closed with the others; where the disk refuses, all are, and the file goes."""
+        try:
+            self._connections.append(connect_scratch(self.path))
+        except LanitError:
+            self.close()
+            raise
+        return self._connections[-1]
+
     def close(self) -> None:
-        self.database.close()
+        for connection in self._connections:
+            connection.close()
         self.path.unlink(missing_ok=True)
 
     def source(self, name: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lanit.errors import LanitError
 from lanit.methods.table import STATE_GROUPS
 from pipeline.files import read_json, sweep_folder
-from pipeline.folders import check_folder, check_replaceable, locked_folder, remove_ours, restore_folders
+from pipeline.folders import check_folder, check_replaceable, is_free, locked_folder, remove_ours, restore_folders
 from pipeline.prompts.learned_prompts import FILE_NAME as PROMPTS_FILE
 
 CONFIG = "config.json"
@@ -28,6 +28,8 @@ CHECKPOINT_FILES = (STATE_FILE, *(f"{name}.safetensors" for name in STATE_GROUPS
 BUNDLE_FILES = ("model.json", "model.safetensors")
 """What every model consists of; one with learned prompts has their file besides."""
 MODEL_FILES = (*BUNDLE_FILES, PROMPTS_FILE)
+
+_INNER = (SAMPLES, CHECKPOINTS, MODEL, BEST)
 
 _STEP = re.compile(r"step-(\d{8,})")
 _SAMPLE = re.compile(r"samples/\d{8,}\.png")
@@ -82,7 +84,7 @@ def locked_run(folder: Path, option: str = "--out") -> Iterator[None]:
     Raises LanitError where the folder is somebody else's, where a file of theirs lies in a folder that a run replaces,
     and where another process is writing there.
     """
-    check_folder(folder, option, "run", is_run)
+    check_folder(folder, option, "run", lambda found: is_run(found) or _is_bare(found))
     with locked_folder(folder, option):
         for inner in (folder / CHECKPOINTS, folder / SAMPLES):
             restore_folders(inner)
@@ -95,6 +97,11 @@ def locked_run(folder: Path, option: str = "--out") -> Iterator[None]:
         for checkpoint in checkpoints(folder):
             check_replaceable(checkpoint, CHECKPOINT_FILES.__contains__)
         yield
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether nothing is left of a run but what a killed one was just writing."""
+    return is_free(folder, besides=_INNER) and all(is_free(folder / name) for name in _INNER)
 
 
 def find_run(run: str) -> Path | None:
