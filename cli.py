@@ -298,6 +298,15 @@ def label(
     forget_people: Annotated[
         bool, typer.Option("--forget-people", help="Label nothing; forget every label that people gave.")
     ] = False,
+    choose_template: Annotated[
+        bool, typer.Option("--choose-template", help="Take the templates under which labels are most stable.")
+    ] = False,
+    choose_offsets: Annotated[
+        bool, typer.Option("--choose-offsets", help="Give phrases the offsets at which their labels are most stable.")
+    ] = False,
+    without_views: Annotated[
+        bool, typer.Option("--without-views", help="Embed no crops of images, which tell how stable labels are.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and write nothing.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of --clusters.")] = 0,
     engine: EngineOption = "local",
@@ -341,18 +350,20 @@ def label(
     request.check()
     opened = _open_store(store)
     source = label_source(opened, request)
-    from pipeline.inspection.label_report import label_and_report
+    from pipeline.inspection.label_report import Stabilise, label_and_report
     from pipeline.inspection.terminal_tables import show_label
     from pipeline.prompts.terminal_tables import warn_of_words
     from pipeline.settings import decider_of, workforce_of
     from pipeline.store.store_clip import clip_of
 
+    stabilise = Stabilise(views=not without_views, template=choose_template, offsets=choose_offsets)
     model = clip_of(opened, clip, clip_arch)
     phrases, how = source or cluster_source(opened, request, model)
     with workforce_of(engine, address, actors, "cpu") as force, console.progress("labelling") as advance:
         report = label_and_report(
-            opened, model, phrases, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run
-        )
+            opened, model, phrases, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run,
+            stabilise=stabilise,
+        )  # fmt: skip
     warn_of_words(report.unknown_words)
     _answer(report, show_label, as_json)
 

@@ -126,7 +126,15 @@ PROSE = {"the newest", "built in", "torch's cache", "one a processor", "auto, el
          "one a GPU, else one a node"}  # fmt: skip
 OWN = {
     "embed": {"inputs", "clip", "clip_arch", "precision"},
-    "label": {"without_people", "forget_people", "clip", "clip_arch"},
+    "label": {
+        "without_people",
+        "forget_people",
+        "choose_template",
+        "choose_offsets",
+        "without_views",
+        "clip",
+        "clip_arch",
+    },
     "inspect-labels": {"fail_under"},
     "suggest-prompts": {"vocabulary", "clip", "clip_arch"},
     "search": {"clip", "clip_arch"},

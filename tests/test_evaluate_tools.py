@@ -175,6 +175,13 @@ def test_the_judge_of_the_sample_world_sees_what_was_drawn() -> None:
     assert judge.known.all()
 
 
+def test_a_judge_that_does_not_load_is_answered_by_its_own_option(tmp_path: Path) -> None:
+    with pytest.raises(LanitError) as caught:
+        judge_of(str(tmp_path / "away.pt"), PromptSet(("smiling",), ("a {}.",), ("a.",), "one"), CPU, "")
+    assert "--judge FILE" in caught.value.hint
+    assert "--clip" not in caught.value.hint.replace("--clip-arch", "")
+
+
 def test_a_judge_knows_only_its_own_domains(tiny_clip_folder: Path) -> None:
     prompts = PromptSet(("smiling", "riding a horse"), ("a face {}.",), ("a face.",), "two")
     judge = judge_of(SAMPLE_JUDGE, prompts, CPU, "")

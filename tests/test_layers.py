@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "decoding clip showing serving",
         "inputs prompts",
         "store models",
-        "words searching exports embedding model_exports",
+        "words searching exports embedding model_exports stability",
         "labelling suggestion translating",
         "training inspection",
         "api settings",

@@ -7,6 +7,8 @@ import re
 import shlex
 from typing import Any
 
+from benchmarks.breaking.world import TRAIN
+
 _STANDS_FOR = {
     "--prompts": "../prompts.txt", "--labels": "../people-faces.csv", "--truth": "../faces/truth.csv",
     "--words": "../words.txt", "--vocabulary": "../words.txt", "--out": "elsewhere", "--store": "elsewhere",
@@ -53,7 +55,7 @@ def typed(hint: str, line: str, message: str) -> list[str]:
     for match in _COMMAND.finditer(hint):
         text = _SENTENCE_GOES_ON.split(match[1])[0]
         if text == "train":  # "the same lanit train command"
-            lines += [line] if line.startswith("train ") else []
+            lines.append(line if line.startswith("train ") else f"{TRAIN} --out run --revision 2 --steps 4")
         elif text.split()[0] in _commands():
             lines.append(_command(text))
         if text.split()[0] in _commands():
@@ -62,7 +64,9 @@ def typed(hint: str, line: str, message: str) -> list[str]:
         if clause and (new := _clause(clause.strip(" ."), line, message)):
             lines.append(new)
     if re.search(
-        r"\b(run|the|repeat) (it|the same|this one)\b.*\b(again|command)|^The same command", hint, re.IGNORECASE
+        r"\b(run|the|repeat) (it|the same|this one)\b(?! lanit).*\b(again|command)|^The same command",
+        hint,
+        re.IGNORECASE,
     ):
         lines.append(line)
     return list(dict.fromkeys(lines))

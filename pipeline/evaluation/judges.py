@@ -32,7 +32,10 @@ class ClipJudge:
     """The adaptive threshold (METHOD 1) of another CLIP and the same phrases."""
 
     def __init__(self, spec: str, prompts: PromptSet, device: torch.device) -> None:
-        clip = load_clip(spec, device)
+        try:
+            clip = load_clip(spec, device)
+        except LanitError as error:
+            raise type(error)(error.message, error.hint.replace("--clip ", "--judge ")) from error
         plain = PromptSet(prompts.domains, prompts.templates, prompts.bases, prompts.name)
         self.fingerprint = clip.fingerprint
         self.name = f"{clip.spec}: {clip.fingerprint.describe()}"

@@ -11,11 +11,13 @@ from lanit.errors import UsageError
 from pipeline.inspection.compare import Comparison, compare_labels, write_flips
 from pipeline.inspection.label_statistics import LabelStatistics
 from pipeline.inspection.scores import keys_of, score
+from pipeline.inspection.stability import with_rule_stability, with_stability
 from pipeline.inspection.statistics import summarise
 from pipeline.inspection.warnings import with_warnings
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_truth, read_truth
 from pipeline.labelling.people import read_people
 from pipeline.labelling.people_labels import PeopleCounts, apply_people
+from pipeline.stability.agreements import read_view_labels
 
 if TYPE_CHECKING:
     from pipeline.inspection.rules_table import RuleOutcome
@@ -91,6 +93,10 @@ def inspect_store(store: Store, options: InspectOptions, progress: Progress | No
         )
 
         rules = compare_rules(revision, parse_rules(options.rules), truth)
+    crops = read_view_labels(store, revision)
+    if crops is not None:
+        statistics = with_stability(statistics, crops.agreements())
+        rules = with_rule_stability(rules, crops, revision)
     if options.augment:
         from pipeline.inspection.flips import count_flips
         from pipeline.store.store_clip import clip_of

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
 from pipeline.inspection.compare import Comparison, compare_labels
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.inspection.label_statistics import LabelStatistics
+from pipeline.inspection.stability import with_stability
 from pipeline.labelling.label import HowToLabel, Labelled, label, trial
 from pipeline.labelling.people_labels import PeopleCounts
 from pipeline.progress import Progress
 from pipeline.prompts.nearest_words import LearnedWord
+from pipeline.showing import console
+from pipeline.stability.agreements import keep_view_labels, label_views
+from pipeline.stability.choices import (
+    OffsetChoice,
+    TemplateChoice,
+    choose_offsets,
+    compare_templates,
+    with_offsets,
+    with_templates,
+)
+from pipeline.stability.views import LEAST_IMAGES, make_views
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import RevisionFile
     from pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class Stabilise:
+    """What ``lanit label`` makes of two crops of some images. views: whether they are embedded, where there are enough
+    images to say anything; then the report says how stable labels are, and whether other templates would be more so.
+    template, offsets: choose them by that. least: images that it takes."""
+
+    views: bool = True
+    template: bool = False
+    offsets: bool = False
+    least: int = LEAST_IMAGES
+
+    def __post_init__(self) -> None:
+        if not self.views and (self.template or self.offsets):
+            option = "--choose-template" if self.template else "--choose-offsets"
+            raise UsageError(f"{option} chooses by the crops that --without-views leaves out", "Drop one of the two.")
 
 
 @dataclass(frozen=True)
@@ -31,7 +60,8 @@ class LabelReport:
     unknown_words: words of the prompts that this CLIP never saw, where it says so.
     human: labels that people set, on or off. people: labels by people, here and elsewhere. not_in_store: rows of the
     labels given that name no image here. comparison: with the newest revision, in a dry run.
-    learned: what learned prompts are near to; else empty.
+    learned: what learned prompts are near to; else empty. templates: how stable labels are in others, where that was
+    looked at; template_chosen: whether the most stable are those of the revision. offsets: those that were chosen.
     """
 
     revision: int
@@ -49,9 +79,12 @@ class LabelReport:
     statistics: LabelStatistics
     comparison: Comparison | None
     learned: tuple[LearnedWord, ...]
+    templates: TemplateChoice | None = None
+    template_chosen: bool = False
+    offsets: tuple[OffsetChoice, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        nested = ("unknown_words", "people", "statistics", "comparison", "learned")
+        nested = ("unknown_words", "people", "statistics", "comparison", "learned", "templates", "offsets")
         values = {name: value for name, value in vars(self).items() if name not in nested}
         return values | {
             "unknown_words": list(self.unknown_words),
@@ -59,7 +92,12 @@ class LabelReport:
             "statistics": self.statistics.to_json(),
             "comparison": self.comparison.to_json() if self.comparison else None,
             "learned": [asdict(word) for word in self.learned],
+            "templates": self.templates.to_json() if self.templates else None,
+            "offsets": [asdict(choice) for choice in self.offsets],
         }
+
+
+_PLAIN = Stabilise()
 
 
 def label_and_report(
@@ -70,16 +108,81 @@ def label_and_report(
     progress: Progress | None = None,
     *,
     dry_run: bool = False,
+    stabilise: Stabilise = _PLAIN,
 ) -> LabelReport:
     """Label ``store`` (:func:`pipeline.labelling.label.label`) and look at the labels.
 
-    dry_run: write nothing; compare with the newest revision instead, where there is one.
+    dry_run: write no revision; compare with the newest instead, where there is one. Raises LanitError too where
+    something is to be chosen by crops, and there are too few images for it.
     """
+    how = HowToLabel(how) if isinstance(how, Rule) else how
+    chosen = _choose(store, clip, prompts, how.rule, stabilise, progress)
     if not dry_run:
-        return _report(label(store, clip, prompts, how, progress), None, dry_run=False)
+        made = label(store, clip, chosen.prompts, how, progress)
+        return _stable(store, clip, how, chosen, stabilise, made, _report(made, None, dry_run=False), progress)
     newest = _newest(store)
-    with trial(store, clip, prompts, how, progress) as made:
-        return _report(made, compare_labels(newest, made.file) if newest else None, dry_run=True)
+    with trial(store, clip, chosen.prompts, how, progress) as made:
+        report = _report(made, compare_labels(newest, made.file) if newest else None, dry_run=True)
+        return _stable(store, clip, how, chosen, stabilise, made, report, progress)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Prompts to label by, and what was compared to choose their templates and offsets."""
+
+    prompts: PromptSet
+    templates: TemplateChoice | None = None
+    offsets: tuple[OffsetChoice, ...] = ()
+
+
+def _choose(
+    store: Store, clip: ClipModel, prompts: PromptSet, rule: Rule, asked: Stabilise, progress: Progress | None
+) -> _Chosen:
+    """Templates first: an offset cannot mend a template that turns the directions of its phrases."""
+    if not (asked.template or asked.offsets):
+        return _Chosen(prompts)
+    if not rule.by_similarity:
+        raise UsageError(
+            f"{rule.describe()} do not come from templates and offsets", "Label by phrases: --prompts FILE."
+        )
+    views, templates, offsets = make_views(store, clip, progress, asked.least), None, tuple[OffsetChoice, ...]()
+    if asked.template:
+        templates = compare_templates(views, clip, prompts, rule, progress)
+        prompts = with_templates(prompts, templates.best)
+    if asked.offsets:
+        offsets = choose_offsets(views, clip, prompts, rule)
+        prompts = with_offsets(prompts, offsets)
+    return _Chosen(prompts, templates, offsets)
+
+
+def _stable(
+    store: Store,
+    clip: ClipModel,
+    how: HowToLabel,
+    chosen: _Chosen,
+    asked: Stabilise,
+    made: Labelled,
+    report: LabelReport,
+    progress: Progress | None,
+) -> LabelReport:
+    """The report with how stable the labels are, where there are images enough. Labels do not wait for that: they are
+    written already, so that what goes wrong here is a note."""
+    report = replace(report, templates=chosen.templates, template_chosen=asked.template, offsets=chosen.offsets)
+    if not asked.views or how.rule.kind == "given" or store.ok < asked.least:
+        return report
+    try:
+        views = make_views(store, clip, progress, asked.least)
+    except LanitError as error:
+        console.note(f"how stable the labels are was not looked at: {error.message}. {error.hint}")
+        return report
+    labels = label_views(views, made.embedded, how.rule, how.centres)
+    if not report.dry_run:
+        keep_view_labels(store, views, made.file, labels)
+    report = replace(report, statistics=with_stability(report.statistics, labels.agreements()))
+    written = report.created or report.dry_run
+    if report.templates is None and written and how.rule.by_similarity and chosen.prompts.learned is None:
+        report = replace(report, templates=compare_templates(views, clip, chosen.prompts, how.rule, progress))
+    return report
 
 
 def _report(made: Labelled, comparison: Comparison | None, *, dry_run: bool) -> LabelReport:

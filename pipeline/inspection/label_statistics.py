@@ -43,6 +43,8 @@ class DomainStatistics:
     ``LabelStatistics.histogram_edges``. only_count: images on which it is the only label; only_share: of those it
     labels. offset, weight: of the prompt file. human: labels of it that people set, on or off; human_differ: those that
     the rule would have set otherwise, None where it does not say (labels as given, clusters).
+    stability: Cohen's κ of the labels of two crops, stability_low and stability_high: its 95 % interval; None where no
+    crops were embedded, and where the label is on all of them, or on none.
     mirror_flips, crop_flips: share of a sample of images whose label changes; None where not asked for.
     """
 
@@ -63,6 +65,9 @@ class DomainStatistics:
     weight: float = 1.0
     human: int = 0
     human_differ: int | None = None
+    stability: float | None = None
+    stability_low: float | None = None
+    stability_high: float | None = None
     mirror_flips: float | None = None
     crop_flips: float | None = None
 
@@ -82,6 +87,15 @@ class Alike:
 
     prompts: tuple[str, ...]
     phi: float
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How far the labels of two crops agree beyond chance. images: of which crops were embedded. mean: of κ over the
+    domains, as labels are chosen by: a domain that is on all images, or on none, counts as 0."""
+
+    images: int
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ class LabelStatistics:
     most alike, of near_synonym_pairs in all; alike: all of them, in groups. smallest: the domain with the fewest
     images; minimum: the fewest worth training on.
     human: labels that people set; human_differ: see :class:`DomainStatistics`. people: labels by people that are kept
-    with the store. augmented, duplicates, scores: where asked for.
+    with the store. stability: where crops were embedded. augmented, duplicates, scores: where asked for.
     """
 
     revision: int
@@ -153,6 +167,7 @@ class LabelStatistics:
     human: int = 0
     human_differ: int | None = None
     people: PeopleCounts = field(default_factory=PeopleCounts)
+    stability: Stability | None = None
     augmented: Augmented | None = None
     duplicates: Duplicates | None = None
     scores: Scores | None = None

@@ -19,14 +19,15 @@ _SCORES: dict[str, Callable[[Scores], float | None]] = {
     "recall": lambda scores: scores.macro_recall,
     "ap": lambda scores: scores.mean_average_precision,
 }
-_FIGURES: dict[str, Callable[[LabelStatistics], float]] = {
+_FIGURES: dict[str, Callable[[LabelStatistics], float | None]] = {
     "coverage": lambda statistics: statistics.coverage,
     "labels": lambda statistics: statistics.labels_per_image,
     "smallest": lambda statistics: statistics.smallest_count,
+    "stability": lambda statistics: statistics.stability.mean if statistics.stability else None,
 }
 LIMITS = (*_FIGURES, *_SCORES)
-"""Figures that can be bounded: share of images with a label, labels per image, images of the smallest domain; with a
-truth macro F1, micro F1, macro precision and recall, mean average precision."""
+"""Figures that can be bounded: share of images with a label, labels per image, images of the smallest domain, mean κ of
+two crops; with a truth macro F1, micro F1, macro precision and recall, mean average precision."""
 
 
 def parse_limits(texts: Sequence[str], *, scored: bool) -> dict[str, float]:
@@ -59,7 +60,7 @@ def check_limits(statistics: LabelStatistics, limits: dict[str, float]) -> None:
     below = []
     for name, limit in limits.items():
         if name in _FIGURES:
-            value: float | None = _FIGURES[name](statistics)
+            value = _FIGURES[name](statistics)
         else:
             value = _SCORES[name](statistics.scores) if statistics.scores else None
         if value is None or value < limit:

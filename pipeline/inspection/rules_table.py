@@ -27,6 +27,7 @@ class RuleOutcome:
     """What a rule labels. name: as in ``--rules``. counts: images of each of the N domains.
 
     f1: of each domain, None where the truth lacks it; f1, macro_f1, micro_f1: None where there is no truth.
+    stability: mean κ of two crops, None where none were embedded.
     """
 
     name: str
@@ -37,6 +38,7 @@ class RuleOutcome:
     f1: tuple[float | None, ...] | None = None
     macro_f1: float | None = None
     micro_f1: float | None = None
+    stability: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"rule": self.rule.to_json()}

@@ -62,16 +62,28 @@ def margin(value: float, places: int = 4) -> str:
 
 def _show_domains(statistics: LabelStatistics) -> None:
     width = -(-(len(statistics.histogram_edges) - 1) // _BARS)
+    stable = statistics.stability is not None
     places = 3 if max(max(-d.margin_p5, d.margin_p95) for d in statistics.domains) >= _LARGE else 4
     rows = [
         (d.domain, f"{d.count:,}", console.percent(d.share), margin(d.mean_margin, places),
-         margin(d.margin_p5, places), margin(d.margin_p95, places),
+         margin(d.margin_p5, places), margin(d.margin_p95, places), *([_score(d.stability)] if stable else []),
          _histogram(d.histogram, statistics.histogram_edges, width), console.percent(d.ambiguous_share))
         for d in _listed(statistics)
     ]  # fmt: skip
     name = f"revision {statistics.revision}" if statistics.revision else "not written"
     title = f"Labels, {name} ({statistics.rule.describe()}; {statistics.origin})"
-    console.table(title, ("domain", "images", "share", "margin", "5 %", "95 %", "spread", "unsure"), rows)
+    columns = [
+        "domain",
+        "images",
+        "share",
+        "margin",
+        "5 %",
+        "95 %",
+        *(["stable"] if stable else []),
+        "spread",
+        "unsure",
+    ]
+    console.table(title, columns, rows)
     say_more(len(statistics.domains))
 
 
@@ -89,14 +101,16 @@ def _histogram(counts: Sequence[int], edges: Sequence[float], width: int) -> str
 
 
 def _show_together(statistics: LabelStatistics) -> None:
-    augmented, human = statistics.augmented is not None, statistics.human > 0
+    augmented, human, stable = statistics.augmented is not None, statistics.human > 0, statistics.stability is not None
     columns = ["domain", "goes with", "of its images", "lift", "only label"]
+    columns += ["stable, 95 %"] if stable else []
     columns += (["mirrored", "cropped"] if augmented else []) + (["by people", "not CLIP's"] if human else [])
     rows = []
     for d in _listed(statistics):
         other = d.companion
         row = [d.domain, *((other.domain, console.percent(other.share), f"{other.lift:.2g}") if other else ("-",) * 3)]
         row.append(console.percent(d.only_share))
+        row += [_interval(d.stability_low, d.stability_high)] if stable else []
         row += [console.percent(d.mirror_flips), console.percent(d.crop_flips)] if augmented else []
         row += [f"{d.human:,}", "-" if d.human_differ is None else f"{d.human_differ:,}"] if human else []
         rows.append(tuple(row))
@@ -126,6 +140,9 @@ def _show_images(statistics: LabelStatistics) -> None:
         ),
         ("unsure", f"margin within {statistics.epsilon:.2g} of where labels begin: it might as well be the other way"),
     ]
+    if statistics.stability is not None:
+        stable = "how far the labels of two crops of an image agree beyond chance (Cohen's κ; 1: always), over "
+        entries.append(("stable", f"{stable}{statistics.stability.images:,} images; not whether they are right"))
     _say_entries(entries + list(_of_people(statistics)))
 
 
@@ -201,6 +218,10 @@ def _show_hints(statistics: LabelStatistics) -> None:
     missing = [text for found, text in more if found is None]
     if missing:
         _say_entries([("not asked for", "; ".join(missing))])
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
 
 def _score(value: float | None) -> str:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pipeline.inspection.label_report import LabelReport
     from pipeline.inspection.label_statistics import LabelStatistics
     from pipeline.inspection.rules_table import RuleOutcome
+    from pipeline.stability.choices import Candidate
 
+_CANDIDATES = 8  # templates shown of those compared
 _SHOWN = 3  # flipped images named for each domain and direction
 
 
@@ -75,6 +77,8 @@ def show_rules(domains: Sequence[str], outcomes: Sequence[RuleOutcome], images: 
     none = [""] * len(outcomes) if scored else []
     rows.append(_row("coverage", [console.percent(o.coverage) for o in outcomes], none))
     rows.append(_row("labels per image", [f"{o.labels_per_image:.2f}" for o in outcomes], none))
+    if any(outcome.stability is not None for outcome in outcomes):
+        rows.append(_row("stability", [_score(o.stability) for o in outcomes], none))
     if scored:
         rows.append(_row("macro F1", none, [_score(o.macro_f1) for o in outcomes]))
         rows.append(_row("micro F1", none, [_score(o.micro_f1) for o in outcomes]))
@@ -100,6 +104,7 @@ def show_label(report: LabelReport) -> None:
     if report.learned:
         show_learned_words(report.learned)
     show_statistics(report.statistics)
+    _show_choices(report)
     if report.comparison is not None:
         show_comparison(report.comparison)
     if report.not_in_store:
@@ -108,6 +113,30 @@ def show_label(report: LabelReport) -> None:
         )
     entries = {"images": report.images, "labelled": report.labelled, "without a label": report.unlabelled}
     console.counts("Images of the store", entries | {"failed to embed": report.failed})
+
+
+def _show_choices(report: LabelReport) -> None:
+    """Templates and offsets that were chosen, as lines of a prompt file; templates that would be more stable."""
+    templates = report.templates
+    if templates is not None and report.template_chosen:
+        rows = [(candidate.title, f"{candidate.score:.3f}") for candidate in templates.candidates[:_CANDIDATES]]
+        console.table(f"Templates, of {len(templates.candidates)}, by agreement of two crops", ("template", "κ"), rows)
+        if templates.best is templates.own:
+            console.note("the templates stay as they were given: none is more stable")
+        else:
+            console.note(f"chosen; in the prompt file: {_lines(templates.best)}")
+    elif templates is not None and templates.is_worth_a_change:
+        console.note(
+            f"other templates would be more stable (κ {templates.best.score:.2f}, now {templates.own.score:.2f}): "
+            f"{_lines(templates.best)}; --choose-template takes them"
+        )
+    if report.offsets:
+        chosen = [(o.domain, f"{o.offset:g}", f"{o.before:.3f}", f"{o.after:.3f}") for o in report.offsets]
+        console.table("Offsets chosen by agreement of two crops", ("phrase", "offset", "κ before", "κ after"), chosen)
+
+
+def _lines(candidate: Candidate) -> str:
+    return ", ".join(f"template: {template}" for template in candidate.templates)
 
 
 def show_coverage(statistics: LabelStatistics) -> None:

@@ -21,6 +21,9 @@ LOW_COVERAGE = 0.5
 OFTEN_AMBIGUOUS = 0.5
 """Where more of a prompt's margins than this lie within ±ε, most of its labels could as well be the other way."""
 
+UNSTABLE = 0.5
+"""Below this κ two crops of an image get the same label not much more often than by chance."""
+
 OFTEN_FLIPPED = 0.1
 """Training shows mirrored and cropped images under the labels of whole ones: this share of wrong labels is a lot."""
 
@@ -44,7 +47,8 @@ def with_warnings(statistics: LabelStatistics) -> LabelStatistics:
 def warnings_of(statistics: LabelStatistics) -> Iterator[str]:
     """Every warning that the figures call for, the gravest first."""
     checks: tuple[Callable[[LabelStatistics], Iterator[str]], ...] = (
-        _never, _always, _coverage, _small, _synonyms, _ambiguous, _flipped, _leaks, _copies, _offsets, _weights,
+        _never, _always, _coverage, _small, _synonyms, _ambiguous, _unstable, _flipped, _leaks, _copies, _offsets,
+        _weights,
     )  # fmt: skip
     for check in checks:
         found = check(statistics)
@@ -117,6 +121,15 @@ def _ambiguous(statistics: LabelStatistics) -> Iterator[str]:
             yield (
                 f"'{d.domain}' is unsure on {_percent(d.ambiguous_share)} of the images: its wording hardly moves "
                 "CLIP; try another, or more templates"
+            )
+
+
+def _unstable(statistics: LabelStatistics) -> Iterator[str]:
+    for d in statistics.domains:
+        if d.stability is not None and d.stability < UNSTABLE:
+            yield (
+                f"'{d.domain}' is unstable: two crops of an image agree on it in only {_percent(max(d.stability, 0))} "
+                "of what chance leaves open; reword it, or see lanit label --choose-template --dry-run"
             )
 
 

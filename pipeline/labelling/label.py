@@ -63,7 +63,7 @@ class Labelled:
     images: of the store; failed: those without an embedding, which carry no label.
     unknown_words: words of the prompts that this CLIP never saw, where it says so.
     people: labels by people. not_in_store: rows of the labels given that name no image here.
-    learned: what learned prompts are near to; else empty.
+    learned: what learned prompts are near to; else empty. embedded: the prompts, as CLIP saw them.
     """
 
     revision: int
@@ -75,6 +75,7 @@ class Labelled:
     people: PeopleCounts
     not_in_store: int
     learned: tuple[LearnedWord, ...]
+    embedded: EmbeddedPrompts
 
 
 def label(
@@ -135,6 +136,7 @@ class _Work:
             people=self.people,
             not_in_store=self.not_in_store,
             learned=learned_words(self.clip, self.prompts) if self.prompts.learned is not None else (),
+            embedded=self.embedded,
         )
 
 

@@ -33,7 +33,7 @@ from pipeline.prompts.phrase_rules import FILE_HELP, SETTINGS_HELP, wrong_with
 
 _ASSET = Path(__file__).parents[1] / "assets" / "prompt-sets.json"
 _HEADERS = ("noun", "template", "base")
-_GENERAL_TEMPLATES = (
+GENERAL_TEMPLATES = (
     "a photo of {}.",
     "a good photo of {}.",
     "a close-up photo of {}.",
@@ -328,7 +328,7 @@ def _complete(draft: _Draft, noun: str | None, name: str) -> PromptSet:
     noun = _check_noun(noun, "--noun") if noun is not None else draft.noun
     added = [t for t in (ensemble(noun) if noun else ()) if t not in given]
     if not given and not added:
-        added = list(_GENERAL_TEMPLATES)
+        added = list(GENERAL_TEMPLATES)
     templates = (*given, *added)
     return PromptSet(
         domains=tuple(domain for domain, _ in draft.domains),
@@ -361,8 +361,8 @@ def _check_templates(draft: _Draft) -> None:
     for template, where in draft.templates:
         if template.count("{}") != 1 or re.search(r"[{}]", template.replace("{}", "")):
             raise LanitError(f"{where}: the template '{excerpt(template)}' must contain {{}} exactly once", example)
-        if not any(character.isalnum() for character in template):
-            raise LanitError(f"{where}: the template '{excerpt(template)}' has no word besides the phrase", example)
+        if template == "{}":
+            raise LanitError(f"{where}: the template {{}} leaves no base prompt", "Write '{}.' for the phrase alone.")
         if template in seen:
             raise LanitError(f"{where}: the template '{excerpt(template)}' is there twice", "Remove one of the two.")
         seen.add(template)

@@ -1,0 +1,179 @@
+"""Templates and offsets chosen by how far the labels of two crops agree, without any truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lanit.agreement import mean_score
+from lanit.errors import LanitError, UsageError
+from lanit.rules import Rule
+from pipeline.progress import Progress
+from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.prompt_sets import GENERAL_TEMPLATES, PromptSet, remove_phrase
+from pipeline.stability.agreements import agreements_of, label_views
+from pipeline.stability.views import Views
+
+if TYPE_CHECKING:
+    from pipeline.clip.models import ClipModel
+
+GAIN = 0.02
+"""By so much another template or offset must be more stable to be worth a word, and an offset to be taken."""
+
+_PHRASES = 32  # templates are compared on so many phrases at most, evenly spread: a text pass for each
+_SHARES = (0.04, 0.90)  # of the images that a domain may label for its offset to be looked for
+_OFFSETS = 49  # tried between these shares
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Templates in which the phrases may stand. title: for people. score: mean κ over the phrases compared."""
+
+    title: str
+    templates: tuple[str, ...]
+    bases: tuple[str, ...]
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"templates": list(self.templates), "bases": list(self.bases)}
+
+
+@dataclass(frozen=True)
+class TemplateChoice:
+    """Candidates, the most stable first; own: as the prompts were given. phrases: that they were compared on."""
+
+    own: Candidate
+    candidates: tuple[Candidate, ...]
+    phrases: int
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[0]
+
+    @property
+    def is_worth_a_change(self) -> bool:
+        return self.best.score > self.own.score + GAIN
+
+    def to_json(self) -> dict[str, Any]:
+        found = [candidate.to_json() for candidate in self.candidates]
+        return {"own": self.own.to_json(), "candidates": found, "phrases": self.phrases}
+
+
+@dataclass(frozen=True)
+class OffsetChoice:
+    """An offset that is more stable than what the phrase has. before, after: κ, as :attr:`Agreement.score` has it."""
+
+    domain: str
+    offset: float
+    before: float
+    after: float
+
+
+def candidate_templates(prompts: PromptSet) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Title, templates and bases of each candidate, each once, the user's own first.
+
+    Of one template all that deleting a run of its words leaves, down to the phrase alone; of several each by itself;
+    and the general ones.
+    """
+    found = {prompts.templates: ("as given", prompts.bases)}
+    if len(prompts.templates) == 1:
+        for template in shortened(prompts.templates[0]):
+            found.setdefault((template,), (template, (remove_phrase(template),)))
+    else:
+        for template, base in zip(prompts.templates, prompts.bases, strict=True):
+            found.setdefault((template,), (template, (base,)))
+        found.setdefault(("{}.",), ("{}.", (".",)))
+    bases = tuple(remove_phrase(template) for template in GENERAL_TEMPLATES)
+    found.setdefault(GENERAL_TEMPLATES, ("the general templates", bases))
+    return [(title, templates, bases) for templates, (title, bases) in found.items()]
+
+
+def shortened(template: str) -> list[str]:
+    """What deleting one run of words leaves of a template, its phrase kept, where anything is left beside that."""
+    words = template.split()
+    place = next(number for number, word in enumerate(words) if "{}" in word)
+    runs = [(a, b) for a in range(len(words)) for b in range(a + 1, len(words) + 1) if not a <= place < b]
+    left = (" ".join(words[:a] + words[b:]) for a, b in runs)
+    return [text for text in dict.fromkeys(left) if text != "{}"]
+
+
+def compare_templates(
+    views: Views, clip: ClipModel, prompts: PromptSet, rule: Rule, progress: Progress | None = None
+) -> TemplateChoice:
+    """How stable labels are in each candidate's sentences.
+
+    Offsets count for the templates that they were given with alone. progress: called with (candidates done, in all).
+    Raises LanitError where prompts were learned, since no template says what those are.
+    """
+    if prompts.learned is not None:
+        raise LanitError(
+            "prompts that were learned have no template to choose", "Leave out --choose-template, or give phrases."
+        )
+    chosen = np.unique(np.linspace(0, len(prompts.domains) - 1, _PHRASES).round().astype(int))
+    phrases = tuple(prompts.domains[n] for n in chosen)
+    offsets = tuple(prompts.offsets[n] for n in chosen)
+    weights = tuple(prompts.weights[n] for n in chosen)
+    sample = replace(prompts, domains=phrases, offsets=offsets, weights=weights)
+    rows = candidate_templates(prompts)
+    found: list[Candidate] = []
+    for number, (title, templates, bases) in enumerate(rows, 1):
+        other = sample if not found else replace(sample, templates=templates, bases=bases, offsets=())
+        scores = label_views(views, embed_prompts(clip, other), rule).agreements()
+        found.append(Candidate(title, templates, bases, mean_score(scores)))
+        if progress is not None:
+            progress(number, len(rows))
+    ranked = tuple(sorted(found, key=lambda candidate: -candidate.score))  # stable: of equal ones the user's own first
+    return TemplateChoice(found[0], ranked, len(phrases))
+
+
+def with_templates(prompts: PromptSet, candidate: Candidate) -> PromptSet:
+    """The phrases in other templates; offsets, which are margins to the templates before, go with those."""
+    if candidate.templates == prompts.templates:
+        return prompts
+    return replace(prompts, templates=candidate.templates, bases=candidate.bases, offsets=())
+
+
+def choose_offsets(views: Views, clip: ClipModel, prompts: PromptSet, rule: Rule) -> tuple[OffsetChoice, ...]:
+    """For each phrase the offset at which labels of two crops agree most, where that is more than ``GAIN`` better than
+    at the offset that the phrase has; a phrase at a time.
+
+    Raises UsageError for a rule other than the adaptive one, under which phrases depend on each other.
+    """
+    if rule.kind != "adaptive":
+        raise UsageError(
+            f"--choose-offsets goes with the adaptive rule, not with {rule.text}", "Leave one of them out."
+        )
+    margins = label_views(views, embed_prompts(clip, prompts), rule).margins
+    found = []
+    for domain, own, column in zip(prompts.domains, prompts.offsets, np.moveaxis(margins, 2, 0), strict=True):
+        tried = _offsets_to_try(column)
+        [before], after = _scores(column, [own]), _scores(column, tried)
+        best = int(np.argmax(after))
+        if after[best] > before + GAIN:
+            found.append(OffsetChoice(domain, tried[best], before, after[best]))
+    return tuple(found)
+
+
+def with_offsets(prompts: PromptSet, choices: Sequence[OffsetChoice]) -> PromptSet:
+    """The prompts with these offsets; the others stay as they are."""
+    chosen = {choice.domain: choice.offset for choice in choices}
+    offsets = (chosen.get(domain, own) for domain, own in zip(prompts.domains, prompts.offsets, strict=True))
+    return replace(prompts, offsets=tuple(offsets))
+
+
+def _offsets_to_try(margins: np.ndarray) -> list[float]:
+    """Margins, float32 (2×n), above which a share of the images lies, and those half-way between two of them, which lie
+    in a valley where no image does; in as many digits as a person would write."""
+    least, most = _SHARES
+    levels = np.quantile(margins.mean(axis=0), np.linspace(1 - most, 1 - least, _OFFSETS))
+    tried = np.concatenate([levels, (levels[1:] + levels[:-1]) / 2])
+    return [float(f"{value:.3g}") for value in tried]
+
+
+def _scores(margins: np.ndarray, offsets: Sequence[float]) -> list[float]:
+    """κ of a label that begins at each of the offsets. margins: float32 (2×n)."""
+    first, second = (each[:, None] > np.asarray(offsets, np.float32) for each in margins)
+    return [agreement.score for agreement in agreements_of(first, second)]
