@@ -262,6 +262,10 @@ def embed(
 
 @app.command(short_help="Label the images by a list of phrases.")
 def label(
+    phrases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHRASE...", help="What to label by; - reads a prompt file from standard input."),
+    ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -310,17 +314,18 @@ def label(
 ) -> None:
     """Label the embedded images by a list of phrases, as a new label revision.
 
-    A prompt file has one phrase a line; '#' starts a comment; 'noun: face', 'template: a face with {}.' and
-    'base: a face.' say how phrases become sentences; 'smiling | offset=0.01' raises the bar of a phrase. The adaptive
-    rule labels an image with a phrase where naming it describes the image better than not naming it. A table of labels
-    has a column path or image_id, and for each phrase a column of 1, 0 or nothing; "?" takes an earlier label back.
-    Labels by people stay with the store and replace any other in later revisions too, of the same phrases, under every
-    rule; the newest counts. Nothing is embedded again. Prompts that lanit train learned are given by their
-    prompts.safetensors or its run. Clusters need no phrases: each group of look-alikes is named by the word that tells
-    most of what sets it apart.
+    Phrases are given one by one, or in a prompt file, which has one a line; '#' starts a comment; 'noun: face',
+    'template: a face with {}.' and 'base: a face.' say how phrases become sentences; 'smiling | offset=0.01' raises
+    the bar of a phrase. The adaptive rule labels an image with a phrase where naming it describes the image better
+    than not naming it. A table of labels has a column path or image_id, and for each phrase a column of 1, 0 or
+    nothing; "?" takes an earlier label back. Labels by people stay with the store and replace any other in later
+    revisions too, of the same phrases, under every rule; the newest counts. Nothing is embedded again. Prompts that
+    lanit train learned are given by their prompts.safetensors or its run. Clusters need no phrases: each group of
+    look-alikes is named by the word that tells most of what sets it apart.
 
     \b
     Example:
+      lanit label smiling "wearing hat" --noun face
       lanit label --prompts prompts.txt --noun face
       lanit label --prompts better.txt --dry-run
       lanit label --prompts prompts.txt --rule top-3
@@ -333,8 +338,8 @@ def label(
     from pipeline.showing import console
 
     request = LabelRequest(
-        prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders, from_table=from_table,
-        clusters=clusters, words=words, people=not without_people, seed=seed,
+        phrases=tuple(phrases or ()), prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders,
+        from_table=from_table, clusters=clusters, words=words, people=not without_people, seed=seed,
     )  # fmt: skip
     if forget_people:
         return _forget_people(request, _open_store(store), dry_run, as_json)
@@ -348,10 +353,10 @@ def label(
     from pipeline.store.store_clip import clip_of
 
     model = clip_of(opened, clip, clip_arch)
-    phrases, how = source or cluster_source(opened, request, model)
+    prompt_set, how = source or cluster_source(opened, request, model)
     with workforce_of(engine, address, actors, "cpu") as force, console.progress("labelling") as advance:
         report = label_and_report(
-            opened, model, phrases, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run
+            opened, model, prompt_set, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run
         )
     warn_of_words(report.unknown_words)
     _answer(report, show_label, as_json)

@@ -131,11 +131,16 @@ class _Work:
             created=created,
             images=self.store.rows,
             failed=self.store.rows - revision.rows,
-            unknown_words=tuple(self.clip.unknown_words([*self.prompts.domains, *self.prompts.templates])),
+            unknown_words=tuple(self.clip.unknown_words([*self.prompts.domains, *self._templates])),
             people=self.people,
             not_in_store=self.not_in_store,
             learned=learned_words(self.clip, self.prompts) if self.prompts.learned is not None else (),
         )
+
+    @property
+    def _templates(self) -> tuple[str, ...]:
+        """Those that decide labels: clusters are named in templates, which are none of the user's words."""
+        return () if self.how.centres is not None else self.prompts.templates
 
 
 @dataclass(frozen=True)
