@@ -187,7 +187,7 @@ def embed(
     clip: Annotated[
         str | None,
         typer.Option(
-            help="sample, NAME/TAG, weights file, folder, hf-hub:ORG/NAME.  [default: the store's, else "
+            help="A name of lanit models, sample, NAME/TAG, OWNER/NAME, file, folder.  [default: the store's, else "
             f"{DEFAULT_CLIP}]"
         ),
     ] = None,
@@ -348,7 +348,7 @@ def label(
     source = label_source(opened, request)
     from pipeline.inspection.label_report import label_and_report
     from pipeline.inspection.terminal_tables import show_label
-    from pipeline.prompts.terminal_tables import warn_of_words
+    from pipeline.prompts.terminal_tables import warn_of_chance, warn_of_words
     from pipeline.settings import decider_of, workforce_of
     from pipeline.store.store_clip import clip_of
 
@@ -359,7 +359,8 @@ def label(
             opened, model, prompt_set, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run
         )
     warn_of_words(report.unknown_words)
-    _answer(report, show_label, as_json)
+    warn_of_chance(report.chance)
+    _answer(report, show_label, as_json, warnings=report.warnings)
 
 
 @app.command("inspect-labels", short_help="Report on labels; score them given truth.")
@@ -573,6 +574,25 @@ def duplicates(
         report, show_duplicates, as_json, warnings=report.warnings, html=html,
         page=lambda _: duplicates_page(report, opened),
     )  # fmt: skip
+
+
+@app.command(short_help="List CLIPs worth using, for --clip.")
+def models(device: DeviceOption = "auto", as_json: JsonOption = False) -> None:
+    """List CLIPs worth using, by the names that --clip takes, with what is known of them and how fast they are here.
+
+    Images a second are estimated: from what the image tower has to compute for one, and from how fast this machine
+    computed a moment ago. Decoding large photographs may take longer than that. Any other CLIP that open_clip has works
+    too: NAME/TAG, a repository of the Hugging Face hub, a folder or a file.
+
+    \b
+    Example:
+      lanit models
+      lanit embed photos/ --clip good
+    """
+    from pipeline.clip.model_list import list_models
+    from pipeline.prompts.terminal_tables import show_models
+
+    _answer(list_models(device), show_models, as_json)
 
 
 @app.command(short_help="Build the index of the embeddings, or another kind.")

@@ -294,3 +294,24 @@ def test_preprocessing_comes_with_the_model(make_clip: Callable[..., Path]) -> N
     assert clip.fingerprint.preprocessing == wanted | {"size": 32, "fill_color": 0}
     assert clip.preprocessing.mean == (0.4, 0.5, 0.6)
     assert clip.preprocessing.std == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("value", [0.5, [0.5], [0.5, 0.5, 0.5]], ids=["number", "list of one", "three"])
+def test_one_number_counts_for_all_channels(make_clip: Callable[..., Path], value: Any) -> None:
+    clip = load_clip(str(make_clip(preprocess={"mean": value, "std": value})))
+    assert (clip.preprocessing.mean, clip.preprocessing.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("value", [[0.5, 0.5], 0, "grey", [0.5, 0.5, float("nan")]], ids=str)
+def test_a_deviation_that_is_no_number_for_each_channel_is_refused(make_clip: Callable[..., Path], value: Any) -> None:
+    with pytest.raises(LanitError, match=r"the std of CLIP .* is no number for each of three channels"):
+        load_clip(str(make_clip(preprocess={"mean": 0.5, "std": value})))
+
+
+def test_a_tower_of_timm_of_another_size_is_refused_in_one_line(make_clip: Callable[..., Path]) -> None:
+    vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear"}
+    right = load_clip(str(make_clip(vision_cfg=vision | {"image_size": 224})))
+    assert right.preprocessing.size == 224
+    with pytest.raises(LanitError, match="reads 224 px, and its configuration says 256 px") as caught:
+        load_clip(str(make_clip(vision_cfg=vision | {"image_size": 256})))
+    assert "Set image_size to 224" in caught.value.hint

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 class Preset:
     """A recommended CLIP. clip: open_clip's NAME/TAG. licence: of the weights, as their card states it.
 
-    accuracy: top-1 on ImageNet without training on it, in per cent, as published by its authors. gigaflops: of the
-    image tower for one image, a multiplication and its addition counted as two. languages: that it reads.
+    parameters: of both towers, in millions. accuracy: top-1 on ImageNet without training on it, in per cent, as
+    published by its authors. gigaflops: of the image tower for one image, a multiplication and its addition counted as
+    two. languages: that it reads.
     """
 
     clip: str
     licence: str
+    parameters: int
     accuracy: float
     gigaflops: float
     languages: str = "English"
@@ -23,11 +25,11 @@ class Preset:
 DEFAULT = "default"
 
 PRESETS: dict[str, Preset] = {
-    DEFAULT: Preset("ViT-B-32/openai", "MIT", 63.2, 8.7),
-    "fast": Preset("ViT-B-32/datacomp_xl_s13b_b90k", "MIT", 69.2, 8.7),
-    "good": Preset("ViT-L-14/datacomp_xl_s13b_b90k", "MIT", 79.2, 155.4),
-    "best": Preset("ViT-SO400M-16-SigLIP2-384/webli", "Apache-2.0", 84.1, 507.4, "over 100"),
-    "multilingual": Preset("ViT-B-16-SigLIP2-256/webli", "Apache-2.0", 79.1, 46.9, "over 100"),
+    DEFAULT: Preset("ViT-B-32/openai", "MIT", 151, 63.2, 8.8),
+    "fast": Preset("ViT-B-32/datacomp_xl_s13b_b90k", "MIT", 151, 69.2, 8.8),
+    "good": Preset("ViT-L-14/datacomp_xl_s13b_b90k", "MIT", 428, 79.2, 162.0),
+    "best": Preset("ViT-SO400M-16-SigLIP2-384/webli", "Apache-2.0", 1136, 84.1, 519.0, "over 100"),
+    "multilingual": Preset("ViT-B-16-SigLIP2-256/webli", "Apache-2.0", 375, 79.1, 46.8, "over 100"),
 }
 """By what ``--clip`` takes."""
 

@@ -190,14 +190,25 @@ def _is_like_a_name(text: str) -> bool:
     return bool(difflib.get_close_matches(text.partition("/")[0], open_clip.list_models(), n=1, cutoff=0.6))
 
 
+def weight_files(name: str, tag: str) -> tuple[str | None, list[str]]:
+    """Where the weights of a tag of open_clip are: a repository of the hub, and the files of which the first it has
+    will do; or none, and the file in open_clip's own cache."""
+    known: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
+    if not known.get("hf_hub"):
+        return None, [known["url"].rpartition("/")[2]]
+    repository, _, file = known["hf_hub"].rpartition("/")
+    if file.endswith((".bin", ".pth")):
+        return repository, [f"{file[:-4]}.safetensors", file]
+    return repository, [file] if file else _HUB_WEIGHTS
+
+
 def _weights_of_tag(name: str, tag: str) -> tuple[str, dict[str, Any]]:
     """The file of a tag's weights, as open_clip chooses it, and how its images are to be prepared."""
     known: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
     preprocessing = {key: value for key, value in known.items() if key not in ("url", "hf_hub", "quick_gelu")}
-    if not known.get("hf_hub"):
+    repository, names = weight_files(name, tag)
+    if repository is None:
         return str(open_clip.download_pretrained(known)), preprocessing
-    repository, _, file = known["hf_hub"].rpartition("/")
-    names = [f"{file[:-4]}.safetensors", file] if file.endswith((".bin", ".pth")) else [file] if file else _HUB_WEIGHTS
     return str(fetch_first(repository, names, cached=_cached_only())), preprocessing
 
 

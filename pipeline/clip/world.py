@@ -19,18 +19,18 @@ FILE_NAME = "world.safetensors"
 
 @dataclass(frozen=True)
 class World:
-    """mean: float64 (k). precision: the inverse of the covariance, float64 (k×k). limit: of the squared distance.
+    """mean: float64 (k). covariance: float64 (k×k), of full rank. limit: of the squared distance.
     shows: what the images of the world are, in words."""
 
     mean: np.ndarray
-    precision: np.ndarray
+    covariance: np.ndarray
     limit: float
     shows: str
 
     def distances(self, embeddings: np.ndarray) -> np.ndarray:
         """Squared Mahalanobis distances, float64 (n), of unit-norm embeddings, float (n×k)."""
         away = embeddings.astype(np.float64) - self.mean
-        found: np.ndarray = np.einsum("nk,kl,nl->n", away, self.precision, away)
+        found: np.ndarray = np.einsum("nk,kn->n", away, np.linalg.solve(self.covariance, away.T))
         return found
 
     def outside(self, embeddings: np.ndarray) -> np.ndarray:
@@ -43,12 +43,12 @@ class World:
         do not vary in all directions."""
         mean = embeddings.mean(axis=0, dtype=np.float64)
         covariance = np.cov(embeddings.astype(np.float64), rowvar=False) + ridge * np.eye(len(mean))
-        return cls(mean, np.linalg.inv(covariance), limit, shows)
+        return cls(mean, covariance, limit, shows)
 
     def to_bytes(self) -> bytes:
         from safetensors.numpy import save
 
-        tensors = {"mean": self.mean, "precision": self.precision, "limit": np.array([self.limit])}
+        tensors = {"mean": self.mean, "covariance": self.covariance, "limit": np.array([self.limit])}
         return save(tensors, {"shows": self.shows})
 
 
@@ -61,10 +61,10 @@ def read_world(folder: Path | None) -> World | None:
     try:
         with safe_open(folder / FILE_NAME, framework="numpy") as file:
             metadata: dict[str, Any] = file.metadata() or {}
-            mean, precision, limit = (file.get_tensor(name) for name in ("mean", "precision", "limit"))
-        if precision.shape != (*mean.shape, *mean.shape) or limit.shape != (1,):
+            mean, covariance, limit = (file.get_tensor(name) for name in ("mean", "covariance", "limit"))
+        if covariance.shape != (*mean.shape, *mean.shape) or limit.shape != (1,):
             raise ValueError("its shapes do not fit")
-        return World(mean, precision, float(limit[0]), str(metadata["shows"]))
+        return World(mean, covariance, float(limit[0]), str(metadata["shows"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         hint = f"Remove it: rm '{folder / FILE_NAME}'"
         raise LanitError(f"{folder / FILE_NAME} cannot be read ({error})", hint) from error
