@@ -16,6 +16,7 @@ from lanit.sentences import touches_phrase, without_phrase
 from pipeline.clip.models import load_clip
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.training.run_setup import _warn_of_touching
 
 TEMPLATES = (
     "a photo of {}.", "many {}s.", "a non{} face", "{}-like face", "{}", "{}!", "a {}'s hat", "“{}”", "({})", "#{}",
@@ -83,3 +84,11 @@ def test_a_mark_in_a_phrase_is_refused(tiny_clip: Any, mark: str) -> None:
         embed_prompts(tiny_clip, prompts)
     with pytest.raises(LanitError, match="holds a mark"):
         tiny_clip.encode_texts([f"hat {mark} cat"])
+
+
+def test_training_prompts_warns_of_templates_whose_letters_touch_the_phrase(capsys: pytest.CaptureFixture[str]) -> None:
+    _warn_of_touching(PromptSet(("cat",), ("a photo of {}.",), ("a photo of.",), "apart"))
+    assert capsys.readouterr().err == ""
+    _warn_of_touching(PromptSet(("cat",), ("a {}.", "many {}s.", "non{}"), ("a.", "many.", ""), "touching"))
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "letters touch the phrase in 'many {}s.', 'non{}': the two are one word to CLIP" in shown

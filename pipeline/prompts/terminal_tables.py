@@ -42,7 +42,7 @@ def warn_of_chance(phrases: tuple[str, ...]) -> None:
     """A warning that names phrases whose labels are noise, if there are any."""
     if phrases:
         names = listed([f"'{phrase}'" for phrase in phrases], _WORDS_NAMED)
-        console.warn(f"{names}: on these images no more than chance, as shuffled letters tell; use other words")
+        console.warn(f"no more than chance, as shuffled letters tell of these images: {names}; use other words")
 
 
 def show_models(found: ModelList) -> None:
