@@ -348,7 +348,7 @@ def label(
     source = label_source(opened, request)
     from pipeline.inspection.label_report import label_and_report
     from pipeline.inspection.terminal_tables import show_label
-    from pipeline.prompts.terminal_tables import warn_of_chance, warn_of_words
+    from pipeline.prompts.terminal_tables import warn_of_words
     from pipeline.settings import decider_of, workforce_of
     from pipeline.store.store_clip import clip_of
 
@@ -359,7 +359,6 @@ def label(
             opened, model, prompt_set, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run
         )
     warn_of_words(report.unknown_words)
-    warn_of_chance(report.chance)
     _answer(report, show_label, as_json, warnings=report.warnings)
 
 

@@ -86,8 +86,10 @@ def test_labels_say_that_images_are_strangers(sample: Any, faces: np.ndarray, tm
     assert label(known, sample, prompts, Rule()).warnings == ()
     others = embedded(sample, smooth_pictures(1, 60))
     strange = store_of(tmp_path, others, sample, "strange")
-    (warning,) = label(strange, sample, prompts, Rule()).warnings
-    assert "which are faces that lanit draws" in warning
+    assert "which are faces that lanit draws" in label(strange, sample, prompts, Rule()).warnings[0]
+    nonsense = label(known, sample, prompt_set_of_words(["smiling", "qzvx"], "face"), Rule())
+    assert nonsense.chance == ("qzvx",)
+    assert "shuffled letters tell of these images: 'qzvx'; use other words" in nonsense.warnings[0]
     assert warn_of_strangers(known, tiny_clip) == [], "a CLIP that does not say what it was made for"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lanit.errors import listed
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.store.store_clip import sampled_embeddings
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.store.store import Store
 
 LEAST_IMAGES = 50  # below, a spread is a guess
+_NAMED = 20
 _SHUFFLED = 16  # phrases of shuffled letters that chance is judged by
 
 
@@ -37,6 +39,13 @@ def phrases_of_chance(store: Store, clip: ClipModel, prompts: PromptSet) -> tupl
     chance = np.median(spreads[len(prompts.domains) :])
     pairs = zip(prompts.domains, spreads[: len(prompts.domains)], strict=True)
     return tuple(phrase for phrase, spread in pairs if spread <= chance)
+
+
+def warn_of_chance(phrases: Sequence[str]) -> list[str]:
+    """A sentence that names phrases whose labels are noise, if there are any."""
+    names = listed([f"'{phrase}'" for phrase in phrases], _NAMED)
+    told = f"no more than chance, as shuffled letters tell of these images: {names}; use other words"
+    return [told] if phrases else []
 
 
 def shuffled_phrases(phrases: Sequence[str]) -> list[str]:

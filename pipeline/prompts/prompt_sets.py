@@ -19,12 +19,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 import re
 import shlex
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from typing import Any
 from lanit.errors import LanitError, UsageError, excerpt
 from lanit.sentences import sentence, without_phrase
 from pipeline.prompts.learned_context import LearnedContext
-from pipeline.prompts.phrase_rules import FILE_HELP, SETTINGS_HELP, wrong_with
+from pipeline.prompts.phrase_rules import FILE_HELP, UNSET, check_settings, parse_settings, wrong_with
 
 _ASSET = Path(__file__).parents[1] / "assets" / "prompt-sets.json"
 _HEADERS = ("noun", "template", "base")
@@ -45,7 +44,6 @@ _GENERAL_TEMPLATES = (
 )
 STANDARD_INPUT = "-"
 _INPUT_NAME = "standard input"
-_UNSET = (0.0, 1.0)  # offset and weight of a phrase without either
 _STORED_KEYS = {"name", "domains", "templates", "bases"}
 _OPTIONAL_KEYS = {"offsets", "weights", "learned"}
 
@@ -172,7 +170,7 @@ def prompt_set_of(
     """
     draft = _Draft(source, advice=advice)
     draft.domains = [(_tidy(phrase), f"{source}, phrase {number}") for number, phrase in enumerate(phrases, 1)]
-    draft.settings = [_UNSET] * len(draft.domains)
+    draft.settings = [UNSET] * len(draft.domains)
     return _complete(draft, noun, name)
 
 
@@ -190,7 +188,7 @@ def prompt_set_of_words(words: Sequence[str], noun: str | None = None) -> Prompt
         phrase, bar, settings = _tidy(word).partition("|")
         where = f"the command line, phrase {number}"
         draft.domains.append((phrase.strip(), where))
-        draft.settings.append(_parse_settings(settings, where) if bar else _UNSET)
+        draft.settings.append(parse_settings(settings, where) if bar else UNSET)
     return _complete(draft, noun, "words")
 
 
@@ -248,45 +246,8 @@ def _parse_text(text: str, source: str) -> _Draft:
         else:
             phrase, bar, settings = line.partition("|")
             draft.domains.append((phrase.strip(), where))
-            draft.settings.append(_parse_settings(settings, where) if bar else _UNSET)
+            draft.settings.append(parse_settings(settings, where) if bar else UNSET)
     return draft
-
-
-def _parse_settings(text: str, where: str) -> tuple[float, float]:
-    """Offset and weight from what follows a phrase's bar: ``offset=0.01 weight=2``, each at most once."""
-    values: dict[str, object] = {}
-    for word in text.split():
-        name, equals, value = word.partition("=")
-        if not equals or name in values:
-            raise LanitError(f"{where}: cannot read '{excerpt(word)}' after the '|'", SETTINGS_HELP)
-        values[name] = value
-    if not values:
-        raise LanitError(f"{where}: nothing after the '|'", SETTINGS_HELP)
-    return _check_settings(values, where)
-
-
-def _check_settings(values: Mapping[str, object], where: str) -> tuple[float, float]:
-    for name in values:
-        if name not in ("offset", "weight"):
-            raise LanitError(f"{where}: a phrase has no '{excerpt(name)}'", SETTINGS_HELP)
-    offset, weight = _number(values.get("offset", _UNSET[0])), _number(values.get("weight", _UNSET[1]))
-    if not -2 <= offset <= 2:  # of the difference of two cosines; NaN fails too
-        raise LanitError(
-            f"{where}: the offset '{excerpt(str(values['offset']))}' is no number from -2 to 2",
-            f"It is a margin. {SETTINGS_HELP}",
-        )
-    if not (weight > 0 and math.isfinite(weight)):
-        weight_text = excerpt(str(values["weight"]))
-        raise LanitError(f"{where}: the weight '{weight_text}' is no number above 0", SETTINGS_HELP)
-    return offset, weight
-
-
-def _number(value: object) -> float:
-    """The number that ``value`` is or writes; NaN where it is none."""
-    try:
-        return math.nan if isinstance(value, bool) or not isinstance(value, str | int | float) else float(value)
-    except ValueError:
-        return math.nan
 
 
 def _add_header(draft: _Draft, header: str, value: str, where: str) -> None:
@@ -333,8 +294,8 @@ def _parse_json(data: object, source: str) -> _Draft:
 def _json_phrase(value: object, where: str) -> tuple[object, tuple[float, float]]:
     """A phrase, and its offset and weight, from a text or from an object with ``phrase``."""
     if not isinstance(value, dict) or "phrase" not in value:
-        return value, _UNSET
-    return value["phrase"], _check_settings({key: value[key] for key in value if key != "phrase"}, where)
+        return value, UNSET
+    return value["phrase"], check_settings({key: value[key] for key in value if key != "phrase"}, where)
 
 
 def _strings(value: object, what: str) -> tuple[str, ...]:

@@ -38,13 +38,6 @@ def warn_of_words(words: tuple[str, ...]) -> None:
         console.warn(f"this CLIP never saw {names}: expect nothing of prompts with such words")
 
 
-def warn_of_chance(phrases: tuple[str, ...]) -> None:
-    """A warning that names phrases whose labels are noise, if there are any."""
-    if phrases:
-        names = listed([f"'{phrase}'" for phrase in phrases], _WORDS_NAMED)
-        console.warn(f"no more than chance, as shuffled letters tell of these images: {names}; use other words")
-
-
 def show_models(found: ModelList) -> None:
     """The recommended CLIPs, then how the speed was estimated and what else there is to know."""
     rows = [
