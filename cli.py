@@ -187,7 +187,7 @@ def embed(
     clip: Annotated[
         str | None,
         typer.Option(
-            help="sample, NAME/TAG, weights file, folder, hf-hub:ORG/NAME.  [default: the store's, else "
+            help="A name of lanit models, sample, NAME/TAG, OWNER/NAME, file, folder.  [default: the store's, else "
             f"{DEFAULT_CLIP}]"
         ),
     ] = None,
@@ -262,6 +262,10 @@ def embed(
 
 @app.command(short_help="Label the images by a list of phrases.")
 def label(
+    phrases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHRASE...", help="What to label by; - reads a prompt file from standard input."),
+    ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -319,17 +323,18 @@ def label(
 ) -> None:
     """Label the embedded images by a list of phrases, as a new label revision.
 
-    A prompt file has one phrase a line; '#' starts a comment; 'noun: face', 'template: a face with {}.' and
-    'base: a face.' say how phrases become sentences; 'smiling | offset=0.01' raises the bar of a phrase. The adaptive
-    rule labels an image with a phrase where naming it describes the image better than not naming it. A table of labels
-    has a column path or image_id, and for each phrase a column of 1, 0 or nothing; "?" takes an earlier label back.
-    Labels by people stay with the store and replace any other in later revisions too, of the same phrases, under every
-    rule; the newest counts. Nothing is embedded again. Prompts that lanit train learned are given by their
-    prompts.safetensors or its run. Clusters need no phrases: each group of look-alikes is named by the word that tells
-    most of what sets it apart.
+    Phrases are given one by one, or in a prompt file, which has one a line; '#' starts a comment; 'noun: face',
+    'template: a face with {}.' and 'base: a face.' say how phrases become sentences; 'smiling | offset=0.01' raises
+    the bar of a phrase. The adaptive rule labels an image with a phrase where naming it describes the image better
+    than not naming it. A table of labels has a column path or image_id, and for each phrase a column of 1, 0 or
+    nothing; "?" takes an earlier label back. Labels by people stay with the store and replace any other in later
+    revisions too, of the same phrases, under every rule; the newest counts. Nothing is embedded again. Prompts that
+    lanit train learned are given by their prompts.safetensors or its run. Clusters need no phrases: each group of
+    look-alikes is named by the word that tells most of what sets it apart.
 
     \b
     Example:
+      lanit label smiling "wearing hat" --noun face
       lanit label --prompts prompts.txt --noun face
       lanit label --prompts better.txt --dry-run
       lanit label --prompts prompts.txt --rule top-3
@@ -342,8 +347,8 @@ def label(
     from pipeline.showing import console
 
     request = LabelRequest(
-        prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders, from_table=from_table,
-        clusters=clusters, words=words, people=not without_people, seed=seed,
+        phrases=tuple(phrases or ()), prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders,
+        from_table=from_table, clusters=clusters, words=words, people=not without_people, seed=seed,
     )  # fmt: skip
     if forget_people:
         return _forget_people(request, _open_store(store), dry_run, as_json)
@@ -358,14 +363,14 @@ def label(
 
     stabilise = Stabilise(views=not without_views, template=choose_template, offsets=choose_offsets)
     model = clip_of(opened, clip, clip_arch)
-    phrases, how = source or cluster_source(opened, request, model)
+    prompt_set, how = source or cluster_source(opened, request, model)
     with workforce_of(engine, address, actors, "cpu") as force, console.progress("labelling") as advance:
         report = label_and_report(
-            opened, model, phrases, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run,
+            opened, model, prompt_set, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run,
             stabilise=stabilise,
         )  # fmt: skip
     warn_of_words(report.unknown_words)
-    _answer(report, show_label, as_json)
+    _answer(report, show_label, as_json, warnings=report.warnings)
 
 
 @app.command("inspect-labels", short_help="Report on labels; score them given truth.")
@@ -579,6 +584,25 @@ def duplicates(
         report, show_duplicates, as_json, warnings=report.warnings, html=html,
         page=lambda _: duplicates_page(report, opened),
     )  # fmt: skip
+
+
+@app.command(short_help="List CLIPs worth using, for --clip.")
+def models(device: DeviceOption = "auto", as_json: JsonOption = False) -> None:
+    """List CLIPs worth using, by the names that --clip takes, with what is known of them and how fast they are here.
+
+    Images a second are estimated: from what the image tower has to compute for one, and from how fast this machine
+    computed a moment ago. Decoding large photographs may take longer than that. Any other CLIP that open_clip has works
+    too: NAME/TAG, a repository of the Hugging Face hub, a folder or a file.
+
+    \b
+    Example:
+      lanit models
+      lanit embed photos/ --clip good
+    """
+    from pipeline.clip.model_list import list_models
+    from pipeline.prompts.terminal_tables import show_models
+
+    _answer(list_models(device), show_models, as_json)
 
 
 @app.command(short_help="Build the index of the embeddings, or another kind.")

@@ -36,10 +36,11 @@ from lanit.networks import NetworkOptions
 from lanit.objectives import Batch, Guidance, Networks, StepOptions
 from lanit.prompts import PromptLearner
 from lanit.ranks import Draws
+from lanit.sentences import without_phrase
 from lanit.steps import Optimisers, StepPlan, fused_step, paper_step
 from pipeline.clip.text_towers import text_tower
 from pipeline.computing.devices import pick_device
-from pipeline.prompts.prompt_sets import PromptSet, ensemble, read_prompt_set, remove_phrase
+from pipeline.prompts.prompt_sets import PromptSet, ensemble, read_prompt_set
 from pipeline.showing import console
 
 PROMPTS, NOUN, TEMPLATES = "animal-faces-10", "animal face", 9
@@ -136,7 +137,7 @@ def prepare(architecture: str, size: int, channels: int, count: int, device: tor
     model = open_clip.create_model(architecture, device=device).eval().requires_grad_(False)
     phrases = read_prompt_set(PROMPTS).domains
     templates = ensemble(NOUN)[:TEMPLATES]
-    prompts = PromptSet(phrases, templates, tuple(map(remove_phrase, templates)), PROMPTS)
+    prompts = PromptSet(phrases, templates, tuple(map(without_phrase, templates)), PROMPTS)
     tower = text_tower(model, open_clip.get_tokenizer(architecture))
     learner = PromptLearner(tower, prompts.domains, prompts.templates, prompts.bases).to(device)
     side = model.visual.image_size[0]

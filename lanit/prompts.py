@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lanit.errors import LanitError, excerpt
+from lanit.sentences import before_phrase, sentence, without_phrase
 
 SENTENCES_AT_ONCE = 512
 """Sentences that the tower reads at once where nothing is learned: bounds the memory at any number of phrases."""
@@ -23,7 +24,7 @@ class TextTower(Protocol):
     eos: int
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of ``text`` without start, end or padding."""
+        """Token ids of ``text`` without start, end or padding. Raises LanitError where it holds a mark of those."""
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Token embeddings, float32 (…×w), of ids, int64 (…), without positions."""
@@ -45,8 +46,9 @@ class TextTower(Protocol):
 class PromptLearner(nn.Module):
     """The prompts of a set as one table of token embeddings (METHOD 12).
 
-    Prompt n under template m reads [sos][template m before {}][phrase n][template m after {}][eos]. The embeddings
-    before {} are the learnable parameters, shared by all domains and by the base prompts; all else is frozen.
+    Prompt n under template m reads [sos][template m with phrase n][eos], cut into tokens as a whole, since how a word
+    is cut depends on its neighbours. The embeddings of its leading tokens are the learnable parameters, as far as they
+    are those of the template before {}; they are shared by all domains and by the base prompts. All else is frozen.
 
     templates: M strings with one ``{}`` each. bases: M strings, or none to leave the phrase out of the templates;
     a base text of its own keeps the learned prefix where it begins like its template.
@@ -69,16 +71,14 @@ class PromptLearner(nn.Module):
         self.tower = tower
         self.domains = len(domains)
         self.templates = len(templates)
-        halves = [[tower.tokenize(part.strip()) for part in template.split("{}")] for template in templates]
-        prefixes = [before for before, _ in halves]
+        prefixes = [tower.tokenize(before_phrase(template)) for template in templates]
         longest = max(len(prefix) for prefix in prefixes)
+        texts = [sentence(template, domain) for domain in domains for template in templates]
+        texts += bases or [without_phrase(template) for template in templates]
         sequences: list[list[int]] = []  # entries ≥ 0 are token ids, −1 − slot is learnable slot `slot`
-        for phrase in (*(tower.tokenize(domain) for domain in domains), []):
-            for m, (before, after) in enumerate(halves):
-                body = [*(-1 - (m * longest + i) for i in range(len(before))), *phrase, *after]
-                if not phrase and bases:
-                    body = _base_sequence(tower.tokenize(bases[m]), before, m * longest)
-                sequences.append([tower.sos, *body, tower.eos])
+        for p, text in enumerate(texts):
+            m = p % len(templates)
+            sequences.append([tower.sos, *_tied(tower.tokenize(text), prefixes[m], m * longest), tower.eos])
         length = max(len(sequence) for sequence in sequences)
         if length > tower.context_length:
             worst = max(range(len(sequences)), key=lambda p: len(sequences[p]))
@@ -135,8 +135,8 @@ class PromptLearner(nn.Module):
         return unit[:-1], unit[-1]
 
 
-def _base_sequence(tokens: list[int], prefix: list[int], first_slot: int) -> list[int]:
-    """A base text with its leading tokens tied to the template's learnable slots as far as they agree."""
+def _tied(tokens: list[int], prefix: list[int], first_slot: int) -> list[int]:
+    """A text with its leading tokens tied to the template's learnable slots as far as they agree."""
     shared = 0
     while shared < min(len(tokens), len(prefix)) and tokens[shared] == prefix[shared]:
         shared += 1

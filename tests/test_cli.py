@@ -22,6 +22,7 @@ import cli
 from lanit.errors import LanitError, UsageError
 from lanit.methods.stargan import StarganOptions
 from lanit.rules import Rule
+from pipeline.clip.model_list import list_models
 from pipeline.clip.models import DEFAULT_CLIP, load_clip
 from pipeline.embedding.embed import EmbedOptions
 from pipeline.evaluation.evaluate import Tools
@@ -92,6 +93,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "search": (search,),
     "duplicates": (find_duplicates,),
     "index": (rebuild_index,),
+    "models": (list_models,),
     "train": (TrainOptions, StarganOptions, train),
     "translate": (TranslateOptions, TranslateRequest),
     "play": (PlayOptions,),

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from lanit.errors import LanitError
 from lanit.prompts import PromptLearner
 from pipeline.clip import models as clip_models
+from pipeline.clip import sources as clip_sources
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.models import load_clip
 from pipeline.clip.text_towers import OpaqueText, OpenClipText
@@ -44,7 +45,7 @@ def small_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, 
     monkeypatch.setattr("open_clip.factory._MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
     monkeypatch.setattr("open_clip.factory._MODEL_CONFIG_PATHS", list(open_clip.factory._MODEL_CONFIG_PATHS))
     open_clip.add_model_config(tmp_path / "Small-Test.json")
-    monkeypatch.setattr(clip_models, "DEFAULT_ARCHITECTURE", "Small-Test")
+    monkeypatch.setattr(clip_sources, "DEFAULT_ARCHITECTURE", "Small-Test")
     return config
 
 
@@ -231,7 +232,7 @@ def test_weights_out_of_reach(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
-    monkeypatch.setattr(clip_models, "_hub_answers", lambda: False)
+    monkeypatch.setattr(clip_sources, "_hub_answers", lambda: False)
     with pytest.raises(LanitError, match="HF_HUB_OFFLINE is set" if offline else "cannot be reached") as caught:
         load_clip(spec)
     assert "--clip sample" in caught.value.hint
@@ -254,7 +255,7 @@ def test_a_cached_clip_loads_where_the_hub_is_away_and_changes_nothing_for_other
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
-    monkeypatch.setattr(clip_models, "_hub_answers", lambda: False)
+    monkeypatch.setattr(clip_sources, "_hub_answers", lambda: False)
     loaded = load_clip("hf-hub:some/clip")
     assert loaded.spec == "hf-hub:some/clip"
     assert loaded.fingerprint == tiny_clip.fingerprint
@@ -265,8 +266,8 @@ def test_a_cached_clip_loads_where_the_hub_is_away_and_changes_nothing_for_other
 def test_a_tag_is_prepared_for_as_open_clip_does(tag: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its weights come to open_clip as a file; the preparation of images that goes with the tag must not be lost."""
     name, _, weights = tag.partition("/")
-    monkeypatch.setattr(clip_models, "fetch_first", lambda *_, **__: tmp_path / "weights")
-    file, preprocessing = clip_models._weights_of_tag(name, weights)
+    monkeypatch.setattr(clip_sources, "fetch_first", lambda *_, **__: tmp_path / "weights")
+    file, preprocessing = clip_sources._weights_of_tag(name, weights)
     assert file == str(tmp_path / "weights")
     default = dataclasses.asdict(PreprocessCfg())
     expected = merge_preprocess_dict(default, open_clip.get_pretrained_cfg(name, weights))
@@ -275,9 +276,9 @@ def test_a_tag_is_prepared_for_as_open_clip_does(tag: str, monkeypatch: pytest.M
 
 def test_the_openai_tag_is_built_with_quick_gelu() -> None:
     """open_clip only warns about this; the embeddings would be wrong."""
-    assert clip_models._from_name("ViT-B-32").config["quick_gelu"] is True
-    assert clip_models._from_name("ViT-B-32").spec == "ViT-B-32/openai"
-    assert not clip_models._from_name("ViT-B-32/laion2b_s34b_b79k").config.get("quick_gelu")
+    assert clip_sources._from_name("ViT-B-32").config["quick_gelu"] is True
+    assert clip_sources._from_name("ViT-B-32").spec == "ViT-B-32/openai"
+    assert not clip_sources._from_name("ViT-B-32/laion2b_s34b_b79k").config.get("quick_gelu")
 
 
 def test_loading_leaves_logging_and_warnings_alone(tiny_clip_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -293,3 +294,27 @@ def test_preprocessing_comes_with_the_model(make_clip: Callable[..., Path]) -> N
     assert clip.fingerprint.preprocessing == wanted | {"size": 32, "fill_color": 0}
     assert clip.preprocessing.mean == (0.4, 0.5, 0.6)
     assert clip.preprocessing.std == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("value", [0.5, [0.5], [0.5, 0.5, 0.5]], ids=["number", "list of one", "three"])
+def test_one_number_counts_for_all_channels(make_clip: Callable[..., Path], value: Any) -> None:
+    clip = load_clip(str(make_clip(preprocess={"mean": value, "std": value})))
+    assert (clip.preprocessing.mean, clip.preprocessing.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("value", [[0.5, 0.5], 0, "grey", [0.5, 0.5, float("nan")]], ids=str)
+def test_a_deviation_that_is_no_number_for_each_channel_is_refused(make_clip: Callable[..., Path], value: Any) -> None:
+    with pytest.raises(LanitError, match=r"the std of CLIP .* is no number for each of three channels"):
+        load_clip(str(make_clip(preprocess={"mean": 0.5, "std": value})))
+
+
+def test_a_tower_of_timm_of_another_size_is_refused_in_one_line(make_clip: Callable[..., Path]) -> None:
+    vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "image_size": 256}
+    folder = make_clip(vision_cfg=vision)
+    with pytest.raises(LanitError, match="reads 224 px, and its configuration says 256 px") as caught:
+        load_clip(str(folder))
+    assert "Set image_size to 224" in caught.value.hint
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["vision_cfg"]["image_size"] = 224
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    assert load_clip(str(folder)).preprocessing.size == 224

@@ -128,6 +128,15 @@ def test_the_revision_is_like_any_other(store: Store, tiny_clip: Any) -> None:
     assert statistics.coverage == 1
 
 
+def test_no_word_of_the_templates_of_names_is_warned_of(store: Store, tiny_clip: Any) -> None:
+    """They are ours, and decide no label; in prompts, where they do, they are warned of."""
+    words = frozenset(word for phrase in WORDS for word in phrase.split())
+    clip = dataclasses.replace(tiny_clip, vocabulary=words)
+    found = find_clusters(store, clip, 3, VOCABULARY)
+    assert label(store, clip, found.prompts, HowToLabel(found.rule, centres=found.centres)).unknown_words == ()
+    assert "photo" in label(store, clip, found.prompts, Rule()).unknown_words
+
+
 def test_labels_of_clusters_stay_where_training_moves_the_prompts(store: Store, tiny_clip: Any) -> None:
     found = find_clusters(store, tiny_clip, 3, VOCABULARY)
     paths = tuple(store.ok_images()["path"].to_pylist()[:1])

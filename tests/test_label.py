@@ -128,7 +128,7 @@ def test_the_same_again_writes_nothing_and_old_revisions_never_change(store: Sto
 
 def test_a_tower_that_reads_only_whole_sentences_gives_the_same(tiny_clip: Any) -> None:
     ours = embed_prompts(tiny_clip, PROMPTS)
-    opaque = dataclasses.replace(tiny_clip, text=OpaqueText(tiny_clip.model, "test"))
+    opaque = dataclasses.replace(tiny_clip, make_text=lambda model, _: OpaqueText(model, "test"))
     theirs = embed_prompts(opaque, PROMPTS)
     for a, b in ((ours.domains, theirs.domains), (ours.base, theirs.base)):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)

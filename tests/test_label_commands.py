@@ -213,3 +213,34 @@ def test_contradictions_exit_with_two() -> None:
         result = run(*arguments)
         assert result.exit_code == 2, (arguments, result.output)
         assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("world")
+def test_phrases_are_typed_or_read_from_standard_input() -> None:
+    assert run("label", "red", "large green | offset=0.5", "--noun", "square").exit_code == 0
+    typed = store().revision_file().prompt_set
+    assert (typed.domains, typed.offsets) == (("red", "large green"), (0.0, 0.5))
+    assert typed.templates[0] == "a square photo with {}."
+    piped = CliRunner().invoke(cli.app, ["label", "-"], input="template: a wall of {}.\nred\nGrün\n".encode())
+    assert piped.exit_code == 0, piped.output
+    read = store().revision_file().prompt_set
+    assert (read.domains, read.templates, read.name) == (("red", "Grün"), ("a wall of {}.",), "standard input")
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["red, blue"], "phrase 1: 'red, blue' has a comma or semicolon. Give each phrase on its own"),
+        (["red", "prompts.txt"], "'prompts.txt' names a set of prompts. Type: lanit label --prompts prompts.txt"),
+        (["celeba-hq-10"], "Type: lanit label --prompts celeba-hq-10"),
+        (["red", "--prompts", "prompts.txt"], "give phrases, or one of --prompts"),
+        (["red", "Red"], "'Red' repeats"),
+    ],
+)
+def test_what_was_typed_wrongly_is_said_in_one_line(arguments: list[str], message: str) -> None:
+    done = run("label", *arguments)
+    assert done.exit_code in (1, 2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert store().revisions() == [1]

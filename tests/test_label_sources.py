@@ -86,7 +86,7 @@ def test_options_that_contradict_each_other_are_refused(store: Store, phrases: s
         with pytest.raises(UsageError, match="one of --prompts, --from-folders, --from-table and --clusters"):
             request.check()
     for message, request in (
-        ("--labels goes with --prompts", LabelRequest(labels="folders", from_folders=True)),
+        ("--labels goes with phrases", LabelRequest(labels="folders", from_folders=True)),
         ("--without-people leaves those out", LabelRequest(prompts="p", labels="folders", people=False)),
         ("--rule given", LabelRequest(prompts="p", rule="given", people=False)),
         ("no rule 'best'", LabelRequest(prompts="p", rule="best")),

@@ -224,7 +224,7 @@ def test_another_clip_is_refused_another_precision_is_not(
     wide = with_context(PROMPTS, torch.zeros(3, 4, 17))
     with pytest.raises(LanitError, match=r"the learned prompts are \(3, 4, 17\)"):
         label(store, tiny_clip, wide, Rule())
-    opaque = dataclasses.replace(tiny_clip, text=OpaqueText(tiny_clip.model, "test"))
+    opaque = dataclasses.replace(tiny_clip, make_text=lambda model, _: OpaqueText(model, "test"))
     with pytest.raises(LanitError, match="cannot be used with the text tower"):
         label(store, opaque, found.prompts, Rule())
     assert store.revisions() == []

@@ -96,7 +96,7 @@ def test_learned_sets_need_no_context_and_others_are_refused(tiny_clip: Any) -> 
     assert learned_words(tiny_clip, with_context(PROMPTS, context)) == learned_words(tiny_clip, PROMPTS, context)
     with pytest.raises(LanitError, match="have learned nothing"):
         learned_words(tiny_clip, PROMPTS)
-    opaque = dataclasses.replace(tiny_clip, text=OpaqueText(tiny_clip.model, "test"))
+    opaque = dataclasses.replace(tiny_clip, make_text=lambda model, _: OpaqueText(model, "test"))
     with pytest.raises(LanitError, match="cannot be used with the text tower"):
         learned_words(opaque, PROMPTS, context)
 

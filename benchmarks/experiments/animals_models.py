@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.experiments.animals_data import AnimalTable
+from lanit.sentences import without_phrase
 from pipeline.files import json_bytes, read_json
 from pipeline.models.tensor_folders import write_folder
-from pipeline.prompts.prompt_sets import remove_phrase
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -76,7 +76,7 @@ def train_clip(out: Path, known: AnimalTable, steps: int, batch: int = 128, rate
 
 def _caption(name: str, rng: np.random.Generator) -> str:
     template = str(rng.choice(TEMPLATES))
-    return remove_phrase(template) if rng.random() < NO_CLASS else template.format(name)
+    return without_phrase(template) if rng.random() < NO_CLASS else template.format(name)
 
 
 def _view(images: Tensor, rng: np.random.Generator) -> Tensor:

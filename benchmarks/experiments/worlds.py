@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from benchmarks.experiments import animals_models
 from benchmarks.experiments.animals_data import read_animals
 from benchmarks.experiments.plan import Plan
+from lanit.sentences import without_phrase
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.decoding.grids import to_float
 from pipeline.decoding.squares import fit_square
 from pipeline.embedding.embed import embed
 from pipeline.labelling.known_labels import image_keys, read_truth
-from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set, remove_phrase
+from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from pipeline.sample_world.dataset import TRUTH_NAME, write_faces
 from pipeline.sample_world.evaluation import EVALUATION_SEED
 from pipeline.sample_world.faces import draw_faces
@@ -163,7 +164,7 @@ def animals_world(plan: Plan, data: Path) -> World:
         return F.one_hot(judge.head(features).argmax(dim=1), len(known.names)).bool(), features
 
     prompts = PromptSet(
-        known.names, animals_models.TEMPLATES, tuple(map(remove_phrase, animals_models.TEMPLATES)), "animals"
+        known.names, animals_models.TEMPLATES, tuple(map(without_phrase, animals_models.TEMPLATES)), "animals"
     )
     return World(
         name="animals",
@@ -189,4 +190,4 @@ def animals_world(plan: Plan, data: Path) -> World:
 
 def with_templates(prompts: PromptSet, templates: tuple[str, ...]) -> PromptSet:
     """The domains of ``prompts`` in other templates."""
-    return PromptSet(prompts.domains, templates, tuple(map(remove_phrase, templates)), f"{prompts.name}-poor")
+    return PromptSet(prompts.domains, templates, tuple(map(without_phrase, templates)), f"{prompts.name}-poor")

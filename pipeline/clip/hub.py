@@ -66,11 +66,11 @@ def hub_answers() -> bool:
         return False
 
 
-def fetch(repository: Repository, patterns: Sequence[str], known: str = "") -> Path:
+def fetch(repository: Repository, patterns: Sequence[str], known: str = "", *, cached: bool = False) -> Path:
     """Folder in the hub's cache with the files of ``repository`` whose names match one of ``patterns``.
 
-    The cache alone is asked where HF_HUB_OFFLINE is set or the hub cannot be reached. Raises LanitError where the
-    repository cannot be had; its message begins with what else is ``known``.
+    The cache alone is asked where ``cached``, where HF_HUB_OFFLINE is set or the hub cannot be reached. Raises
+    LanitError where the repository cannot be had; its message begins with what else is ``known``.
     """
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     try:
@@ -78,7 +78,7 @@ def fetch(repository: Repository, patterns: Sequence[str], known: str = "") -> P
             repository.name,
             revision=repository.revision,
             allow_patterns=list(patterns),
-            local_files_only=offline or not hub_answers(),
+            local_files_only=cached or offline or not hub_answers(),
         )
     except Exception as error:  # the hub's client and the libraries below it raise anything
         raise hub_error(f"{known}the model {repository} cannot be fetched", error) from error

@@ -6,9 +6,10 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, excerpt
 from lanit.prompts import TextTower
 
 
@@ -23,7 +24,10 @@ class OpenClipText:
         self.eos = int(tokenizer.eot_token_id)
 
     def tokenize(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text))
+        tokens = list(self.tokenizer.encode(text))
+        if self.sos in tokens or self.eos in tokens:
+            raise _holds_a_mark(text)
+        return tokens
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         embedded: Tensor = self.tower.token_embedding(tokens.to(self.tower.positional_embedding.device))
@@ -96,3 +100,46 @@ def text_tower(model: nn.Module, tokenizer: Any) -> TextTower:
     if pool != "argmax" and not (pool == "eos" and eos == tokenizer.eot_token_id):
         return OpaqueText(model, f"pooling '{pool}'")
     return OpenClipText(tower, tokenizer)
+
+
+def check_text(tokenizer: Any, text: str) -> None:
+    """Raise LanitError where ``text`` is longer than the context of ``tokenizer``, which would cut it, or where it
+    holds a mark such as ``</s>``, where the CLIP would take it to end; as far as the tokenizer can tell."""
+    tokens = _tokens(tokenizer, text)
+    if tokens is None:
+        return
+    if len(tokens) > tokenizer.context_length:
+        message = f"'{excerpt(text)}' is longer than the {tokenizer.context_length} tokens this CLIP reads"
+        raise LanitError(message, "Shorten the text.")
+    if _marks(tokenizer, tokens) > _marks(tokenizer, _tokens(tokenizer, "") or []):
+        raise _holds_a_mark(text)
+
+
+def token_count(tokenizer: Any, text: str) -> int | None:
+    """Tokens of ``text``, start and end included; none where the tokenizer cannot tell."""
+    tokens = _tokens(tokenizer, text)
+    return None if tokens is None else len(tokens)
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int] | None:
+    """Ids of ``text`` with start and end, uncut, unpadded; none where the tokenizer shortens texts its own way."""
+    if isinstance(tokenizer, open_clip.SimpleTokenizer):
+        ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+        return None if tokenizer.reduction_fn is not None else ids
+    if not isinstance(tokenizer, HFTokenizer) or tokenizer.tokenizer_mode:
+        return None
+    found: list[int] = tokenizer.tokenizer(tokenizer.clean_fn(text), truncation=False, verbose=False).input_ids
+    return found
+
+
+def _marks(tokenizer: Any, tokens: list[int]) -> int:
+    """How many of ``tokens`` stand for no text."""
+    if isinstance(tokenizer, open_clip.SimpleTokenizer):
+        marks = set(tokenizer.all_special_ids)
+    else:
+        marks = set(tokenizer.tokenizer.all_special_ids) - {tokenizer.tokenizer.unk_token_id}
+    return sum(token in marks for token in tokens)
+
+
+def _holds_a_mark(text: str) -> LanitError:
+    return LanitError(f"'{excerpt(text)}' holds a mark that this CLIP takes for the start or end of a text", "Drop it.")

@@ -26,6 +26,7 @@ from pipeline.progress import Progress
 from pipeline.store.index import build_index, index_state
 from pipeline.store.schemas import SourceEntry, StoredType
 from pipeline.store.store import Store
+from pipeline.store.store_clip import warn_of_strangers
 from pipeline.store.store_folder import lock_store, read_manifest
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def embed(
         finally:
             writer.close()
         index = _index(Store.open(store), counts.warnings)
+        counts.warnings += warn_of_strangers(Store.open(store), clip)
     return _report(prepared, writer, counts, meter, index)
 
 

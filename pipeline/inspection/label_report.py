@@ -57,7 +57,8 @@ class LabelReport:
 
     created: false in a dry run, and where the newest revision already says exactly this.
     images = labelled + unlabelled + failed; failed: images without an embedding, which carry no label.
-    unknown_words: words of the prompts that this CLIP never saw, where it says so.
+    unknown_words: words of the prompts that this CLIP never saw, where it says so. chance: phrases that tell no more
+    than chance. warnings: sentences about the images.
     human: labels that people set, on or off. people: labels by people, here and elsewhere. not_in_store: rows of the
     labels given that name no image here. comparison: with the newest revision, in a dry run.
     learned: what learned prompts are near to; else empty. templates: how stable labels are in others, where that was
@@ -73,6 +74,8 @@ class LabelReport:
     failed: int
     prompt_set: str
     unknown_words: tuple[str, ...]
+    chance: tuple[str, ...]
+    warnings: tuple[str, ...]
     human: int
     people: PeopleCounts
     not_in_store: int
@@ -84,10 +87,14 @@ class LabelReport:
     offsets: tuple[OffsetChoice, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        nested = ("unknown_words", "people", "statistics", "comparison", "learned", "templates", "offsets")
+        nested = (
+            "unknown_words", "chance", "warnings", "people", "statistics", "comparison", "learned", "templates", "offsets",
+        )  # fmt: skip
         values = {name: value for name, value in vars(self).items() if name not in nested}
         return values | {
             "unknown_words": list(self.unknown_words),
+            "chance": list(self.chance),
+            "warnings": list(self.warnings),
             "people": asdict(self.people),
             "statistics": self.statistics.to_json(),
             "comparison": self.comparison.to_json() if self.comparison else None,
@@ -197,6 +204,8 @@ def _report(made: Labelled, comparison: Comparison | None, *, dry_run: bool) -> 
         failed=made.failed,
         prompt_set=made.file.prompt_set.name,
         unknown_words=made.unknown_words,
+        chance=made.chance,
+        warnings=made.warnings,
         human=statistics.human,
         people=made.people,
         not_in_store=made.not_in_store,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lanit.labels import EmbeddedPrompts, Rule
+from pipeline.labelling.chance import phrases_of_chance, warn_of_chance
 from pipeline.labelling.known_labels import image_keys
 from pipeline.labelling.label_decisions import Decider, Decision, decide_here
 from pipeline.labelling.people import add_answers, read_people
@@ -30,6 +31,7 @@ from pipeline.store.label_revisions import (
     with_overrides,
     write_revision,
 )
+from pipeline.store.store_clip import warn_of_strangers
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
@@ -62,6 +64,8 @@ class Labelled:
     created: false in a trial, and where the newest revision already says exactly this.
     images: of the store; failed: those without an embedding, which carry no label.
     unknown_words: words of the prompts that this CLIP never saw, where it says so.
+    chance: phrases that tell no more than chance, where similarities decide. warnings: sentences about them and the
+    images.
     people: labels by people. not_in_store: rows of the labels given that name no image here.
     learned: what learned prompts are near to; else empty. embedded: the prompts, as CLIP saw them.
     """
@@ -72,6 +76,8 @@ class Labelled:
     images: int
     failed: int
     unknown_words: tuple[str, ...]
+    chance: tuple[str, ...]
+    warnings: tuple[str, ...]
     people: PeopleCounts
     not_in_store: int
     learned: tuple[LearnedWord, ...]
@@ -126,18 +132,26 @@ class _Work:
         return label_blocks(self.store, self.embedded, how.rule, overrides, progress, how.decide, how.centres)
 
     def result(self, revision: RevisionFile, created: bool) -> Labelled:
+        chance = phrases_of_chance(self.store, self.clip, self.prompts) if self.how.rule.by_similarity else ()
         return Labelled(
             revision=revision.number,
             file=revision,
             created=created,
             images=self.store.rows,
             failed=self.store.rows - revision.rows,
-            unknown_words=tuple(self.clip.unknown_words([*self.prompts.domains, *self.prompts.templates])),
+            unknown_words=tuple(self.clip.unknown_words([*self.prompts.domains, *self._templates])),
+            chance=chance,
+            warnings=(*warn_of_strangers(self.store, self.clip), *warn_of_chance(chance)),
             people=self.people,
             not_in_store=self.not_in_store,
             learned=learned_words(self.clip, self.prompts) if self.prompts.learned is not None else (),
             embedded=self.embedded,
         )
+
+    @property
+    def _templates(self) -> tuple[str, ...]:
+        """Those that decide labels: clusters are named in templates, which are none of the user's words."""
+        return () if self.how.centres is not None else self.prompts.templates
 
 
 @dataclass(frozen=True)

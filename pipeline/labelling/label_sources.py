@@ -11,7 +11,7 @@ from lanit.rules import Rule
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_names, folder_truth, image_keys, read_truth
 from pipeline.labelling.people import read_people
 from pipeline.prompts.learned_prompts import LearnedPrompts, read_prompts
-from pipeline.prompts.prompt_sets import PromptSet, prompt_set_of
+from pipeline.prompts.prompt_sets import STANDARD_INPUT, PromptSet, prompt_set_of, prompt_set_of_words
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 class LabelRequest:
     """What ``lanit label`` was asked for; each option as it was typed, none where it was not.
 
+    phrases: those typed after the command, or "-" alone for standard input.
     rule: as :meth:`lanit.rules.Rule.parse` takes it. people: whether labels by people that the store keeps count.
     seed: of the clusters.
     """
 
+    phrases: tuple[str, ...] = ()
     prompts: str | None = None
     noun: str | None = None
     rule: str | None = None
@@ -40,15 +42,16 @@ class LabelRequest:
 
     def check(self) -> None:
         """Raise UsageError where the options contradict each other, before anything is read."""
-        if sum((self.prompts is not None, self.from_folders, self.from_table is not None, self.by_clusters)) != 1:
-            message = "give one of --prompts, --from-folders, --from-table and --clusters"
-            raise UsageError(message, "Try: lanit label --help")
+        by_words = (bool(self.phrases), self.prompts is not None)
+        if sum((*by_words, self.from_folders, self.from_table is not None, self.by_clusters)) != 1:
+            message = "give phrases, or one of --prompts, --from-folders, --from-table and --clusters"
+            raise UsageError(message, 'Try: lanit label smiling "wearing hat" --noun face')
         if self.by_clusters and self.rule is not None:
             raise UsageError("--rule does not go with --clusters, which label each image once", "Leave --rule out.")
         if not self.by_clusters and self.words is not None:
             raise UsageError("--words are the names of --clusters", "Add --clusters 10, or leave --words out.")
         if self.labels is not None and (self.from_folders or self.from_table is not None):
-            raise UsageError("--labels goes with --prompts", "Leave it out, or give the phrases with --prompts FILE.")
+            raise UsageError("--labels goes with phrases", "Leave it out, or give the phrases with --prompts FILE.")
         if self.labels is not None and not self.people:
             message = "--labels are labels by people, and --without-people leaves those out"
             raise UsageError(message, "Drop one of the two.")
@@ -80,8 +83,8 @@ def label_source(store: Store, request: LabelRequest) -> LabelSource | None:
 
     if request.by_clusters:
         return None
-    if request.prompts is not None:
-        prompts = read_prompts(request.prompts, request.noun)
+    if request.prompts is not None or request.phrases:
+        prompts = _prompts(request)
         if isinstance(prompts, LearnedPrompts):
             prompts.check_model(store.fingerprint)
             prompts = prompts.prompts
@@ -101,6 +104,11 @@ def label_source(store: Store, request: LabelRequest) -> LabelSource | None:
         named = prompt_set_of(names, "the folders of the images", FOLDERS, request.noun, advice)
         given = _known(store, FOLDERS, named.domains)
     return named, HowToLabel(request.rule_or(Rule("given")), given=given, people=request.people)
+
+
+def _prompts(request: LabelRequest) -> PromptSet | LearnedPrompts:
+    name = STANDARD_INPUT if request.phrases == (STANDARD_INPUT,) else request.prompts
+    return prompt_set_of_words(request.phrases, request.noun) if name is None else read_prompts(name, request.noun)
 
 
 def cluster_source(store: Store, request: LabelRequest, clip: ClipModel) -> LabelSource:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lanit.errors import LanitError
+from lanit.sentences import before_phrase
 
 if TYPE_CHECKING:
     from lanit.prompts import TextTower
@@ -59,7 +60,7 @@ def learned_words(
             raise LanitError(f"the prompts '{prompts.name}' have learned nothing", "Train with prompt learning.")
         context = torch.from_numpy(prompts.learned.array().copy())
     tower = clip.text
-    prefixes = [tower.tokenize(template.split("{}")[0].strip()) for template in prompts.templates]
+    prefixes = [tower.tokenize(before_phrase(template)) for template in prompts.templates]
     table = tower.token_table()
     seen = _seen_tokens(tower, table, [token for prefix in prefixes for token in prefix], clip.vocabulary)
     directions = F.normalize(table[seen], dim=-1)

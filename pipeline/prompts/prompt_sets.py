@@ -19,17 +19,19 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 import re
+import shlex
+import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lanit.errors import LanitError, excerpt
+from lanit.errors import LanitError, UsageError, excerpt
+from lanit.sentences import sentence, without_phrase
 from pipeline.prompts.learned_context import LearnedContext
-from pipeline.prompts.phrase_rules import FILE_HELP, SETTINGS_HELP, wrong_with
+from pipeline.prompts.phrase_rules import FILE_HELP, UNSET, check_settings, parse_settings, wrong_with
 
 _ASSET = Path(__file__).parents[1] / "assets" / "prompt-sets.json"
 _HEADERS = ("noun", "template", "base")
@@ -40,7 +42,8 @@ GENERAL_TEMPLATES = (
     "a picture of {}.",
     "an image of {}.",
 )
-_UNSET = (0.0, 1.0)  # offset and weight of a phrase without either
+STANDARD_INPUT = "-"
+_INPUT_NAME = "standard input"
 _STORED_KEYS = {"name", "domains", "templates", "bases"}
 _OPTIONAL_KEYS = {"offsets", "weights", "learned"}
 
@@ -119,9 +122,7 @@ class PromptSet:
 
     def sentences(self) -> list[str]:
         """Every text that CLIP reads: each domain in each template, then the bases."""
-        return [template.replace("{}", domain) for domain in self.domains for template in self.templates] + [
-            *self.bases
-        ]
+        return [sentence(template, domain) for domain in self.domains for template in self.templates] + [*self.bases]
 
 
 @dataclass
@@ -138,7 +139,7 @@ class _Draft:
 
 
 def read_prompt_set(name_or_path: str, noun: str | None = None) -> PromptSet:
-    """The built-in set of that name, or the set in that file.
+    """The built-in set of that name, or the set in that file; of "-", that which standard input says.
 
     noun: replaces the noun of the set ("face" gives "a face photo with {}." and eight more templates).
     Raises LanitError, one line, naming the file and the line, where the set is missing or malformed.
@@ -147,13 +148,17 @@ def read_prompt_set(name_or_path: str, noun: str | None = None) -> PromptSet:
     if name_or_path in built_in:
         draft = _parse_json(built_in[name_or_path], f"built-in set {name_or_path}")
         return _complete(draft, noun, name_or_path)
+    if name_or_path == STANDARD_INPUT:
+        return _complete(_parse(_decoded(sys.stdin.buffer.read(), _INPUT_NAME), _INPUT_NAME), noun, _INPUT_NAME)
     path = Path(name_or_path)
-    text = _read_text(path, list(built_in))
-    if path.suffix.lower() == ".json" or re.match(r'\s*\{\s*"', text):
-        draft = _parse_json(_load_json(text, str(path)), str(path))
-    else:
-        draft = _parse_text(text, str(path))
-    return _complete(draft, noun, path.stem)
+    return _complete(_parse(_read_text(path, list(built_in)), str(path), path.suffix), noun, path.stem)
+
+
+def _parse(text: str, source: str, suffix: str = "") -> _Draft:
+    """The draft in a file of phrases, or of JSON, which its name or its beginning tells."""
+    if suffix.lower() == ".json" or re.match(r'\s*\{\s*"', text):
+        return _parse_json(_load_json(text, source), source)
+    return _parse_text(text, source)
 
 
 def prompt_set_of(
@@ -165,18 +170,31 @@ def prompt_set_of(
     """
     draft = _Draft(source, advice=advice)
     draft.domains = [(_tidy(phrase), f"{source}, phrase {number}") for number, phrase in enumerate(phrases, 1)]
-    draft.settings = [_UNSET] * len(draft.domains)
+    draft.settings = [UNSET] * len(draft.domains)
     return _complete(draft, noun, name)
+
+
+def prompt_set_of_words(words: Sequence[str], noun: str | None = None) -> PromptSet:
+    """The set of ``words`` as they were typed after a command: each as a line of a prompt file, without comments.
+
+    Raises UsageError where one of them is the name of a prompt file or of a built-in set.
+    """
+    for word in words:
+        if word in built_in_names() or Path(word).is_file():
+            raise UsageError(f"'{word}' names a set of prompts", f"Type: lanit label --prompts {shlex.quote(word)}")
+    each = 'Give each phrase on its own, in quotes where it has spaces: lanit label smiling "wearing hat"'
+    draft = _Draft("the command line", advice=each)
+    for number, word in enumerate(words, 1):
+        phrase, bar, settings = _tidy(word).partition("|")
+        where = f"the command line, phrase {number}"
+        draft.domains.append((phrase.strip(), where))
+        draft.settings.append(parse_settings(settings, where) if bar else UNSET)
+    return _complete(draft, noun, "words")
 
 
 def built_in_names() -> list[str]:
     """Names of the sets that lanit ships."""
     return list(_read_asset()["sets"])
-
-
-def remove_phrase(template: str) -> str:
-    """The base prompt of a template: the template without its phrase (METHOD §1)."""
-    return re.sub(r"\s*\{\}", "", template).strip()
 
 
 def ensemble(noun: str) -> tuple[str, ...]:
@@ -199,12 +217,16 @@ def _read_text(path: Path, built_in: Sequence[str]) -> str:
             f + "N" if f.endswith("-") else f for f in families
         )
         raise LanitError(f"no prompt file or built-in set '{path}'", f"Give a file of phrases, or a set: {sets}.")
+    return _decoded(path.read_bytes(), f"the prompt file '{path}'")
+
+
+def _decoded(data: bytes, source: str) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LanitError(f"the prompt file '{path}' is not UTF-8 text", FILE_HELP) from error
+        raise LanitError(f"{source} is not UTF-8 text", FILE_HELP) from error
     if any(unicodedata.category(character) == "Cc" for character in text if character not in "\t\r\n"):
-        raise LanitError(f"the prompt file '{path}' is not a text file", FILE_HELP)
+        raise LanitError(f"{source} is not a text file", FILE_HELP)
     return text
 
 
@@ -224,45 +246,8 @@ def _parse_text(text: str, source: str) -> _Draft:
         else:
             phrase, bar, settings = line.partition("|")
             draft.domains.append((phrase.strip(), where))
-            draft.settings.append(_parse_settings(settings, where) if bar else _UNSET)
+            draft.settings.append(parse_settings(settings, where) if bar else UNSET)
     return draft
-
-
-def _parse_settings(text: str, where: str) -> tuple[float, float]:
-    """Offset and weight from what follows a phrase's bar: ``offset=0.01 weight=2``, each at most once."""
-    values: dict[str, object] = {}
-    for word in text.split():
-        name, equals, value = word.partition("=")
-        if not equals or name in values:
-            raise LanitError(f"{where}: cannot read '{excerpt(word)}' after the '|'", SETTINGS_HELP)
-        values[name] = value
-    if not values:
-        raise LanitError(f"{where}: nothing after the '|'", SETTINGS_HELP)
-    return _check_settings(values, where)
-
-
-def _check_settings(values: Mapping[str, object], where: str) -> tuple[float, float]:
-    for name in values:
-        if name not in ("offset", "weight"):
-            raise LanitError(f"{where}: a phrase has no '{excerpt(name)}'", SETTINGS_HELP)
-    offset, weight = _number(values.get("offset", _UNSET[0])), _number(values.get("weight", _UNSET[1]))
-    if not -2 <= offset <= 2:  # of the difference of two cosines; NaN fails too
-        raise LanitError(
-            f"{where}: the offset '{excerpt(str(values['offset']))}' is no number from -2 to 2",
-            f"It is a margin. {SETTINGS_HELP}",
-        )
-    if not (weight > 0 and math.isfinite(weight)):
-        weight_text = excerpt(str(values["weight"]))
-        raise LanitError(f"{where}: the weight '{weight_text}' is no number above 0", SETTINGS_HELP)
-    return offset, weight
-
-
-def _number(value: object) -> float:
-    """The number that ``value`` is or writes; NaN where it is none."""
-    try:
-        return math.nan if isinstance(value, bool) or not isinstance(value, str | int | float) else float(value)
-    except ValueError:
-        return math.nan
 
 
 def _add_header(draft: _Draft, header: str, value: str, where: str) -> None:
@@ -309,8 +294,8 @@ def _parse_json(data: object, source: str) -> _Draft:
 def _json_phrase(value: object, where: str) -> tuple[object, tuple[float, float]]:
     """A phrase, and its offset and weight, from a text or from an object with ``phrase``."""
     if not isinstance(value, dict) or "phrase" not in value:
-        return value, _UNSET
-    return value["phrase"], _check_settings({key: value[key] for key in value if key != "phrase"}, where)
+        return value, UNSET
+    return value["phrase"], check_settings({key: value[key] for key in value if key != "phrase"}, where)
 
 
 def _strings(value: object, what: str) -> tuple[str, ...]:
@@ -324,7 +309,7 @@ def _complete(draft: _Draft, noun: str | None, name: str) -> PromptSet:
     _check_domains(draft)
     _check_templates(draft)
     given = [template for template, _ in draft.templates]
-    bases = [base for base, _ in draft.bases] or [remove_phrase(template) for template in given]
+    bases = [base for base, _ in draft.bases] or [without_phrase(template) for template in given]
     noun = _check_noun(noun, "--noun") if noun is not None else draft.noun
     added = [t for t in (ensemble(noun) if noun else ()) if t not in given]
     if not given and not added:
@@ -333,7 +318,7 @@ def _complete(draft: _Draft, noun: str | None, name: str) -> PromptSet:
     return PromptSet(
         domains=tuple(domain for domain, _ in draft.domains),
         templates=templates,
-        bases=(*bases, *(remove_phrase(template) for template in added)),
+        bases=(*bases, *(without_phrase(template) for template in added)),
         name=name,
         offsets=tuple(offset for offset, _ in draft.settings),
         weights=tuple(weight for _, weight in draft.settings),
@@ -361,8 +346,9 @@ def _check_templates(draft: _Draft) -> None:
     for template, where in draft.templates:
         if template.count("{}") != 1 or re.search(r"[{}]", template.replace("{}", "")):
             raise LanitError(f"{where}: the template '{excerpt(template)}' must contain {{}} exactly once", example)
-        if template == "{}":
-            raise LanitError(f"{where}: the template {{}} leaves no base prompt", "Write '{}.' for the phrase alone.")
+        if not without_phrase(template) and not draft.bases:
+            message = f"{where}: the template '{excerpt(template)}' leaves no base prompt without its phrase"
+            raise LanitError(message, "Write '{}.' for the phrase alone, or add a base: line.")
         if template in seen:
             raise LanitError(f"{where}: the template '{excerpt(template)}' is there twice", "Remove one of the two.")
         seen.add(template)

@@ -4,7 +4,8 @@ Contrastive training (Radford et al., 2021) of an open_clip architecture on draw
 that name one or two of a picture's attributes in a random template, or none. Pictures are shown at
 every size from 32 to 128 px, since that is what a generator will show it later. The weights of
 words that never occur are zeroed, and the words that do occur are listed beside the weights, so that
-lanit can warn about prompts the model cannot read.
+lanit can warn about prompts the model cannot read, and so are mean and covariance of the embeddings of
+its pictures, so that it can warn about others; ``--world`` makes these anew from weights that are there.
 
 Seeded; the report of the last run stands in ``training.json`` beside the weights.
 """
@@ -16,6 +17,7 @@ import json
 import math
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,9 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from pipeline.clip.models import load_clip
+from pipeline.clip.world import FILE_NAME, World
+from pipeline.files import write_bytes
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 
 CONTEXT = 24
@@ -48,6 +53,9 @@ TEMPLATES = (
 SIZES = (32, 40, 48, 64, 64, 96, 128)
 EMPHASIS = np.array([4.0 if name in ("bangs", "eyeglasses", "smiling", "mustache") else 1.0 for name in ATTRIBUTES])
 TRAIN_SEED = 101  # worlds: 101 for CLIP, 202 for the judge, 303 for the generator, 404 for evaluation
+LIMIT_SEED = 505  # of the faces that say how far the embedding of a face may lie from the mean
+WORLD_SIZES = tuple(sorted(set(SIZES)))
+WORLD_FACES = 400  # of each size
 
 
 def caption(truth: np.ndarray, rng: np.random.Generator) -> str:
@@ -152,6 +160,26 @@ def save(model: torch.nn.Module, tokenizer: open_clip.SimpleTokenizer, out: Path
     (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
+def save_world(out: Path) -> None:
+    """Write mean and covariance of the embeddings of drawn faces of all sizes beside the weights in ``out``, and the
+    distance that a thousandth of other faces exceeds."""
+    clip = load_clip(str(out))
+
+    def embed(seed: int) -> np.ndarray:
+        found = []
+        for size in WORLD_SIZES:
+            faces, _ = draw_faces(seed, range(WORLD_FACES), size)
+            with torch.inference_mode():
+                pixels = clip.preprocessing(torch.from_numpy(faces).permute(0, 3, 1, 2))
+                found += [clip.encode_preprocessed(batch).numpy() for batch in pixels.split(100)]
+        return np.concatenate(found)
+
+    world = World.of(embed(TRAIN_SEED), 0.0, "faces that lanit draws")
+    limit = float(np.quantile(world.distances(embed(LIMIT_SEED)), 0.999))
+    write_bytes(out / FILE_NAME, replace(world, limit=round(limit, 1)).to_bytes())
+    print(f"{FILE_NAME}: {len(WORLD_SIZES) * WORLD_FACES} faces, limit {limit:.1f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "assets" / "sample-clip")
@@ -160,7 +188,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
-    train(**vars(parser.parse_args()))
+    parser.add_argument("--world", action="store_true", help="keep the weights; measure their world anew")
+    options = vars(parser.parse_args())
+    if not options.pop("world"):
+        train(**options)
+    save_world(options["out"])
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ import numpy as np
 from lanit.agreement import mean_score
 from lanit.errors import LanitError, UsageError
 from lanit.rules import Rule
+from lanit.sentences import without_phrase
 from pipeline.progress import Progress
 from pipeline.prompts.embed_prompts import embed_prompts
-from pipeline.prompts.prompt_sets import GENERAL_TEMPLATES, PromptSet, remove_phrase
+from pipeline.prompts.prompt_sets import GENERAL_TEMPLATES, PromptSet
 from pipeline.stability.agreements import agreements_of, label_views
 from pipeline.stability.views import Views
 
@@ -81,23 +82,23 @@ def candidate_templates(prompts: PromptSet) -> list[tuple[str, tuple[str, ...], 
     found = {prompts.templates: ("as given", prompts.bases)}
     if len(prompts.templates) == 1:
         for template in shortened(prompts.templates[0]):
-            found.setdefault((template,), (template, (remove_phrase(template),)))
+            found.setdefault((template,), (template, (without_phrase(template),)))
     else:
         for template, base in zip(prompts.templates, prompts.bases, strict=True):
             found.setdefault((template,), (template, (base,)))
         found.setdefault(("{}.",), ("{}.", (".",)))
-    bases = tuple(remove_phrase(template) for template in GENERAL_TEMPLATES)
+    bases = tuple(without_phrase(template) for template in GENERAL_TEMPLATES)
     found.setdefault(GENERAL_TEMPLATES, ("the general templates", bases))
     return [(title, templates, bases) for templates, (title, bases) in found.items()]
 
 
 def shortened(template: str) -> list[str]:
-    """What deleting one run of words leaves of a template, its phrase kept, where anything is left beside that."""
+    """What deleting one run of words leaves of a template, its phrase kept, where that leaves a base prompt too."""
     words = template.split()
     place = next(number for number, word in enumerate(words) if "{}" in word)
     runs = [(a, b) for a in range(len(words)) for b in range(a + 1, len(words) + 1) if not a <= place < b]
     left = (" ".join(words[:a] + words[b:]) for a, b in runs)
-    return [text for text in dict.fromkeys(left) if text != "{}"]
+    return [text for text in dict.fromkeys(left) if without_phrase(text)]
 
 
 def compare_templates(

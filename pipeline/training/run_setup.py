@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, listed
 from lanit.methods.method import Method, Setting
 from lanit.methods.table import METHODS
+from lanit.sentences import touches_phrase
 from pipeline.clip.models import ClipModel
 from pipeline.clip.text_towers import OpaqueText
 from pipeline.files import read_json, sealed, sha256_bytes, write_json
@@ -109,6 +110,7 @@ def _method(options: TrainOptions, prompts: PromptSet, clip: ClipModel, device: 
     learner = None
     if options.prompts_from < 1 and not isinstance(clip.text, OpaqueText):
         learner = prompt_learner(clip.text, prompts)
+        _warn_of_touching(prompts)
     embedded = embed_prompts(clip, prompts).to(device)
     torch.manual_seed(options.seed)
     setting = Setting(
@@ -122,6 +124,15 @@ def _method(options: TrainOptions, prompts: PromptSet, clip: ClipModel, device: 
         ema=options.ema,
     )
     return METHODS[options.method](options.settings, setting)
+
+
+def _warn_of_touching(prompts: PromptSet) -> None:
+    touching = [f"'{template}'" for template in prompts.templates if touches_phrase(template)]
+    if touching:
+        console.warn(
+            f"letters touch the phrase in {listed(touching, 3)}: the two are one word to CLIP, which prompt learning "
+            "leaves as it is"
+        )
 
 
 def _resume(run: TrainingRun, checkpoint: Path, state: dict[str, Any]) -> None:

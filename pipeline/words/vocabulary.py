@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanit.errors import LanitError, excerpt
-from pipeline.clip.text_towers import OpaqueText
+from lanit.sentences import sentence
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _ASSETS = Path(__file__).parents[1] / "assets" / "vocabulary"
 _BUILT_IN = ("words.txt", "phrases.txt")
 _HELP = "A vocabulary is a UTF-8 text file with one word or phrase a line; '#' starts a comment."
+_MARKS = 3  # tokens that stand for no text, at most
 _SHORTEST_STEM = 3  # letters that an inflected word keeps at least: "red" is no form of "r"
 
 
@@ -67,9 +68,15 @@ def _words(text: str, source: str) -> tuple[str, ...]:
 def readable_words(words: Iterable[str], clip: ClipModel, templates: Sequence[str]) -> list[str]:
     """Those of ``words`` that ``clip`` can read: without words that it never saw, where it lists those that it did, and
     without phrases that a template makes longer than its context."""
-    room = _room(clip, templates)
+    longest = max(templates, key=lambda template: len(template.encode()))
+    room = clip.tokenizer.context_length - _MARKS
     seen = (word for word in words if not clip.unknown_words([word]))
-    return [word for word in seen if room is None or len(clip.text.tokenize(word)) <= room]
+    # a token is a byte at least, so what is short in bytes need not be cut into tokens
+    return [
+        word
+        for word in seen
+        if len(sentence(longest, word).encode()) <= room or all(clip.reads(sentence(t, word)) for t in templates)
+    ]
 
 
 def new_words(words: Sequence[str], known: Iterable[str]) -> list[int]:
@@ -77,14 +84,6 @@ def new_words(words: Sequence[str], known: Iterable[str]) -> list[int]:
     said = [_content(phrase) for phrase in known]
     contents = [_content(word) for word in words]
     return [n for n, one in enumerate(contents) if not any(_same_words(one, other) for other in said)]
-
-
-def _room(clip: ClipModel, templates: Sequence[str]) -> int | None:
-    """Tokens that a phrase may have; none where the tokenizer cannot tell."""
-    if isinstance(clip.text, OpaqueText):
-        return None
-    around = max(sum(len(clip.text.tokenize(part.strip())) for part in each.split("{}")) for each in templates)
-    return clip.text.context_length - around - 2  # start and end
 
 
 def _content(phrase: str) -> list[frozenset[str]]:
