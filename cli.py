@@ -913,7 +913,9 @@ def export(
 
     clip-retrieval: embeddings and metadata, for clip-retrieval index and autofaiss. webdataset: tars. huggingface: a
     folder for datasets.load_dataset. folders: one for each domain, for ImageFolder; an image is in that of each of its
-    labels. csv: a column of 0 and 1 for each domain. The same command continues an interrupted export.
+    labels. csv: a column of 0 and 1 for each domain. coco, label-studio: images beside annotations.json or tasks.json.
+    fiftyone: a FiftyOneImageClassificationDataset. lance: images with embeddings. The same command continues an
+    interrupted export.
 
     \b
     Example:
@@ -921,6 +923,7 @@ def export(
       lanit export --to folders --out classes/ --only-labelled --files hardlink
       lanit export --to folders --out glasses/ --pairs "eyeglasses"
       lanit export --to csv --out table/ --margins
+      lanit export --to label-studio --out review/
     """
     from pipeline.exports.layouts import ExportRequest, parse_pairs
     from pipeline.showing import console
