@@ -91,7 +91,7 @@ def test_pycocotools_and_torchvision_read_every_image_with_its_labels(
 def test_label_studio_tasks_have_the_documented_form_and_choices_of_the_interface(
     store: Store, photos: Path, tmp_path: Path
 ) -> None:
-    """As https://labelstud.io/guide/predictions has it; its converter reads no predictions."""
+    """As Label Studio's guide to predictions has it; its converter reads none."""
     export(store, tmp_path / "out", ExportRequest("label-studio", files="symlink"))
     view = ElementTree.fromstring((tmp_path / "out" / "label_config.xml").read_text(encoding="utf-8"))
     image, choices = view.findall("Image")[0], view.findall("Choices")[0]
