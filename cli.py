@@ -38,7 +38,7 @@ class _Report(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
-_CONTINUED = ("embed", "train", "export", "translate", "evaluate", "sample-faces")
+_CONTINUED = ("embed", "import", "train", "export", "translate", "evaluate", "sample-faces")
 """Commands that go on where they were interrupted."""
 
 
@@ -258,6 +258,66 @@ def embed(
         with console.progress("embedding") as advance:
             report = embed_inputs(inputs, store, model, options, progress=advance, engine=make)
     _answer(report, show_embed, as_json, warnings=report.warnings)
+
+
+@app.command("import", short_help="Take over embeddings that you already have.")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A folder of clip-retrieval, a .parquet, a .lance folder, or an .npy."),
+    ],
+    clip: Annotated[str, typer.Option(help="The CLIP that made them, as lanit embed takes it.")],
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[IMAGES]...", help="Their images, as lanit embed takes them.")
+    ] = None,
+    clip_arch: ArchOption = None,
+    paths: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Of an .npy: a table or text with the image of each row.")
+    ] = None,
+    embedding_column: Annotated[
+        str | None, typer.Option("--embedding-column", help="Of a table with several columns of embeddings.")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option("--image-column", help="Of a table: the column that names the images.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    max_pixels: PixelsOption = MAX_PIXELS,
+    batch_size: BatchOption = 64,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the images that are embedded again.")] = 0,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Take over embeddings that you already have, into a store as lanit embed makes it.
+
+    200 of their images are embedded again, and the import is refused where one is below a cosine of 0.999 to what was
+    given. Embeddings are paired with IMAGES by name: relative to a folder, or of a tar also as WebDataset's keys;
+    without IMAGES a table names its own. Images without an embedding are embedded. Every image is read once, for its
+    size and digest. lanit embed IMAGES later finds them unchanged.
+
+    \b
+    Example:
+      lanit import laion/ "shards/{00000..00099}.tar" --clip ViT-B-32/openai
+      lanit import photos.parquet --embedding-column clip --clip ViT-L-14/openai
+      lanit import vectors.npy photos/ --paths paths.txt --clip ViT-B-32/openai
+    """
+    from pipeline.importing.import_vectors import ImportRequest, import_vectors
+    from pipeline.showing import console
+    from pipeline.store.store_folder import claim_store
+
+    request = ImportRequest(source, tuple(images or ()), paths, embedding_column, image_column, seed)
+    request.vectors()  # a mistyped name should not wait for a model to load
+    claim_store(store)
+    from pipeline.embedding.embed import EmbedOptions
+    from pipeline.importing.terminal_tables import show_import
+    from pipeline.store.store_clip import clip_to_embed
+
+    options = EmbedOptions(batch_size=batch_size, workers=workers, overwrite=overwrite, max_pixels=max_pixels)
+    model = clip_to_embed(store, clip, clip_arch, None, device, anew=overwrite)
+    with console.progress("importing") as advance:
+        report = import_vectors(request, store, model, options, advance)
+    _answer(report, show_import, as_json, warnings=report.warnings)
 
 
 @app.command(short_help="Label the images by a list of phrases.")
@@ -948,7 +1008,9 @@ def export(
 
     clip-retrieval: embeddings and metadata, for clip-retrieval index and autofaiss. webdataset: tars. huggingface: a
     folder for datasets.load_dataset. folders: one for each domain, for ImageFolder; an image is in that of each of its
-    labels. csv: a column of 0 and 1 for each domain. The same command continues an interrupted export.
+    labels. csv: a column of 0 and 1 for each domain. coco, label-studio: images beside annotations.json or tasks.json.
+    fiftyone: a FiftyOneImageClassificationDataset. lance: images with embeddings. The same command continues an
+    interrupted export.
 
     \b
     Example:
@@ -956,6 +1018,7 @@ def export(
       lanit export --to folders --out classes/ --only-labelled --files hardlink
       lanit export --to folders --out glasses/ --pairs "eyeglasses"
       lanit export --to csv --out table/ --margins
+      lanit export --to label-studio --out review/
     """
     from pipeline.exports.layouts import ExportRequest, parse_pairs
     from pipeline.showing import console

@@ -29,6 +29,7 @@ from pipeline.evaluation.evaluate import Tools
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.exports.export import export
 from pipeline.exports.layouts import DEFAULT_SHARD_MB, LAYOUTS, ExportRequest
+from pipeline.importing.import_vectors import ImportRequest
 from pipeline.inspection.inspect_labels import InspectOptions
 from pipeline.inspection.statistics import DEFAULT_EPSILON_SHARE
 from pipeline.labelling.label_sources import LabelRequest
@@ -87,6 +88,7 @@ def test_every_example_of_the_help_parses(name: str) -> None:
 
 LIBRARY: dict[str, tuple[Any, ...]] = {
     "embed": (EmbedOptions,),
+    "import": (EmbedOptions, ImportRequest),
     "label": (LabelRequest,),
     "inspect-labels": (InspectOptions,),
     "suggest-prompts": (SuggestOptions,),
@@ -128,6 +130,7 @@ PROSE = {"the newest", "built in", "torch's cache", "one a processor", "auto, el
          "one a GPU, else one a node"}  # fmt: skip
 OWN = {
     "embed": {"inputs", "clip", "clip_arch", "precision"},
+    "import": {"source", "clip", "clip_arch"},
     "label": {
         "without_people",
         "forget_people",

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline.exports.destination
-import pipeline.exports.folders
+import pipeline.exports.image_files
 from lanit.errors import LanitError
 from pipeline.exports.export import export
 from pipeline.exports.layouts import LAYOUTS, ExportRequest
@@ -186,7 +186,7 @@ def test_a_finished_export_notices_a_change_of_any_of_its_files(layout: Any, sto
 def test_what_an_interrupted_export_left_is_not_trusted_where_it_was_changed(
     layout: Any, store: Store, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.exports.folders, "_CHUNK", 2)
+    monkeypatch.setattr(pipeline.exports.image_files, "_CHUNK", 2)
     (photos / "a" / "003.png").unlink()
     request, rng = ExportRequest(layout), random.Random(7)
     export(store, tmp_path / "whole", request)

@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "inputs prompts",
         "store models",
         "words searching exports embedding model_exports stability",
-        "labelling suggestion translating",
+        "labelling suggestion translating importing",
         "training inspection",
         "api settings",
         "sample_world",

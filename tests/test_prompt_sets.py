@@ -139,7 +139,7 @@ MISTAKES = {
     "template without a place": ("template: a face.\nsmiling", "line 1: the template 'a face.'"),
     "template with two places": ("template: a {} with {}.\nsmiling", "exactly once"),
     "template with a stray brace": ("template: a {face with {}.\nsmiling", "exactly once"),
-    "template of nothing": ("template: {}.\nsmiling", "no word"),
+    "template of nothing": ("template: {}s\nsmiling", "leaves no base prompt"),
     "template twice": ("template: a {}.\ntemplate: a {}.\nsmiling", "twice"),
     "too few bases": ("template: a {}.\ntemplate: the {}.\nbase: a.\nsmiling", "1 base and 2 template"),
     "base with a place": ("template: a {}.\nbase: a {}.\nsmiling", "without braces"),

@@ -55,7 +55,7 @@ EXPORTS = {
 _SMALL = {
     "pipeline.embedding.embed:EmbedOptions.part_rows": 32,
     "pipeline.store.image_cache:_CHUNK": 32,
-    "pipeline.exports.folders:_CHUNK": 16,
+    "pipeline.exports.image_files:_CHUNK": 16,
     "pipeline.translating.translation:TranslateOptions.part_images": 32,
 }
 """Constants and defaults that decide how much is done at once, and what 120 images take for many parts."""

@@ -141,7 +141,18 @@ def embed(
     is then as it was.
     """
     options = options or EmbedOptions()
-    origins = open_inputs(inputs, options.image_column)
+    return embed_opened(open_inputs(inputs, options.image_column), store, clip, options, progress, engine)
+
+
+def embed_opened(
+    origins: list[Input],
+    store: Path,
+    clip: ClipModel,
+    options: EmbedOptions,
+    progress: Progress | None = None,
+    engine: EngineMaker | None = None,
+) -> EmbedReport:
+    """As :func:`embed`, of inputs that are open."""
     store, anew = store.resolve(), options.overwrite
     with lock_store(store):
         storage = options.storage or stored_type(store, anew)

@@ -35,6 +35,7 @@ class ClipRetrieval:
 
     READ_BY: ClassVar[str] = "clip-retrieval index --embeddings_folder {shell} --index_folder index"
     TAKES: ClassVar[frozenset[str]] = frozenset()
+    NEEDS_LABELS: ClassVar[bool] = False
     writes = Writes({"img_emb": ["img_emb_*.npy"], "metadata": ["metadata_*.parquet"]})
 
     def __init__(

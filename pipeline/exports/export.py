@@ -69,7 +69,7 @@ def export(
     """
     if request.to == "csv" and out.suffix.lower() == ".csv":
         raise UsageError(f"--out {out} would be a folder", f"Give its name, such as {out.with_suffix('')}.")
-    if request.to == "folders":
+    if "files" in layout_of(request.to).TAKES:
         _check_outside(store, out)
     selection = select(store, request)
     advance = (lambda done: progress(done, len(selection))) if progress else (lambda done: None)
@@ -129,7 +129,7 @@ def _active(labels: RevisionFile | None, count: int) -> np.ndarray:
 
 def _labels(store: Store, request: ExportRequest) -> RevisionFile | None:
     """None where there are none and none are needed."""
-    needed = request.to == "folders" or request.only_labelled or request.revision is not None
+    needed = layout_of(request.to).NEEDS_LABELS or request.only_labelled or request.revision is not None
     if not needed and not store.revisions():
         return None
     labels = store.revision_file(request.revision)

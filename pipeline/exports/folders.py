@@ -2,119 +2,50 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from lanit.errors import LanitError
 from pipeline.exports.destination import OWN_NAMES
+from pipeline.exports.image_files import ImageFiles
 from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.naming import FileNames, folder_names
-from pipeline.exports.selection import Advance, Chunk, Missing, Record, Selection, read_ahead, read_record
-from pipeline.store.store_images import StoreImages
+from pipeline.exports.selection import Advance, Chunk, Selection
 
 UNLABELLED = "_unlabelled"
 PAIR = ("trainA", "trainB")
-_CHUNK = 1000
 
 
 class Folders:
-    """``GROUP/NAME.jpg``: an image in the folder of each group that it belongs to, named by its path.
-
-    Images are copied, or linked where that is asked for and they are files of this machine; from a tar or a table they
-    are always copied, as they were found.
-    """
+    """``GROUP/NAME.jpg``: an image in the folder of each group that it belongs to, named by its path."""
 
     READ_BY: ClassVar[str] = 'torchvision.datasets.ImageFolder("{out}")'
     TAKES: ClassVar[frozenset[str]] = frozenset({"files", "pairs"})
+    NEEDS_LABELS: ClassVar[bool] = True
     READ_PAIRS_BY = "a CycleGAN's --dataroot {shell}"
 
     def __init__(self, selection: Selection, request: ExportRequest, advance: Advance) -> None:
-        self._selection, self._files, self._advance = selection, request.files or "copy", advance
-        self._folders = folder_names(selection.groups, reserved=OWN_NAMES)
-        self._names = FileNames(pa.concat_tables(selection.tables(["path"]))["path"])
-        self._images = StoreImages(selection.store)
+        folders = folder_names(selection.groups, reserved=OWN_NAMES)
+        names = FileNames(selection.paths())
+        self._files = ImageFiles(selection, request.files, names, advance, folders, lambda record: record.groups)
 
     @property
     def writes(self) -> Writes:
-        return Writes({name: ["*"] for name in self._folders}, links=self._files == "symlink")
+        return Writes(self._files.patterns, self._files.links)
 
     def chunks(self, folder: Path, start: int, files: int) -> Iterator[Chunk]:
-        for name in self._folders:
-            (folder / name).mkdir(exist_ok=True)
-        records = self._selection.records(start)
-        placed = self._copies(folder, records) if self._files == "copy" else self._links(folder, records)
-        written, missing = list[Written](), list[Missing]()
-        for record, outcome in placed:
-            if isinstance(outcome, Missing):
-                missing.append(outcome)
-            else:
-                written += outcome
-            stop = record.position + 1
-            self._advance(stop)
-            if stop % _CHUNK == 0 or stop == len(self._selection):
-                yield Chunk(stop, tuple(written), tuple(missing))
-                written, missing = [], []
+        return self._files.chunks(folder, start)
 
     def finish(self, folder: Path, counts: dict[str, int], exported: int) -> tuple[Written, ...]:
         """A folder without an image stops ImageFolder, so none is left."""
-        for name in self._folders:
+        for name in self._files.folders:
             if not any((folder / name).iterdir()):
                 (folder / name).rmdir()
         return ()
-
-    def _copies(self, folder: Path, records: Iterator[Record]) -> Iterator[tuple[Record, list[Written] | Missing]]:
-        for record, data in read_ahead(self._images, records):
-            yield record, data if isinstance(data, Missing) else self._write(folder, record, data)
-
-    def _links(self, folder: Path, records: Iterator[Record]) -> Iterator[tuple[Record, list[Written] | Missing]]:
-        for record in records:
-            if record.file is not None and Path(record.file).is_file():
-                yield record, self._link(folder, record, Path(record.file))
-            else:
-                data = read_record(self._images, record)
-                yield record, data if isinstance(data, Missing) else self._write(folder, record, data)
-
-    def _write(self, folder: Path, record: Record, data: bytes) -> list[Written]:
-        plain = Written("", len(data), record.sha256)
-        return self._place(folder, record, data, plain, lambda path: path.write_bytes(data))
-
-    def _link(self, folder: Path, record: Record, original: Path) -> list[Written] | Missing:
-        found = original.stat()
-        if (found.st_size, found.st_mtime_ns) != (record.bytes, record.modified_ns):
-            data = read_record(self._images, record)  # its time may have changed alone
-            if isinstance(data, Missing):
-                return data
-        if self._files == "symlink":
-            link = Written("", symlink=str(original))
-            return self._place(folder, record, None, link, lambda path: path.symlink_to(original))
-        try:
-            link = Written("", record.bytes, record.sha256, hardlink=str(original))
-            return self._place(folder, record, None, link, lambda path: path.hardlink_to(original.resolve()))
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-                raise
-            message = f"no hard link to {original} can be made from {folder.parent}: {error.strerror}"
-            raise LanitError(message, "Use --files symlink or --files copy.") from error
-
-    def _place(
-        self, folder: Path, record: Record, data: bytes | None, kind: Written, make: Callable[[Path], object]
-    ) -> list[Written]:
-        """Make a file in the folder of each group. kind: what is made, but for its name."""
-        made = []
-        for group in record.groups:
-            name = f"{self._folders[group]}/{self._names.name(record.path, record.image_id, data)}"
-            path = folder / name
-            path.unlink(missing_ok=True)  # of an interrupted run: to write through a link would change the original
-            make(path)
-            made.append(replace(kind, name=name))
-        return made
 
 
 def domain_groups(

@@ -29,6 +29,7 @@ class HuggingFace:
 
     READ_BY: ClassVar[str] = 'datasets.load_dataset("{out}")'
     TAKES: ClassVar[frozenset[str]] = frozenset({"embeddings", "shard_mb"})
+    NEEDS_LABELS: ClassVar[bool] = False
     writes = Writes({"data": ["train-*.parquet"], "": [CARD_NAME]})
 
     def __init__(self, selection: Selection, request: ExportRequest, advance: Advance) -> None:

@@ -127,6 +127,13 @@ def read_inventory(path: Path, state: LogState) -> list[Written]:
     return [Written(**json.loads(line)) for line in data.decode().split("\n") if line]
 
 
+def listed_names(path: Path) -> Iterator[str]:
+    """Names of the files that a list has so far, in the order in which they were written."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield json.loads(line)["name"]
+
+
 def entries(folder: Path, below: str = "") -> Iterator[str]:
     """Names, POSIX, of the files and links below ``folder``; links are not followed."""
     with os.scandir(folder) as found:

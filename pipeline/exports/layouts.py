@@ -23,6 +23,10 @@ LAYOUTS = {
     "huggingface": "huggingface.HuggingFace",
     "folders": "folders.Folders",
     "csv": "tables.Tables",
+    "coco": "coco.Coco",
+    "label-studio": "label_studio.LabelStudio",
+    "fiftyone": "fiftyone.FiftyOne",
+    "lance": "lance.Lance",
 }
 """Of each layout, as ``--to`` takes it, its module here and its class, which is a :class:`Target`."""
 
@@ -80,11 +84,13 @@ class Target(Protocol):
     """Writes a selection in one layout. A run that was interrupted goes on after its last chunk.
 
     READ_BY: what reads the result, with ``{out}`` and ``{shell}``, and ``{last}``, the number of the last file. TAKES:
-    options of a request that it has a use for, of those that not every layout takes. advance: see :data:`Advance`.
+    options of a request that it has a use for, of those that not every layout takes. NEEDS_LABELS: whether a store
+    without any is refused. advance: see :data:`Advance`.
     """
 
     READ_BY: ClassVar[str]
     TAKES: ClassVar[frozenset[str]]
+    NEEDS_LABELS: ClassVar[bool]
 
     def __init__(self, selection: Selection, request: ExportRequest, advance: Advance) -> None: ...
 

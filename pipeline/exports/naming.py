@@ -78,9 +78,13 @@ class FileNames:
     An image whose name would meet another's, or does not tell its format, gets its image_id into the name as well.
     """
 
-    def __init__(self, paths: pa.ChunkedArray) -> None:
-        """paths: of all the images to name, of one source or several."""
+    def __init__(self, paths: pa.ChunkedArray, *, by_stem: bool = False) -> None:
+        """paths: of all the images to name, of one source or several. by_stem: names are to differ without their
+        suffixes too."""
         lowered = pc.utf8_lower(pc.replace_substring(paths, "/", _SEPARATOR))
+        self._compared = _without_suffix if by_stem else str
+        if by_stem:
+            lowered = pa.chunked_array([pa.array(map(_without_suffix, lowered.to_pylist()), pa.string())])
         counts = pc.value_counts(lowered)
         twice = counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1))
         self._twice = set(pc.struct_field(twice, "values").to_pylist())
@@ -93,9 +97,13 @@ class FileNames:
         stem, suffix = (pure.stem, pure.suffix) if known else (flat, f".{suffix_of(data or b'', '')}")
         safe = _FORBIDDEN.sub("_", stem).strip(" ").lstrip(".")
         is_odd = not known or safe != stem or len(safe.encode()) > _LONGEST or _is_device(safe)
-        if is_odd or flat.lower() in self._twice:
+        if is_odd or self._compared(flat.lower()) in self._twice:
             return _shortened(safe, f"~{image_id}") + suffix
         return safe + suffix
+
+
+def _without_suffix(name: str) -> str:
+    return PurePosixPath(name).stem
 
 
 def _shortened(name: str, end: str) -> str:

@@ -93,6 +93,10 @@ class Selection:
                 yield table.take(pa.array(chosen[low:high] - first))
             first += part.ok
 
+    def paths(self) -> pa.ChunkedArray:
+        """Of all the images."""
+        return pa.concat_tables(self.tables(["path"]))["path"]
+
     def records(self, start: int = 0) -> Iterator[Record]:
         """The images from position ``start`` on, in the order of the store."""
         margins, position = self._margins(start), start

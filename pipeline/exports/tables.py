@@ -30,6 +30,7 @@ class Tables:
 
     READ_BY: ClassVar[str] = 'pandas.read_csv("{out}/images.csv")'
     TAKES: ClassVar[frozenset[str]] = frozenset({"margins"})
+    NEEDS_LABELS: ClassVar[bool] = False
     writes = Writes({"": [IMAGES_NAME, FAILED_NAME]})
 
     def __init__(self, selection: Selection, request: ExportRequest, advance: Advance) -> None:

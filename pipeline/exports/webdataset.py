@@ -27,6 +27,7 @@ class WebDataset:
 
     READ_BY: ClassVar[str] = 'webdataset.WebDataset("{out}/images-{{000000..{last:06d}}}.tar")'
     TAKES: ClassVar[frozenset[str]] = frozenset({"embeddings", "shard_mb"})
+    NEEDS_LABELS: ClassVar[bool] = False
     writes = Writes({"": ["images-*.tar"]})
 
     def __init__(self, selection: Selection, request: ExportRequest, advance: Advance) -> None:
