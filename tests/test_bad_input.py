@@ -296,7 +296,7 @@ def world(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     moved.pop("seal")
     write_json(store, sealed(moved))
     monkeypatch.chdir(world)
-    monkeypatch.setattr("pipeline.clip.models._hub_answers", lambda: False)
+    monkeypatch.setattr("pipeline.clip.sources._hub_answers", lambda: False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
     return world
 

@@ -45,7 +45,7 @@ class LabelRequest:
         by_words = (bool(self.phrases), self.prompts is not None)
         if sum((*by_words, self.from_folders, self.from_table is not None, self.by_clusters)) != 1:
             message = "give phrases, or one of --prompts, --from-folders, --from-table and --clusters"
-            raise UsageError(message, 'Try: lanit label smiling "wearing hat" --noun face')
+            raise UsageError(message, "Try: lanit label --help")
         if self.by_clusters and self.rule is not None:
             raise UsageError("--rule does not go with --clusters, which label each image once", "Leave --rule out.")
         if not self.by_clusters and self.words is not None:
