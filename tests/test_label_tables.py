@@ -339,6 +339,8 @@ def test_where_ids_are_of_an_earlier_store_the_paths_count(make_store: MakeStore
     rows, understood = found(store, tmp_path / "t.csv")
     assert rows == [1, 0]
     assert understood.endswith("; the images go by path")
+    (tmp_path / "t.csv").write_text(f"image_id,path,label\n{'e' * 16},b.png,cat\n{'f' * 16},a.png,dog\n")
+    assert found(store, tmp_path / "t.csv")[0] == [1, 0]
 
 
 def test_a_name_with_a_backslash_is_read_and_labelled(tmp_path: Path, make_store: MakeStore) -> None:

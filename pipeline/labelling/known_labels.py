@@ -105,8 +105,10 @@ def read_truth(path: Path, domains: Sequence[str] | None, *, blanks: bool = Fals
     codes, others = found.codes, tuple(names for _, names in read.names[1:])
     if found.by_class:
         said = (codes != UNKNOWN).any(axis=1)
-        keys, codes = merge_rows([text for text, says in zip(keys, said.tolist(), strict=True) if says], codes[said])
-        others = ()
+        keys, codes = tuple(np.array(keys, object)[said].tolist()), codes[said]
+        others = tuple((kind, tuple(np.array(some, object)[said].tolist())) for kind, some in others)
+        if len(set(keys)) < len(keys):
+            (keys, codes), others = merge_rows(keys, codes), ()
     known, withdrawn = codes >= 0, codes == TAKEN_BACK
     return Truth(
         key, keys, found.domains, codes == 1, None if known.all() else known, withdrawn if withdrawn.any() else None,

@@ -22,9 +22,13 @@ from pipeline.tables.cells import Cells, is_list, is_text
 Codes = NDArray[np.int8]
 """1 on, 0 off, and :data:`UNKNOWN`, :data:`TAKEN_BACK`."""
 
-UNKNOWN, TAKEN_BACK, _WRONG = -1, -2, -3
-_ON, _OFF, _BACK = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no"), ("?",)
-_MINUS = ("-1", "-1.0")
+UNKNOWN, TAKEN_BACK, _WRONG, _MINUS = -1, -2, -3, -4
+_CODES = {
+    **dict.fromkeys(("1", "1.0", "true", "yes"), 1),
+    **dict.fromkeys(("0", "0.0", "false", "no"), 0),
+    **{"-1": _MINUS, "-1.0": _MINUS, "": UNKNOWN, "?": TAKEN_BACK},
+}
+_SPELLINGS = (({"true", "false"}, "true/false"), ({"yes", "no"}, "yes/no"), ({"-1", "-1.0"}, "±1"))
 _CLASS_COLUMNS = frozenset(
     {
         *("label", "labels", "class", "classes", "class name", "class label", "category", "categories", "tag", "tags"),
@@ -88,21 +92,23 @@ def find_labels(cells: Cells, rows: int, domains: Sequence[str] | None, path: Pa
     for name, column in cells:
         by_name.setdefault(plain(name), []).append((name, column))
     if domains is None:
-        binary = {tidy(each[0][0]): each for name, each in by_name.items() if _is_binary(name, each[0][1])}
+        read = {tidy(each[0][0]): (each, _if_binary(*each[0])) for each in by_name.values()}
+        binary = {domain: (each, said) for domain, (each, said) in read.items() if said is not None}
     else:
-        binary = {domain: by_name[plain(domain)] for domain in domains if plain(domain) in by_name}
-    for each in binary.values():
+        wanted = {domain: by_name[plain(domain)] for domain in domains if plain(domain) in by_name}
+        binary = {domain: (each, _binary(*each[0], path)) for domain, each in wanted.items()}
+    found: dict[str, Codes] = {}
+    for domain, (each, said) in binary.items():
         if len(each) > 1:
             raise LanitError(f"{path} has {len(each)} columns '{excerpt(each[-1][0])}'", "Keep one of them.")
-    columns = [_binary(column, path, name, blanks) for [(name, column)] in binary.values()]
-    words = [_words_of(binary)] if binary else []
-    classes: list[tuple[str, _Classes]] = []
+        _check(said.codes, *each[0], path, blanks)
+        found[domain] = said.codes
+    words = [_words_of({domain: said.spelling for domain, (_, said) in binary.items()})] if binary else []
     if domains is None or not binary:
-        classes = _class_columns([pair for pair in cells if tidy(pair[0]) not in binary], rows, domains, path)
-    found = dict(zip(binary, columns, strict=True))
-    for name, classified in classes:
-        found |= _as_codes(classified, domains, [*found], path)
-        words.append(f"{len(classified.names)} classes in {name}")
+        rest = [(name, column) for name, column in cells if tidy(name) not in binary]
+        for name, classified in _class_columns(rest, rows, domains, path):
+            found |= _as_codes(classified, domains, [*found], path)
+            words.append(f"{len(classified.names)} classes in {name}")
     if not found:
         raise _none(cells, domains, path)
     codes = np.stack([*found.values()], axis=1) if rows else np.empty((0, len(found)), np.int8)
@@ -116,63 +122,68 @@ def _none(cells: Cells, domains: Sequence[str] | None, path: Path) -> LanitError
     return LanitError(f"{path} has no column {missing}", hint)
 
 
-def _is_binary(name: str, column: pa.ChunkedArray) -> bool:
-    """Whether a column that nobody named is one of 0 and 1."""
-    codes = _codes(column)
-    if name in _NAMES | _NO_LABELS or codes is None:
-        return False
-    said = codes[codes != UNKNOWN]
-    return (bool(len(said)) and (said != _WRONG).mean() >= _MOSTLY) or not len(column)
+@dataclass(frozen=True)
+class _Binary:
+    """codes: int8 (m), −3 for nonsense. spelling: how they are written, for a person."""
+
+    codes: Codes
+    spelling: str
 
 
-def _codes(column: pa.ChunkedArray) -> Codes | None:
-    """What each cell says, int8 (m), −3 for nonsense; none for a column that cannot hold 0 and 1."""
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    kind = column.type
-    if types.is_null(kind) or is_text(kind):
-        texts = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string()).fill_null("")))
-        out = np.full(len(column), _WRONG, np.int8)
-        for value, spellings in ((1, _ON), (0, _OFF), (UNKNOWN, ("",)), (TAKEN_BACK, _BACK)):
-            out[pc.is_in(texts, value_set=pa.array(spellings)).to_numpy()] = value
-        minus = pc.is_in(texts, value_set=pa.array(_MINUS)).to_numpy()
-    elif types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
-        minus = numbers == -1
-        out = np.select([np.isnan(numbers), numbers == 1, numbers == 0], [UNKNOWN, 1, 0], _WRONG).astype(np.int8)
-    else:
-        return None
-    out[minus] = UNKNOWN if (out == 0).any() else 0  # beside 0, −1 is what nobody is sure of
-    return out
+def _if_binary(name: str, column: pa.ChunkedArray) -> _Binary | None:
+    """A column that nobody named, where it is one of 0 and 1, but for a few slips."""
+    read = None if plain(name) in _NAMES | _NO_LABELS else _read_binary(column)
+    if read is None or not len(column):
+        return read
+    said = read.codes[read.codes != UNKNOWN]
+    return read if len(said) and (said != _WRONG).mean() >= _MOSTLY else None
 
 
-def _binary(column: pa.ChunkedArray, path: Path, name: str, blanks: bool) -> Codes:
-    out = _codes(column)
-    if out is None:
+def _binary(name: str, column: pa.ChunkedArray, path: Path) -> _Binary:
+    read = _read_binary(column)
+    if read is None:
         message = f"{path}: column '{excerpt(name)}' holds {column.type}, no labels"
         raise LanitError(message, "Write 0 or 1, or leave it out.")
-    wrong = (out == _WRONG) | ((out < 0) & (not blanks))
+    return read
+
+
+def _read_binary(column: pa.ChunkedArray) -> _Binary | None:
+    """What each cell says; none for a column that cannot hold 0 and 1."""
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    column = column.cast(kind)
+    if types.is_null(kind) or is_text(kind):
+        encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+        texts = [text.strip().lower() for text in encoded.dictionary.to_pylist()]
+        of_text = np.array([*(_CODES.get(text, _WRONG) for text in texts), UNKNOWN], np.int8)
+        codes = of_text[pc.fill_null(encoded.indices, len(texts)).to_numpy(False)]
+        spelling = next((words for some, words in _SPELLINGS if some.intersection(texts)), "0/1")
+    elif types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
+        chosen = [np.isnan(numbers), numbers == 1, numbers == 0, numbers == -1]
+        codes = np.select(chosen, [UNKNOWN, 1, 0, _MINUS], _WRONG).astype(np.int8)
+        spelling = "true/false" if types.is_boolean(kind) else "±1" if (codes == _MINUS).any() else "0/1"
+    else:
+        return None
+    codes[codes == _MINUS] = UNKNOWN if (codes == 0).any() else 0  # beside 0, −1 is what nobody is sure of
+    return _Binary(codes, spelling)
+
+
+def _check(codes: Codes, name: str, column: pa.ChunkedArray, path: Path, blanks: bool) -> None:
+    """Raise LanitError for the first cell that is no label."""
+    wrong = (codes == _WRONG) | ((codes < 0) & (not blanks))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         cell = column[row].as_py()
         found = "" if cell is None or cell != cell else excerpt(str(cell))
         hint = "Write 0 or 1, or leave it empty." if blanks else "Write 0 or 1 everywhere."
         raise LanitError(f"{path}: column '{excerpt(name)}' has '{found}' in row {row + 1}", hint)
-    return out
 
 
-def _words_of(binary: dict[str, list[tuple[str, pa.ChunkedArray]]]) -> str:
-    kinds = {_spelling(column) for [(_, column)] in binary.values()}
+def _words_of(spellings: dict[str, str]) -> str:
+    """spellings: by column."""
+    kinds = set(spellings.values())
     kind = kinds.pop() if len(kinds) == 1 else "0/1"
-    return f"{kind} in {next(iter(binary))}" if len(binary) == 1 else f"{len(binary)} columns of {kind}"
-
-
-def _spelling(column: pa.ChunkedArray) -> str:
-    if types.is_boolean(column.type):
-        return "true/false"
-    some = {str(cell).strip().lower() for cell in pc.unique(column).to_pylist()}
-    spellings = (({"true", "false"}, "true/false"), ({"yes", "no"}, "yes/no"), (set(_MINUS), "±1"))
-    return next((words for texts, words in spellings if some & texts), "0/1")
+    return f"{kind} in {next(iter(spellings))}" if len(spellings) == 1 else f"{len(spellings)} columns of {kind}"
 
 
 def _class_columns(cells: Cells, rows: int, domains: Sequence[str] | None, path: Path) -> list[tuple[str, _Classes]]:

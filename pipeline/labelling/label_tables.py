@@ -55,8 +55,6 @@ def read_cells(path: Path, domains: Sequence[str] | None) -> ReadCells:
 def merge_rows(keys: Sequence[str], codes: Codes) -> tuple[tuple[str, ...], Codes]:
     """Rows of one image, each with a class of its own, as one that has them all. codes: int8 (m×D)."""
     encoded = pa.array(keys, pa.string()).dictionary_encode()
-    if len(encoded.dictionary) == len(keys):
-        return tuple(keys), codes
     out = np.full((len(encoded.dictionary), codes.shape[1]), codes.min(initial=0), np.int8)
     np.maximum.at(out, encoded.indices.to_numpy(), codes)
     return tuple(encoded.dictionary.to_pylist()), out
