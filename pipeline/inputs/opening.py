@@ -64,8 +64,9 @@ def open_inputs(texts: Sequence[str | Path], image_column: str | None = None) ->
 def understood(inputs: Sequence[Input]) -> list[str]:
     """What tables were taken for, a line each; of many, what the first was. Raises LanitError where one is none."""
     tables = [each for each in inputs if isinstance(each, Table)]
-    lines = [each.understood() for each in tables[:_TOLD]]
-    return lines if len(tables) <= _TOLD else [f"{lines[0]}; and {len(tables) - 1:,} more tables"]
+    if len(tables) > _TOLD:
+        return [f"{tables[0].understood()}; and {len(tables) - 1:,} more tables"]
+    return [each.understood() for each in tables]
 
 
 def open_source(source: str, image_column: str | None) -> Input:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
+from numpy.typing import NDArray
 
 from lanit.errors import LanitError, excerpt
 from pipeline.files import storable
@@ -28,6 +29,7 @@ Names = tuple[Key, tuple[str, ...]]
 """What names the images of the rows, and the name of each."""
 
 _IMAGE_ID = re.compile("[0-9a-f]{16}")
+_ODD = r"\./|//|\\|[^\x00-\x7F]|^\s|\s$"  # what a path has that may be spelled otherwise
 _OWN = "lanit_"  # before a column of ours that gave way to a phrase: see column_names.py
 
 
@@ -90,7 +92,7 @@ def check_names(name: str, keys: Sequence[str], path: Path, *, may_repeat: bool)
 
 
 def find_names(
-    candidates: Sequence[Names], ids: pa.ChunkedArray, paths: pa.ChunkedArray, full_names: Callable[[], Sequence[str]]
+    candidates: Sequence[Names], ids: pa.ChunkedArray, paths: pa.ChunkedArray, full_names: Callable[[], pa.ChunkedArray]
 ) -> tuple[int, Names, bool]:
     """Which of the ``candidates`` names images, by its number, with names as the store has them; and whether only by
     the end of their full names. Where none does, the first as it is.
@@ -100,49 +102,58 @@ def find_names(
     """
     for number, (key, names) in enumerate(candidates):
         known = ids if key == "image_id" else paths
-        named = pc.is_in(pa.array(names, known.type), value_set=known.combine_chunks()).to_numpy(False)
+        named = _are_in(names, known)
         if key == "path" and not named.all():
-            names = tuple(_respelled(names, named, paths.to_pylist()))
-            named = named | pc.is_in(pa.array(names, known.type), value_set=known.combine_chunks()).to_numpy(False)
+            names = _respelled(names, named, paths)
+            named = _are_in(names, known)
         if named.any():
             return number, (key, names), False
     for number, (key, names) in enumerate(candidates):
         if key == "path":
-            by_end = _by_end([with_slashes(name) for name in names], full_names(), paths.to_pylist())
+            plain = tuple(map(with_slashes, names))
+            by_end = _by_end(plain, full_names(), paths)
             if by_end:
-                return number, (key, tuple(by_end.get(name, name) for name in map(with_slashes, names))), True
+                return number, (key, tuple(by_end.get(name, name) for name in plain)), True
     key, names = candidates[0]
     return 0, (key, tuple(map(with_slashes, names)) if key == "path" else names), False
 
 
-def _respelled(names: Sequence[str], named: np.ndarray, paths: Sequence[str]) -> list[str]:
+def _are_in(names: Sequence[str], known: pa.ChunkedArray) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = pc.is_in(pa.array(names, known.type), value_set=known.combine_chunks()).to_numpy(False)
+    return found
+
+
+def _respelled(names: Sequence[str], named: NDArray[np.bool_], paths: pa.ChunkedArray) -> tuple[str, ...]:
     """``names`` that name nothing as they stand, as the path that differs in its spelling only: slashes, ``./``,
     composed letters, white space around it."""
-    of_spelling: dict[str, str] = {}
-    for path in paths:
-        of_spelling.setdefault(_spelling(path), path)
-    return [name if done else of_spelling.get(_spelling(name), with_slashes(name))
-            for name, done in zip(names, named.tolist(), strict=True)]  # fmt: skip
+    odd = paths.filter(pc.match_substring_regex(paths, _ODD)).to_pylist()
+    of_spelling = {_spelling(path): path for path in reversed(odd)}
+    spelled = [_spelling(name) for name in names]
+    spelled = [of_spelling.get(name, name) for name in spelled]
+    found = _are_in(spelled, paths)
+    return tuple(
+        name if done else other if leads else with_slashes(name)
+        for name, done, other, leads in zip(names, named.tolist(), spelled, found.tolist(), strict=True)
+    )
 
 
 def _spelling(name: str) -> str:
     return unicodedata.normalize("NFC", with_slashes(name.strip()))
 
 
-def _by_end(names: Sequence[str], full: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
+def _by_end(names: Sequence[str], full: pa.ChunkedArray, paths: pa.ChunkedArray) -> dict[str, str]:
     """The path of the only image whose full name ends with a name, whole folders compared; empty where a name is the
     end of several."""
     found: dict[str, str] = {}
-    for parts in {name.strip("/").count("/") + 1 for name in names}:
-        ends: dict[str, list[str]] = {}
-        for whole, path in zip(full, paths, strict=True):
-            ends.setdefault("/".join(whole.strip("/").split("/")[-parts:]), []).append(path)
-        for name in names:
-            meant = ends.get(name.strip("/"), []) if name.strip("/").count("/") + 1 == parts else []
-            if len(meant) > 1:
+    bare = {name.strip("/"): name for name in names}
+    for slashes in {name.count("/") for name in bare}:
+        pattern = rf"(?s)^.*?((?:[^/]*/){{{slashes}}}[^/]*)$"
+        ends = pc.replace_substring_regex(pc.utf8_ltrim(full, "/"), pattern=pattern, replacement=r"\1")
+        meant = pc.is_in(ends, value_set=pa.array([name for name in bare if name.count("/") == slashes], ends.type))
+        for end, path in zip(ends.filter(meant).to_pylist(), paths.filter(meant).to_pylist(), strict=True):
+            if bare[end] in found:
                 return {}
-            if meant:
-                found[name] = meant[0]
+            found[bare[end]] = path
     return found
 
 

@@ -132,14 +132,13 @@ def fitted(truth: Truth, store: Store | None, ids: pa.ChunkedArray, paths: pa.Ch
     return dataclasses.replace(truth, key=key, keys=keys, others=(), understood=truth.understood + how)
 
 
-def full_names(store: Store | None, ids: pa.ChunkedArray, paths: pa.ChunkedArray) -> list[str]:
+def full_names(store: Store | None, ids: pa.ChunkedArray, paths: pa.ChunkedArray) -> pa.ChunkedArray:
     """Source and path of each of n images as one path; of those that the store has no more the path alone."""
     if store is None:
-        return paths.to_pylist()
+        return paths
     table = pa.concat_tables(store.ok_parts(["image_id", "source"]))
-    at = pc.index_in(ids, value_set=table["image_id"].combine_chunks())
-    sources = table["source"].take(at).to_pylist()
-    return [f"{source}/{path}" if source else path for source, path in zip(sources, paths.to_pylist(), strict=True)]
+    sources = table["source"].take(pc.index_in(ids, value_set=table["image_id"].combine_chunks()))
+    return pc.binary_join_element_wise(sources, paths, "/", null_handling="skip")
 
 
 def folder_truth(paths: pa.ChunkedArray, domains: Sequence[str]) -> Truth:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,7 +250,9 @@ def _numbered(cells: list[str], name: str, domains: Sequence[str] | None, path: 
         return []
     if domains is None or max(map(int, cells)) >= len(domains):
         message = f"{path}: column '{excerpt(name)}' has classes by number, as {excerpt(cells[0])}, without their names"
-        raise LanitError(message, f"Write the names, a line each from 0 on: --prompts classes.txt --labels {path}")
+        raise LanitError(
+            message, f"Write them, a line each from 0 on: --prompts classes.txt --labels {shlex.quote(str(path))}"
+        )
     return [[domains[int(cell)]] if int(cell) >= 0 else [] for cell in cells]
 
 

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO, TextIO
+from urllib.parse import urlsplit
 
 from lanit.errors import LanitError
+from pipeline.path_names import is_address
 from pipeline.tables.annotations import (
     is_coco,
     is_label_studio,
@@ -40,7 +42,7 @@ def open_table(file: BinaryIO, name: str) -> OpenTable:
 
     name: of the file, in errors; its suffix counts where its content leaves a doubt. Raises LanitError.
     """
-    suffix = posixpath.splitext(name)[1].lower()
+    suffix = posixpath.splitext(urlsplit(name).path if is_address(name) else name)[1].lower()
     head = file.read(_HEAD)
     file.seek(0)
     if head.startswith(b"PAR1") or suffix in (".parquet", ".pq"):

@@ -78,7 +78,8 @@ class TextTable:
         self._lines = open_text(file, head, newline="")
         sample = [self._lines.readline() for _ in range(_SAMPLE_LINES)]
         self._layout = _layout_of(sample, "\t,;" if tabs else ",\t;")
-        if any(unicodedata.category(letter) == "Cc" for column in self._layout.names for letter in column):
+        letters = set("".join(self._layout.names)) - set("\t\r\n")
+        if any(unicodedata.category(letter) == "Cc" for letter in letters):
             raise LanitError(f"{name} is no table", "Give CSV, TSV, JSON Lines or Parquet, or what a tool exports.")
         self.layout = self._layout.words
         self.schema = text_schema(self._layout.names)
