@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -15,6 +16,8 @@ from pipeline.inputs.storages import storage_of
 from pipeline.path_names import one_spelling, with_slashes
 from pipeline.tables.cells import OpenTable, is_text
 from pipeline.tables.tables import open_table
+
+_WINDOWS_ROOT = re.compile(r"\\|[A-Za-z]:\\")
 
 
 @contextlib.contextmanager
@@ -51,10 +54,11 @@ def path_cells(path: str, column: str, troubles: Troubles) -> Iterator[str | Non
 def listed_path(cell: str, folder: str) -> str:
     """A path of a table in the one spelling, relative to ``folder`` as it is.
 
-    Backslashes separate folders, as Windows writes them, unless a file of this machine has them in its name.
+    Backslashes separate folders, as Windows writes them, unless a file of this machine has them in its name, or the
+    path begins at a drive or server of Windows, which leads nowhere here.
     """
     path = one_spelling(cell)
-    if "\\" not in path or is_url(path):
+    if "\\" not in path or is_url(path) or _WINDOWS_ROOT.match(path):
         return path
     with contextlib.suppress(ImageError):
         full = located(folder, path)

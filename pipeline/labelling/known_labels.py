@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from lanit.errors import LanitError, excerpt, listed
 from pipeline.labelling.image_names import Key, Names, check_names, find_names
 from pipeline.labelling.label_columns import TAKEN_BACK, UNKNOWN, find_labels, plain
-from pipeline.labelling.label_tables import merge_rows, read_cells
 
 if TYPE_CHECKING:
     from pipeline.store.store import Store
@@ -98,6 +97,8 @@ def read_truth(path: Path, domains: Sequence[str] | None, *, blanks: bool = Fals
     space, make no difference; other columns are left alone. domains: none for all that are labels. blanks: whether a
     label may be left out, or be "?", which takes an earlier one back. Raises LanitError.
     """
+    from pipeline.labelling.label_tables import merge_rows, read_cells  # Pillow, which reports on labels do without
+
     read = read_cells(path, domains)
     found = find_labels(read.labels, read.rows, domains, path, blanks=blanks)
     name, (key, keys) = read.names[0]
