@@ -234,11 +234,11 @@ def embed(
       lanit embed "shards/{00000..00099}.tar" scans.parquet s3://bucket/photos/ --workers 16
       lanit embed s3://bucket/photos/ --engine ray --address auto
     """
-    from pipeline.inputs.opening import open_inputs
+    from pipeline.inputs.opening import open_inputs, understood
     from pipeline.showing import console
     from pipeline.store.store_folder import claim_store
 
-    open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
+    console.notes(understood(open_inputs(inputs, image_column)))  # a mistyped name should not wait for a model to load
     claim_store(store)
     from pipeline.embedding.embed import EmbedOptions
     from pipeline.embedding.embed import embed as embed_inputs
@@ -340,14 +340,14 @@ def label(
     labels: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|folders", help="Labels by people, kept for every later revision too: CSV or Parquet."
+            metavar="FILE|folders", help="Labels by people, kept for every later revision too: a table of any kind."
         ),
     ] = None,
     from_folders: Annotated[
         bool, typer.Option("--from-folders", help="No prompts: label images by the folders they lie in.")
     ] = False,
     from_table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="No prompts: label images by a CSV or Parquet of 0 and 1.")
+        Path | None, typer.Option(metavar="FILE", help="No prompts: label images by a table, annotations or a tar's.")
     ] = None,
     clusters: Annotated[
         int | None,
@@ -386,11 +386,13 @@ def label(
     Phrases are given one by one, or in a prompt file, which has one a line; '#' starts a comment; 'noun: face',
     'template: a face with {}.' and 'base: a face.' say how phrases become sentences; 'smiling | offset=0.01' raises
     the bar of a phrase. The adaptive rule labels an image with a phrase where naming it describes the image better
-    than not naming it. A table of labels has a column path or image_id, and for each phrase a column of 1, 0 or
-    nothing; "?" takes an earlier label back. Labels by people stay with the store and replace any other in later
-    revisions too, of the same phrases, under every rule; the newest counts. Nothing is embedded again. Prompts that
-    lanit train learned are given by their prompts.safetensors or its run. Clusters need no phrases: each group of
-    look-alikes is named by the word that tells most of what sets it apart.
+    than not naming it. A table of labels (CSV, TSV, JSON Lines or a list, Parquet) names images in a column such as
+    path or file_name, and has for each phrase a column of 1, 0 or nothing ("?" takes an earlier label back), or names
+    classes in one called label; COCO, Label Studio's JSON, CVAT's XML and WebDataset tars will do too. One line says
+    what it was taken for. Labels by people stay with the store and replace any other in later revisions too, of the
+    same phrases, under every rule; the newest counts. Nothing is embedded again. Prompts that lanit train learned are
+    given by their prompts.safetensors or its run. Clusters need no phrases: each group of look-alikes is named by the
+    word that tells most of what sets it apart.
 
     \b
     Example:
@@ -438,9 +440,7 @@ def inspect(
     revision: RevisionOption = None,
     truth: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE|folders", help="CSV or Parquet: column path or image_id, one of 0/1 per domain; or folders."
-        ),
+        typer.Option(metavar="FILE|folders", help="A table of labels as label --from-table takes it; or folders."),
     ] = None,
     rules: Annotated[
         str | None,

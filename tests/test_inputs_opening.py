@@ -184,10 +184,11 @@ def test_missing_shards_and_empty_patterns_are_named(tmp_path: Path) -> None:
     [
         ("a.JPG", "{} is a file, but neither a tar nor a table", "Give its folder: {0.parent}"),
         (
-            "a.txt",
+            "a.doc",
             "{} is a file, but neither a tar nor a table",
             "Give a folder of images, or a tar: .tar, or a table: .parquet",
         ),
+        ("a.txt", "{} is no table", "Give CSV, TSV, JSON Lines or Parquet, or what a tool exports."),
         ("bare", "{} is a file, but neither a tar nor a table", "Give a folder of images"),
         ("a.tar.gz", "{} is a compressed tar", "gunzip"),
         ("a.tgz", "{} is a compressed tar", "gunzip"),

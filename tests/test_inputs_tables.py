@@ -218,7 +218,7 @@ def test_json_lines_take_columns_from_all_of_the_first_rows(tmp_path: Path) -> N
         ("t.parquet", b"PAR1 but no more", "is not a whole Parquet file", "download it again"),
         ("t.parquet", b"", "is not a whole Parquet file", "download it again"),
         ("t.csv", b"", "its columns are none", "--image-column NAME"),
-        ("t.jsonl", b"[1]\n", "line 1 is not a JSON object", '{"image_path": "a.jpg"}'),
+        ("t.jsonl", b"[1]\n", "row 1 is not a JSON object", '{"image_path": "a.jpg"}'),
     ],
 )
 def test_damaged_tables_are_named(tmp_path: Path, name: str, data: bytes, message: str, hint: str) -> None:

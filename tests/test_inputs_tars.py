@@ -43,7 +43,7 @@ def listed(path: Path) -> tuple[dict[str, bytes], Tar]:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_long_odd_and_foreign_names_read_back_in_every_format(tmp_path: Path, form: int) -> None:
-    names = ["a.jpg", "é ü/日本.PNG", "deep/" * 40 + "end.jpg", "new\nline.jpg", "./dot.jpg", "a/../b.jpg"]
+    names = ["a.jpg", "é ü/日本.PNG", "deep/" * 40 + "end.jpg", "new\nline.jpg", "back\\slash.jpg", "a/../b.jpg"]
     if form != tarfile.USTAR_FORMAT:
         names += ["x" * 180 + ".jpg", "日" * 90 + ".webp"]
     if form == tarfile.GNU_FORMAT:
@@ -54,6 +54,12 @@ def test_long_odd_and_foreign_names_read_back_in_every_format(tmp_path: Path, fo
     assert found == contents
     assert origin.warnings == []
     assert origin.ignored == 0
+
+
+def test_names_come_in_one_spelling(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "t.tar", {"./a.jpg": b"1", "./b/./c.jpg": b"2", "b//d.jpg": b"3", "/e.jpg": b"4"})
+    found, _ = listed(path)
+    assert found == {"a.jpg": b"1", "b/c.jpg": b"2", "b/d.jpg": b"3", "/e.jpg": b"4"}
 
 
 def test_offset_and_size_are_those_of_the_data_and_the_time_is_the_tars(tmp_path: Path) -> None:

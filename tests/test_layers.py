@@ -16,10 +16,11 @@ OPENS_FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "pickle", "s
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "files column_names commands progress",
+        "files column_names path_names commands progress",
         "folders parquet_seals computing",
         "decoding clip showing serving",
-        "inputs prompts",
+        "tables prompts",
+        "inputs",
         "store models",
         "words searching exports embedding model_exports stability",
         "labelling suggestion translating importing",

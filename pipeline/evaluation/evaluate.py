@@ -121,7 +121,7 @@ def evaluate_runs(
 ) -> Evaluation:
     """Measure models on the same sources and real images of ``store``; each run's figures also go into its folder.
 
-    truth: CSV, Parquet or ``folders``, by which to score the label revision too. with_examples: for a page. What was
+    truth: a table or ``folders``, by which to score the label revision too. with_examples: for a page. What was
     measured before, or in an interrupted evaluation of the same options, is read from the store's cache. tell: takes a
     remark where a store or run lets nothing be written; the figures are the same. Raises LanitError where a model is
     missing, the store holds another CLIP's embeddings, or weights that were named cannot be read; before anything is
@@ -232,7 +232,7 @@ def extractor_of_folders(tools: Tools, store: Path) -> Extractor:
 
 def _label_scores(store: Store, revision: int | None, truth: str) -> Scores:
     labels = store.revision_file(revision)
-    return score(labels, truth_of(labels, truth))
+    return score(labels, truth_of(labels, truth, store))
 
 
 def _published(bundles: Sequence[Bundle]) -> tuple[Published, ...]:

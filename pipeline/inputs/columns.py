@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.types as types
 
 from lanit.errors import LanitError
+from pipeline.tables.cells import is_text
 
-PATH_COLUMNS = ("image_path", "file_name", "filename", "path", "filepath", "image", "url")
+PATH_COLUMNS = (
+    "image_path", "file_name", "filename", "path", "filepath", "image", "url", "img_path", "image_file", "image_name",
+    "image_url", "file",
+)  # fmt: skip
 """Columns of text that are taken for image paths, in this order, in any case."""
+
+NAME_COLUMNS = ("image_id", "id", "name", "img")
+"""Columns of text that are taken for image paths where no other is and they hold names with an image's suffix: CelebA's
+``image_id`` does."""
 
 KEY_COLUMNS = ("path", "key", "__key__", "file_name", "filename", "image_path", "filepath", "name", "id", "image_id")
 """Columns of text that name the images of a table that holds their bytes, in this order, in any case."""
@@ -39,8 +47,11 @@ class ImageColumn:
         return [field for field in (self.bytes, self.path) if field is not None]
 
 
-def choose_column(schema: pa.Schema, named: str | None, table: str) -> ImageColumn:
-    """The column of images: ``named``, else the one of bytes, else the first of :data:`PATH_COLUMNS` that is text.
+def choose_column(
+    schema: pa.Schema, named: str | None, table: str, names_images: Callable[[str], bool] = lambda column: False
+) -> ImageColumn:
+    """The column of images: ``named``, else the one of bytes, else the first of :data:`PATH_COLUMNS` that is text, else
+    of :data:`NAME_COLUMNS`, where ``names_images`` says of a column of text that there are names of images in it.
 
     Raises LanitError, naming ``table``: no such column, none that could be it, or several columns of bytes.
     """
@@ -57,20 +68,12 @@ def choose_column(schema: pa.Schema, named: str | None, table: str) -> ImageColu
         return _bytes_column(schema, images[0])
     name = _first_text(schema, PATH_COLUMNS)
     if name is None:
+        others = filter(None, (_first_text(schema, [other]) for other in NAME_COLUMNS))
+        name = next(filter(names_images, others), None)
+    if name is None:
         message = f"{table} has no column of image paths or image bytes; its columns are {_listed(schema.names)}"
         raise LanitError(message, "Name the column: --image-column NAME")
     return ImageColumn(name)
-
-
-def text_schema(columns: Sequence[str]) -> pa.Schema:
-    """The schema of a table in which all is text."""
-    return pa.schema([(name, pa.string()) for name in columns])
-
-
-def is_text(kind: pa.DataType) -> bool:
-    if types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
 def _named(schema: pa.Schema, name: str, table: str) -> ImageColumn:

@@ -19,7 +19,7 @@ from pipeline.inputs.local import is_empty
 from pipeline.inputs.places import NoImagesError, Place
 from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located
 from pipeline.inputs.storages import storage_of
-from pipeline.inputs.table_cells import path_cells, path_column
+from pipeline.inputs.table_cells import listed_path, path_cells, path_column
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The names of the metadata file of Hugging Face's imagefolder, the first that is there counting."""
@@ -128,14 +128,15 @@ class Folder:
         """The listed names as a walk would give them; empty cells left out."""
         for cell in path_cells(metadata, "file_name", troubles):
             if cell:
-                yield cell if is_url(cell) else posixpath.normpath(cell)
+                yield cell if is_url(cell) else posixpath.normpath(listed_path(cell, self.source))
 
 
 def _pattern_of_archive(path: str) -> list[str]:
     """A pattern that fits a tar or table and its neighbours; none for other files."""
     folder, name = posixpath.split(path)
     suffix = posixpath.splitext(name)[1]
-    return [posixpath.join(folder, f"*{suffix}")] if format_of(path) else []
+    found = format_of(path)
+    return [posixpath.join(folder, f"*{suffix}")] if found and suffix.lower() in found.suffixes else []
 
 
 def _meet(listed: array[int], met: bytearray, path: str) -> bool:

@@ -8,31 +8,33 @@ from dataclasses import dataclass
 
 from pipeline.inputs.places import Input
 from pipeline.inputs.storage import file_name
-from pipeline.inputs.table_cells import TABLE_SUFFIXES
 from pipeline.inputs.tables import Table
 from pipeline.inputs.tars import Tar
+from pipeline.tables.tables import MAYBE_SUFFIXES, TABLE_SUFFIXES
 
 
 @dataclass(frozen=True)
 class Format:
     """noun: as messages call such a file. suffixes: in small letters. open: from its name and ``--image-column``.
 
-    names_files: whether it names images that lie beside it, by paths relative to its folder.
+    names_files: whether it names images that lie beside it, by paths relative to its folder. also: suffixes that files
+    of other kinds have too, and so are not looked out for.
     """
 
     noun: str
     suffixes: tuple[str, ...]
     open: Callable[[str, str | None], Input]
     names_files: bool = False
+    also: tuple[str, ...] = ()
 
 
 FORMATS = (
     Format("a tar", (".tar",), lambda source, image_column: Tar(source)),
-    Format("a table", TABLE_SUFFIXES, Table, names_files=True),
+    Format("a table", TABLE_SUFFIXES, Table, names_files=True, also=MAYBE_SUFFIXES),
 )
 
 
 def format_of(name: str) -> Format | None:
     """By the suffix of a path or URL; none for a folder or a file of another kind."""
     suffix = posixpath.splitext(file_name(name))[1].lower()
-    return next((each for each in FORMATS if suffix in each.suffixes), None)
+    return next((each for each in FORMATS if suffix in (*each.suffixes, *each.also)), None)

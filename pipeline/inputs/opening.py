@@ -25,13 +25,14 @@ from pipeline.inputs.tars import compressed_tar
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 _COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", ".tzst")
 _REQUESTS = 16  # that ask at a time whether the files of a pattern are there
+_TOLD = 4  # tables of which a line each says what they were taken for
 _NEIGHBOURS = 10_000  # names looked through for one that is close to a mistyped one
 
 
 def open_inputs(texts: Sequence[str | Path], image_column: str | None = None) -> list[Input]:
     """The inputs that ``texts`` name, in their order, each once.
 
-    A text is a folder, a ``.tar``, a table (``.parquet``, ``.csv``, ``.tsv``, ``.jsonl``), a pattern of these
+    A text is a folder, a ``.tar``, a table (``.parquet``, ``.csv``, ``.tsv``, ``.jsonl``, …), a pattern of these
     (``data/{000..010}.tar``, ``data/*.parquet``), or a URL of any of them (``s3://…``). A name that exists is not taken
     for a pattern. What is named twice counts once. A folder inside another of the folders is refused, and so is a table
     of paths: their images would come twice; tars, and tables that hold bytes, may lie anywhere.
@@ -58,6 +59,14 @@ def open_inputs(texts: Sequence[str | Path], image_column: str | None = None) ->
         raise UsageError("--image-column is for tables, and none was given", "Leave it out.")
     _refuse_nested(inputs)
     return list(inputs.values())
+
+
+def understood(inputs: Sequence[Input]) -> list[str]:
+    """What tables were taken for, a line each; of many, what the first was. Raises LanitError where one is none."""
+    tables = [each for each in inputs if isinstance(each, Table)]
+    if len(tables) > _TOLD:
+        return [f"{tables[0].understood()}; and {len(tables) - 1:,} more tables"]
+    return [each.understood() for each in tables]
 
 
 def open_source(source: str, image_column: str | None) -> Input:

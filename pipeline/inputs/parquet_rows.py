@@ -17,7 +17,7 @@ from lanit.errors import LanitError
 from pipeline.decoding.limits import ImageError
 from pipeline.inputs.columns import ImageColumn
 from pipeline.inputs.storages import storage_of
-from pipeline.inputs.table_cells import open_parquet, texts
+from pipeline.tables.parquet import open_parquet, texts
 
 _BATCH_BYTES = 8 << 20
 _LEAST_ROWS, _MOST_ROWS = 16, 4096

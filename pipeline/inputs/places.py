@@ -19,7 +19,8 @@ class Place:
     """One image of an input.
 
     source: the input, as :class:`Input` names it. path: POSIX path in a folder; name of a member in a tar; in a table,
-    the image path as written, or the key of a row that holds bytes. A name that is not UTF-8 keeps surrogate escapes.
+    the image path, or the key of a row that holds bytes; all as :func:`pipeline.path_names.one_spelling` has them. A
+    name that is not UTF-8 keeps surrogate escapes.
     offset: none for a file of its own; in a tar, where the image's data begins, in bytes; in a table, its row.
     bytes: size of the image's data, where the listing tells it. modified_ns: when the file, or the tar or table around
     it, was last changed, nanoseconds since 1970; none where nothing tells.

@@ -1,45 +1,39 @@
-"""Columns and cells of Parquet, CSV, TSV and JSON Lines tables, read in a stream."""
+"""Columns and cells of tables by name, wherever they lie: :mod:`pipeline.tables` reads them."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
-import json
-import posixpath
+import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.inputs.columns import is_text, text_schema
-from pipeline.inputs.storage import Troubles, file_name
+from pipeline.decoding.images import is_image_name
+from pipeline.decoding.limits import ImageError
+from pipeline.inputs.storage import Troubles, is_url, located
 from pipeline.inputs.storages import storage_of
+from pipeline.path_names import one_spelling, with_slashes
+from pipeline.tables.cells import OpenTable, is_text
+from pipeline.tables.tables import open_table
 
-TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
-
-_AGAIN = "Copy or download it again."
-_BATCH_ROWS = 8192
-_BUFFER_BYTES = 1 << 20
-_JSON_ROWS = 100  # columns of JSON Lines are the keys of this many rows
-
-csv.field_size_limit(1 << 26)  # captions may be long; the limit of the csv module is 128 KiB
+_WINDOWS_ROOT = re.compile(r"\\|[A-Za-z]:\\")
 
 
-def table_suffix(path: str) -> str:
-    """Such as ``.csv``, in lower case; empty for a file that is no table by its name."""
-    suffix = posixpath.splitext(file_name(path))[1].lower()
-    return suffix if suffix in TABLE_SUFFIXES else ""
+@contextlib.contextmanager
+def opened_table(path: str) -> Iterator[OpenTable]:
+    """The table at a path or URL, for as long as the block lasts. Raises LanitError."""
+    try:
+        with storage_of(path).open(path) as file:
+            yield open_table(file, path)
+    except OSError as error:
+        raise LanitError(f"cannot read {path}: {error.strerror or error}", "Try again, or copy it.") from error
 
 
 def table_schema(path: str) -> pa.Schema:
-    """Names and types of a table's columns; in CSV and JSON Lines all are text. Raises LanitError."""
-    with _opened(path) as file:
-        if table_suffix(path) == ".parquet":
-            return open_parquet(file, path).schema_arrow
-        return text_schema(list(_json_columns(file, path) if _is_json(path) else _csv_header(file, path)))
+    """Names and types of a table's columns; in CSV and JSON all are text. Raises LanitError."""
+    with opened_table(path) as table:
+        return table.schema
 
 
 def path_column(path: str, name: str) -> str | None:
@@ -53,137 +47,27 @@ def path_cells(path: str, column: str, troubles: Troubles) -> Iterator[str | Non
 
     Raises LanitError where the table cannot be read on.
     """
-    with _opened(path) as file:
-        if table_suffix(path) == ".parquet":
-            yield from parquet_texts(open_parquet(file, path), column, path)
-        elif _is_json(path):
-            yield from _json_cells(file, column, path, troubles)
-        else:
-            yield from _csv_cells(file, column, path)
+    with opened_table(path) as table:
+        yield from table.texts(column, troubles)
 
 
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    try:
-        with storage_of(path).open(path) as file:
-            yield file
-    except OSError as error:
-        raise LanitError(f"cannot read {path}: {error.strerror or error}", "Try again, or copy it.") from error
+def listed_path(cell: str, folder: str) -> str:
+    """A path of a table in the one spelling, relative to ``folder`` as it is.
+
+    Backslashes separate folders, as Windows writes them, unless a file of this machine has them in its name, or the
+    path begins at a drive or server of Windows, which leads nowhere here.
+    """
+    path = one_spelling(cell)
+    if "\\" not in path or is_url(path) or _WINDOWS_ROOT.match(path):
+        return path
+    with contextlib.suppress(ImageError):
+        full = located(folder, path)
+        if not is_url(full) and storage_of(full).kind(full) == "file":
+            return path
+    return with_slashes(path)
 
 
-def open_parquet(file: BinaryIO, path: str) -> pq.ParquetFile:
-    """A Parquet file that is read in small pieces; ``path`` names it in errors. Raises LanitError."""
-    try:
-        return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise LanitError(f"{path} is not a whole Parquet file ({_line(error)})", _AGAIN) from error
-
-
-def parquet_texts(
-    table: pq.ParquetFile, field: str, path: str, groups: list[int] | None = None
-) -> Iterator[str | None]:
-    """The texts of a column, or of a struct's field as ``column.field``, of all row groups or of some."""
-    try:
-        batches = table.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[field], use_threads=False)
-        for batch in batches:
-            yield from texts(_leaf(batch.column(0)))
-    except (pa.ArrowException, OSError) as error:
-        raise LanitError(f"{path} is damaged ({_line(error)})", _AGAIN) from error
-
-
-def texts(column: pa.Array) -> Iterator[str | None]:
-    """Python strings of an array of text; a text that is not UTF-8 keeps its bytes as surrogate escapes."""
-    if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
-    for value in column.cast(pa.large_binary()).to_pylist():
-        yield None if value is None else value.decode("utf-8", "surrogateescape")
-
-
-def _leaf(column: pa.Array) -> pa.Array:
-    """A struct of which one field was read, as that field; null where the struct is."""
-    return column.flatten()[0] if isinstance(column, pa.StructArray) else column
-
-
-def _is_json(path: str) -> bool:
-    return table_suffix(path) in (".jsonl", ".ndjson")
-
-
-def _csv_reader(file: BinaryIO, path: str) -> Iterator[list[str]]:
-    """Rows of texts; an empty file has none."""
-    # surrogate escapes: a file name in another encoding stays the name that it is
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    delimiter = "\t" if table_suffix(path) == ".tsv" else ","
-    if delimiter == ",":
-        header = lines.readline()
-        lines.seek(0)
-        delimiter = "," if "," in header or ";" not in header else ";"  # as spreadsheets write in half of Europe
-    rows = csv.reader(lines, delimiter=delimiter)
-    try:
-        yield from rows
-    except csv.Error as error:
-        raise LanitError(f"{path}, line {rows.line_num}: {error}", "Mend the table.") from error
-
-
-def _csv_header(file: BinaryIO, path: str) -> list[str]:
-    return [_column_name(name) for name in next(_csv_reader(file, path), [])]
-
-
-def _csv_cells(file: BinaryIO, column: str, path: str) -> Iterator[str | None]:
-    rows = _csv_reader(file, path)
-    index = [_column_name(name) for name in next(rows, [])].index(column)
-    for row in rows:
-        if row:  # an empty line is no row
-            yield row[index] or None if index < len(row) else None
-
-
-def _json_rows(file: BinaryIO) -> Iterator[tuple[int, Any]]:
-    """Line numbers and rows; what is not a JSON object comes as none."""
-    for number, line in enumerate(file, 1):
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").strip()
-        if not text:
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            row = None
-        yield number, row if isinstance(row, dict) else None
-
-
-def _json_columns(file: BinaryIO, path: str) -> dict[str, None]:
-    columns: dict[str, None] = {}
-    for number, row in _json_rows(file):
-        if row is None and not columns:
-            hint = 'Each line is one object, such as {"image_path": "a.jpg"}.'
-            raise LanitError(f"{path}, line {number} is not a JSON object", hint)
-        columns.update(dict.fromkeys(_column_name(name) for name in row or ()))
-        if number >= _JSON_ROWS:
-            break
-    return columns
-
-
-def _json_cells(file: BinaryIO, column: str, path: str, troubles: Troubles) -> Iterator[str | None]:
-    for number, row in _json_rows(file):
-        if row is None:
-            troubles.add("line is not a JSON object", "lines are not JSON objects", f"{path}, line {number}")
-            troubles.unlisted[:] = [""]  # a line cut short may have named any image
-            continue
-        cell = row.get(column)
-        yield _name(cell) if isinstance(cell, str) else None
-
-
-def _column_name(name: str) -> str:
-    """As a schema can hold it."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _name(cell: str) -> str | None:
-    """None where it is empty; a lone ``\\ud800``, which no file's name can hold, becomes bytes that are not UTF-8."""
-    try:
-        cell.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return cell.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
-    return cell or None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def names_images(path: str, column: str) -> bool:
+    """Whether the first text of a column has the suffix of an image."""
+    first = next(filter(None, path_cells(path, column, Troubles())), "")
+    return is_image_name(first)

@@ -1,9 +1,10 @@
-"""A table of image paths or of image bytes: Parquet, CSV, TSV or JSON Lines."""
+"""A table of image paths, of any kind that :mod:`pipeline.tables` reads, or of image bytes in Parquet."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -15,9 +16,11 @@ from pipeline.decoding.limits import ImageError
 from pipeline.inputs.columns import ImageColumn, choose_column
 from pipeline.inputs.parquet_rows import ParquetRows
 from pipeline.inputs.places import Place
-from pipeline.inputs.storage import UNKNOWN, Troubles, is_url, located, parent_of
+from pipeline.inputs.storage import UNKNOWN, Troubles, file_name, is_url, located, parent_of
 from pipeline.inputs.storages import storage_of
-from pipeline.inputs.table_cells import open_parquet, parquet_texts, path_cells, table_schema
+from pipeline.inputs.table_cells import listed_path, names_images, opened_table, path_cells, table_schema
+from pipeline.path_names import one_spelling
+from pipeline.tables.parquet import open_parquet, parquet_texts
 
 _FEW_ROWS = 64  # read at a time where only the bytes themselves tell which rows have any
 
@@ -26,9 +29,10 @@ class Table:
     """An :class:`pipeline.inputs.places.Input`. The images are in the column that
     :func:`pipeline.inputs.columns.choose_column` chooses.
 
-    A path is as the table has it: absolute, a URL, or relative to the table's folder; an image that it names has no
-    offset. An image that the table holds has its row for an offset and its key for a path: the text of a key column,
-    else the path of Hugging Face's struct, else such as ``row-000000012``. A row of the struct without bytes is a path.
+    A path is as the table has it, in the one spelling: absolute, a URL, or relative to the table's folder; an image
+    that it names has no offset. An image that the table holds has its row for an offset and its key for a path: the
+    text of a key column, else the path of Hugging Face's struct, else such as ``row-000000012``. A row of the struct
+    without bytes is a path.
     """
 
     def __init__(self, source: str, image_column: str | None) -> None:
@@ -45,7 +49,15 @@ class Table:
 
     def column(self) -> ImageColumn:
         """The column of images. Raises LanitError where there is none, or the table cannot be read."""
-        return choose_column(table_schema(self.source), self.image_column, self.source)
+        return self._chosen(table_schema(self.source))
+
+    def understood(self) -> str:
+        """What the table was taken for, in one line. Raises LanitError as :meth:`column`."""
+        with opened_table(self.source) as table:
+            return f"{file_name(self.source)}: {table.layout}, images in {self._chosen(table.schema).name}"
+
+    def _chosen(self, schema: pa.Schema) -> ImageColumn:
+        return choose_column(schema, self.image_column, self.source, partial(names_images, self.source))
 
     def places(self) -> Iterator[Place]:
         self.ignored, self.warnings, self.unlisted = 0, [], []
@@ -96,8 +108,8 @@ class Table:
             else:
                 self.ignored += 1
 
-    def _named_place(self, path: str) -> Place:
-        known = UNKNOWN
+    def _named_place(self, cell: str) -> Place:
+        known, path = UNKNOWN, listed_path(cell, parent_of(self.source))
         if not is_url(self.source) and not is_url(path):  # a request for each row would cost as much as the image
             full = located(parent_of(self.source), path)
             known = storage_of(full).stat(full)
@@ -113,7 +125,8 @@ class Table:
                 paths = self._texts(table, column.path, group)
                 for held, key, path in zip(_has_bytes(table, column, group), keys, paths, strict=False):
                     if held or not path:
-                        yield Place(self.source, key or path or f"row-{row:09d}", row, None, modified)
+                        name = one_spelling(key or path or f"row-{row:09d}")
+                        yield Place(self.source, name, row, None, modified)
                     else:
                         yield self._named_place(path)
                     row += 1

@@ -12,6 +12,7 @@ from pipeline.decoding.images import is_image_name
 from pipeline.decoding.limits import ImageError
 from pipeline.inputs.places import Place
 from pipeline.inputs.storages import storage_of
+from pipeline.path_names import one_spelling
 
 _BLOCK = 512
 _LONGEST_EXTRA = 1 << 20  # bytes of a long name or of extended attributes; more is damage
@@ -22,7 +23,8 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, b
 
 
 class Tar:
-    """An :class:`pipeline.inputs.places.Input`. A path is the name of a member, an offset where its data begins."""
+    """An :class:`pipeline.inputs.places.Input`. A path is the name of a member, in the one spelling; an offset where
+    its data begins."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -36,7 +38,7 @@ class Tar:
         found = False
         modified = storage_of(self.source).stat(self.source).modified_ns
         for member in self._members():
-            if member.is_file and _is_image(member.name):
+            if member.is_file and is_tar_image(member.name):
                 found = True
                 yield Place(self.source, member.name, member.offset, member.size, modified)
             else:
@@ -64,7 +66,8 @@ class Tar:
 
 
 class Member(NamedTuple):
-    """offset: where its data begins, bytes from the beginning of the tar. is_file: a regular one, without holes."""
+    """name: in the one spelling. offset: where its data begins, bytes from the beginning of the tar. is_file: a regular
+    one, without holes."""
 
     name: str
     offset: int
@@ -112,7 +115,7 @@ def members(file: BinaryIO, source: str, warnings: list[str]) -> Iterator[Member
             break
         name = extended.get(b"path", long_name)
         is_whole = header.type in _FILES and not any(key.startswith(b"GNU.sparse.") for key in extended)
-        yield Member(header.name if name is None else _text(name), data, size, is_whole, header.isdir())
+        yield Member(one_spelling(header.name if name is None else _text(name)), data, size, is_whole, header.isdir())
         position, extended, long_name = data + _padded(size), {}, None
     warnings.append(f"{source} is cut short or damaged at byte {position:,}; the images before were taken")
 
@@ -159,7 +162,7 @@ def _after_sparse_map(file: BinaryIO, block: bytes, position: int) -> int:
     return position
 
 
-def _is_image(name: str) -> bool:
+def is_tar_image(name: str) -> bool:
     """As in a folder, where those whose names begin with a dot are passed over."""
     if not is_image_name(name):
         return False

@@ -15,6 +15,7 @@ from pipeline.inspection.stability import with_rule_stability, with_stability
 from pipeline.inspection.statistics import summarise
 from pipeline.inspection.warnings import with_warnings
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_truth, read_truth
+from pipeline.labelling.label_sources import told
 from pipeline.labelling.people import read_people
 from pipeline.labelling.people_labels import PeopleCounts, apply_people
 from pipeline.stability.agreements import read_view_labels
@@ -82,7 +83,7 @@ def inspect_store(store: Store, options: InspectOptions, progress: Progress | No
         raise UsageError("--csv is for the labels that flipped between two revisions", "Add --compare A B.")
     revision = store.revision_file(options.compare[1] if options.compare else options.revision)
     earlier = store.revision_file(options.compare[0]) if options.compare else None
-    truth = truth_of(revision, options.truth) if options.truth is not None else None
+    truth = truth_of(revision, options.truth, store) if options.truth is not None else None
     people = people_of(store, revision)
     statistics = inspect_labels(revision, epsilon=options.epsilon, truth=truth, people=people)
     rules: tuple[RuleOutcome, ...] = ()
@@ -147,8 +148,10 @@ def people_of(store: Store, revision: Labels) -> PeopleCounts:
     return dataclasses.replace(applied.counts, not_in_revision=missing)
 
 
-def truth_of(revision: Labels, source: str) -> Truth:
-    """The truth that ``--truth`` names: a CSV or Parquet file, or ``folders``, the folders that the images lie in."""
+def truth_of(revision: Labels, source: str, store: Store | None = None) -> Truth:
+    """The truth that ``--truth`` names: a table (:func:`pipeline.labelling.known_labels.read_truth`), or ``folders``,
+    the folders that the images lie in. store: that of the revision, which knows the images' full names."""
+    keys = keys_of(revision)
     if source == FOLDERS and not Path(source).is_file():
-        return folder_truth(keys_of(revision)[1], revision.domains)
-    return read_truth(Path(source), revision.domains)
+        return folder_truth(keys[1], revision.domains)
+    return told(read_truth(Path(source), revision.domains), store, keys)

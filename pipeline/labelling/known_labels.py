@@ -1,34 +1,29 @@
-"""Labels that people know: from a CSV or Parquet table or from the folders that images lie in, joined to images."""
+"""Labels that people know: from a table or from the folders that images lie in, joined to images."""
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lanit.errors import LanitError, excerpt, listed
+from pipeline.labelling.image_names import Key, Names, check_names, find_names
+from pipeline.labelling.label_columns import TAKEN_BACK, UNKNOWN, find_labels, plain
 
 if TYPE_CHECKING:
     from pipeline.store.store import Store
 
 Bools = NDArray[np.bool_]
-Key = Literal["image_id", "path", "folder"]
 
 FOLDERS = "folders"
 """Said in the place of a file: the folder that an image lies in names its domain."""
-
-_KEYS: tuple[Key, ...] = ("image_id", "path")
-_ON, _OFF, _BACK = ("1", "1.0", "true"), ("0", "0.0", "-1", "-1.0", "false"), ("?",)
-_UNKNOWN, _TAKEN_BACK, _WRONG = -1, -2, -3
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,8 @@ class Truth:
     """Known labels. key: what names an image. keys: image_id, path, or the folder itself, of each of the m rows.
 
     labels: bool (m×D). domains: D phrases. known: bool (m×D), which labels say something; none where all do.
-    withdrawn: bool (m×D), where an earlier label by people is taken back; none where none is.
+    withdrawn: bool (m×D), where an earlier label by people is taken back; none where none is. others: other names of
+    the images, from further columns. understood: what a table was taken for, in one line.
     """
 
     key: Key
@@ -45,6 +41,8 @@ class Truth:
     labels: Bools
     known: Bools | None = None
     withdrawn: Bools | None = None
+    others: tuple[Names, ...] = ()
+    understood: str = ""
 
     def align(self, image_ids: pa.ChunkedArray, paths: pa.ChunkedArray) -> NDArray[np.int64]:
         """For each of n images its row of this table, −1 where it has none: int64 (n).
@@ -91,37 +89,57 @@ class Truth:
 
 
 def read_truth(path: Path, domains: Sequence[str] | None, *, blanks: bool = False) -> Truth:
-    """Read a CSV or Parquet file of known labels.
+    """Read a table of known labels, of any kind that :mod:`pipeline.tables` reads, or a WebDataset tar; a pattern such
+    as ``{00..09}.tar`` stands for several.
 
-    It has a column ``image_id`` or ``path`` (relative to the embedded folder) and a column of 0 or -1 and 1 (or false
-    and true) for each domain; case, and "_" for a space, make no difference in column names; other columns are left
-    alone. domains: none for every column but the keys. blanks: whether a label may be left out, or be "?", which takes
-    an earlier one back.
+    It names the image of each row in a column such as ``path``, ``file_name`` or ``image_id``, and has a column of 0
+    or -1 and 1 (false and true, no and yes) for each domain, or the classes of each image in one. Case, and "_" for a
+    space, make no difference; other columns are left alone. domains: none for all that are labels. blanks: whether a
+    label may be left out, or be "?", which takes an earlier one back. Raises LanitError.
     """
-    table = _open_table(path)
-    key = next((name for name in _KEYS if name in table.names), None)
-    if key is None:
-        raise LanitError(f"{path} has no column 'path' or 'image_id'", "Name the image of each row in one.")
-    columns: dict[str, list[str]] = {}
-    for name in table.names:
-        if name not in _KEYS:
-            columns.setdefault(plain(name), []).append(name)
-    if domains is None:
-        found = tuple(" ".join(names[0].replace("_", " ").split()) for names in columns.values())
-    else:
-        found = tuple(domain for domain in domains if plain(domain) in columns)
-    if not found:
-        missing = f"for any of: {listed(domains)}" if domains else "of labels"
-        raise LanitError(f"{path} has no column {missing}", "Name its columns as the prompts.")
-    columns[key] = [name for name in table.names if name == key]
-    for alike in (columns[name] for name in (key, *map(plain, found))):
-        if len(alike) > 1:
-            raise LanitError(f"{path} has {len(alike)} columns '{excerpt(alike[-1])}'", "Keep one of them.")
-    keys = _key_texts(table.column(key), key, path)
-    chosen = [columns[plain(domain)][0] for domain in found]
-    values = np.stack([_binary(table.column(name), path, name, blanks) for name in chosen], axis=1)
-    known, withdrawn = values >= 0, values == _TAKEN_BACK
-    return Truth(key, keys, found, values == 1, None if known.all() else known, withdrawn if withdrawn.any() else None)
+    from pipeline.labelling.label_tables import merge_rows, read_cells  # Pillow, which reports on labels do without
+
+    read = read_cells(path, domains)
+    found = find_labels(read.labels, read.rows, domains, path, blanks=blanks)
+    name, (key, keys) = read.names[0]
+    check_names(name, keys, path, may_repeat=found.by_class)
+    codes, others = found.codes, tuple(names for _, names in read.names[1:])
+    if found.by_class:
+        said = (codes != UNKNOWN).any(axis=1)
+        keys, codes = tuple(np.array(keys, object)[said].tolist()), codes[said]
+        others = tuple((kind, tuple(np.array(some, object)[said].tolist())) for kind, some in others)
+        if len(set(keys)) < len(keys):
+            (keys, codes), others = merge_rows(keys, codes), ()
+    known, withdrawn = codes >= 0, codes == TAKEN_BACK
+    return Truth(
+        key, keys, found.domains, codes == 1, None if known.all() else known, withdrawn if withdrawn.any() else None,
+        others, f"{path.name}: {read.layout}, {key} in {name}, {found.words}",
+    )  # fmt: skip
+
+
+def fitted(truth: Truth, store: Store | None, ids: pa.ChunkedArray, paths: pa.ChunkedArray) -> Truth:
+    """``truth`` with the names of images as the store has them: of its names those that name any of the n images, in
+    whatever spelling; else the ends of full names, where each is of one image alone.
+
+    store: knows the full names; none where it is away. ids, paths: of the images.
+    """
+    if truth.key == "folder":
+        return truth
+    names = [(truth.key, truth.keys), *truth.others]
+    number, (key, keys), by_end = find_names(names, ids, paths, lambda: full_names(store, ids, paths))
+    if len(set(keys)) < len(keys):  # two spellings of one image, or a second column that repeats itself
+        number, (key, keys), by_end = 0, names[0], False
+    how = f"; the images go by {key}" if number else "; the images go by the end of their paths" if by_end else ""
+    return dataclasses.replace(truth, key=key, keys=keys, others=(), understood=truth.understood + how)
+
+
+def full_names(store: Store | None, ids: pa.ChunkedArray, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Source and path of each of n images as one path; of those that the store has no more the path alone."""
+    if store is None:
+        return paths
+    table = pa.concat_tables(store.ok_parts(["image_id", "source"]))
+    sources = table["source"].take(pc.index_in(ids, value_set=table["image_id"].combine_chunks()))
+    return pc.binary_join_element_wise(sources, paths, "/", null_handling="skip")
 
 
 def folder_truth(paths: pa.ChunkedArray, domains: Sequence[str]) -> Truth:
@@ -137,7 +155,7 @@ def folder_truth(paths: pa.ChunkedArray, domains: Sequence[str]) -> Truth:
     if not kept:
         raise LanitError(
             f"no folder of the images is named after any of: {listed(domains)}",
-            "Give a CSV or Parquet file with a column 'path' instead.",
+            "Say what they show in a table with a column 'path' instead.",
         )
     labels = np.array(list(kept.values()), bool)
     named = np.flatnonzero(labels.any(axis=0))
@@ -159,96 +177,6 @@ def image_keys(store: Store) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     return table["image_id"], table["path"]
 
 
-def plain(name: str) -> str:
-    """A name in the form in which names are compared: lower case, single spaces, "_" as a space."""
-    return " ".join(name.replace("_", " ").casefold().split())
-
-
 def _folders(paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.replace_substring_regex(paths, pattern=r"/?[^/]*$", replacement="", max_replacements=1)
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table of which the names are known, and of which columns can be read."""
-
-    path: Path
-    names: list[str]
-    texts: pa.Table | None = None
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        if self.texts is not None:
-            return self.texts.column(self.names.index(name))
-        with _reading(self.path), pq.ParquetFile(self.path) as file:
-            return file.read([name]).column(0) if file.metadata.num_rows else pa.chunked_array([], pa.string())
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError, pa.ArrowException) as error:  # pandas' parse errors are ValueErrors
-        raise LanitError(f"cannot read {path}: {error}", "Give a CSV or Parquet file with a column 'path'.") from error
-
-
-def _open_table(path: Path) -> _Table:
-    import pandas as pd  # takes half a second, and most commands read no table
-
-    if not path.is_file():
-        raise LanitError(f"there is no file of labels '{path}'", "Give a CSV or Parquet file with a column 'path'.")
-    with _reading(path):
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return _Table(path, pq.read_schema(path).names)
-        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, na_values=[], encoding="utf-8-sig",
-                            skipinitialspace=True)  # fmt: skip
-        names = [str(name) for name in cells.iloc[0]]
-        rows = cells.iloc[1:]
-        return _Table(path, names, pa.table([pa.array(rows[n], pa.string()) for n in rows], [str(n) for n in rows]))
-
-
-def _key_texts(column: pa.ChunkedArray, key: str, path: Path) -> tuple[str, ...]:
-    """What names the image of each row, each once."""
-    if not len(column):
-        raise LanitError(f"{path} has no rows", "Give one row for each image.")
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-        raise LanitError(f"{path}: column '{key}' holds {kind}, no texts", "Name the image of each row in it.")
-    keys = column.cast(pa.string()).to_pylist()
-    if None in keys or "" in keys:
-        row = next(row for row, text in enumerate(keys, 1) if not text)
-        raise LanitError(f"{path}: row {row} has no {key}", "Name the image of each row in it.")
-    texts = tuple(text.replace("\\", "/") for text in keys)
-    repeated, count = Counter(texts).most_common(1)[0]
-    if count > 1:
-        raise LanitError(f"{path} has {count} rows for '{excerpt(repeated)}'", "Keep one row for each image.")
-    return texts
-
-
-def _binary(column: pa.ChunkedArray, path: Path, name: str, blanks: bool) -> NDArray[np.int8]:
-    """1, 0, −1 for a blank and −2 for what is taken back, int8 (m)."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    kind = column.type
-    if pa.types.is_null(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        texts = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string()).fill_null("")))
-        out = np.full(len(column), _WRONG, np.int8)
-        for value, spellings in ((1, _ON), (0, _OFF), (_UNKNOWN, ("",)), (_TAKEN_BACK, _BACK)):
-            out[pc.is_in(texts, value_set=pa.array(spellings)).to_numpy()] = value
-    elif (
-        pa.types.is_boolean(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-    ):
-        numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
-        out = np.select([np.isnan(numbers), numbers == 1, (numbers == 0) | (numbers == -1)], [_UNKNOWN, 1, 0], _WRONG)
-        out = out.astype(np.int8)
-    else:
-        raise LanitError(f"{path}: column '{excerpt(name)}' holds {kind}, no labels", "Write 0 or 1, or leave it out.")
-    wrong = (out == _WRONG) | ((out < 0) & (not blanks))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        found = "" if out[row] == _UNKNOWN else excerpt(str(column[row].as_py()))
-        hint = "Write 0 or 1, or leave it empty." if blanks else "Write 0 or 1 everywhere."
-        raise LanitError(f"{path}: column '{excerpt(name)}' has '{found}' in row {row + 1}", hint)
-    return out
+    inside = pc.replace_substring_regex(paths, pattern=r"^(\./+)+", replacement="")  # of a tar, in an earlier store
+    return pc.replace_substring_regex(inside, pattern=r"/?[^/]*$", replacement="", max_replacements=1)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanit.errors import UsageError
 from lanit.rules import Rule
-from pipeline.labelling.known_labels import FOLDERS, Truth, folder_names, folder_truth, image_keys, read_truth
+from pipeline.labelling.known_labels import (
+    FOLDERS,
+    Truth,
+    fitted,
+    folder_names,
+    folder_truth,
+    image_keys,
+    read_truth,
+)
 from pipeline.labelling.people import read_people
 from pipeline.prompts.learned_prompts import LearnedPrompts, read_prompts
 from pipeline.prompts.prompt_sets import STANDARD_INPUT, PromptSet, prompt_set_of, prompt_set_of_words
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.clip.models import ClipModel
     from pipeline.labelling.label import HowToLabel
     from pipeline.store.store import Store
@@ -94,10 +104,10 @@ def label_source(store: Store, request: LabelRequest) -> LabelSource | None:
             raise UsageError(message, "Add --labels FILE, or --labels folders.")
         return prompts, HowToLabel(rule, answers=answers, people=request.people)
     if request.from_table is not None:
-        columns = read_truth(request.from_table, None, blanks=True).domains
-        advice = "Rename that column, or leave it out."
-        named = prompt_set_of(columns, str(request.from_table), request.from_table.stem, request.noun, advice)
-        given = read_truth(request.from_table, named.domains, blanks=True)
+        given = read_truth(request.from_table, None, blanks=True)
+        advice = "Rename that column or class, or leave it out."
+        named = prompt_set_of(given.domains, str(request.from_table), request.from_table.stem, request.noun, advice)
+        given = told(replace(given, domains=named.domains), store, image_keys(store))
     else:
         names = folder_names(image_keys(store)[1])
         advice = "Say what the images show in a table instead: --from-table FILE"
@@ -134,4 +144,16 @@ def _answers(store: Store, request: LabelRequest, prompts: PromptSet) -> Truth |
 def _known(store: Store, labels: str, domains: tuple[str, ...]) -> Truth:
     if labels == FOLDERS and not Path(labels).is_file():
         return folder_truth(image_keys(store)[1], domains)
-    return read_truth(Path(labels), domains, blanks=True)
+    return told(read_truth(Path(labels), domains, blanks=True), store, image_keys(store))
+
+
+def told(truth: Truth, store: Store | None, keys: tuple[pa.ChunkedArray, pa.ChunkedArray]) -> Truth:
+    """``truth`` of a table with the names of images as the store has them; what it was taken for is told.
+
+    store: none where it is away. keys: image_id and path of the images.
+    """
+    from pipeline.showing import console
+
+    found = fitted(truth, store, *keys)
+    console.note(found.understood)
+    return found

@@ -24,7 +24,7 @@ from lanit.errors import LanitError
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.commands import store_option
 from pipeline.files import sealed, sync_folder, temporary_beside, unsealed
-from pipeline.labelling.known_labels import plain
+from pipeline.labelling.label_columns import plain
 from pipeline.parquet_seals import close_sealed
 from pipeline.store.label_ledger import check_entered, publish_entered
 from pipeline.store.label_revisions import RevisionFile

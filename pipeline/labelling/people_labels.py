@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.labelling.known_labels import Truth, plain
+from pipeline.labelling.known_labels import Truth
+from pipeline.labelling.label_columns import plain
 from pipeline.labelling.people import People, codes
 from pipeline.store.schemas import people_schema
 

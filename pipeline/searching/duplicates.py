@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from lanit.errors import UsageError
 from pipeline.files import atomic_path
+from pipeline.path_names import one_spelling
 from pipeline.progress import Progress
 from pipeline.searching.near_pairs import Components, Sides, join_near
 from pipeline.store.store import Store
@@ -331,7 +332,7 @@ def _sides(store: Store, between: tuple[str, str]) -> np.ndarray:
 
 def _inside(table: pa.Table, name: str, *, absolute: bool) -> np.ndarray:
     """Whether each image lies in the folder, tar, table or URL ``name``; else whether its path begins so. bool."""
-    bare = name.rstrip("/")
+    bare = one_spelling(name).rstrip("/")
     if not absolute:
         return pc.starts_with(table["path"], bare + "/").to_numpy()
     full = pc.binary_join_element_wise(table["source"], table["path"], "/")

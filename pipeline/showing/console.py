@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,6 +63,12 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Print a remark on stderr: a resolved setting, what is being done."""
     _console(stderr=True).print(_text(text), soft_wrap=True)
+
+
+def notes(texts: Iterable[str]) -> None:
+    """Print remarks on stderr, a line each."""
+    for text in texts:
+        note(text)
 
 
 def warn(text: str) -> None:
