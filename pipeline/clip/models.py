@@ -27,6 +27,7 @@ from pipeline.clip.hub import hub_answers as _hub_answers
 from pipeline.clip.text_towers import text_tower
 from pipeline.computing.quiet import quiet
 from pipeline.files import read_json
+from pipeline.stand_ins import refuse_stand_in
 
 DEFAULT_CLIP = "ViT-B-32/openai"
 DEFAULT_ARCHITECTURE = "ViT-B-32"
@@ -232,8 +233,11 @@ def _from_folder(folder: Path, spec: str) -> _Source:
     if not (folder / CONFIG_NAME).is_file():
         hint = "Give the weights file itself, with --clip-arch NAME."
         raise LanitError(f"the folder {folder} has no {CONFIG_NAME}", hint)
-    if not any(file.suffix in WEIGHT_SUFFIXES for file in folder.iterdir()):
+    weights = [file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES]
+    if not weights:
         raise LanitError(f"the folder {folder} has no weights ({', '.join(WEIGHT_SUFFIXES)})", _ELSEWHERE)
+    for file in sorted(weights):
+        refuse_stand_in(file)
     return _Source(spec, f"local-dir:{folder}", _folder_config(folder), folder=folder)
 
 
@@ -248,6 +252,7 @@ def _folder_config(folder: Path) -> dict[str, Any]:
 def _from_file(file: Path, architecture: str | None) -> _Source:
     if not file.is_file():
         raise LanitError(f"there is no weights file {file}", _ELSEWHERE)
+    refuse_stand_in(file)
     if architecture is None and (file.parent / CONFIG_NAME).is_file():
         return _Source(str(file), f"local-dir:{file.parent}", _folder_config(file.parent), weights=file)
     name = architecture or DEFAULT_ARCHITECTURE

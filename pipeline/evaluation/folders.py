@@ -29,7 +29,7 @@ from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.sample import BLOCK, blocks, draw, read_ahead, torch_generator_of
 from pipeline.evaluation.warnings import warnings_of_matching, warnings_of_sets
 from pipeline.inputs.opening import open_inputs
-from pipeline.inputs.places import Place
+from pipeline.inputs.places import Place, listed
 
 if TYPE_CHECKING:
     from pipeline.progress import Progress
@@ -138,7 +138,7 @@ def _matching(real: np.ndarray, fake: np.ndarray, least: int) -> Matching:
 
 def _places(folder: str) -> list[Place]:
     (source,) = open_inputs([folder])
-    return sorted(source.places(), key=lambda place: (place.path, place.offset or 0))
+    return sorted(listed(source), key=lambda place: (place.path, place.offset or 0))
 
 
 def _features(

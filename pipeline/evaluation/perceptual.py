@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lanit.errors import LanitError
 from lanit.metrics import perceptual_distance, unit_channels
 from pipeline.files import sha256_file
+from pipeline.stand_ins import refuse_stand_in
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 """The name under which torchvision keeps the AlexNet that LPIPS was trained on."""
@@ -104,6 +105,7 @@ def _alexnet(weights: Path) -> Any:
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
     except Exception as error:  # torch.load and load_state_dict raise anything
+        refuse_stand_in(weights)
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise LanitError(f"{weights} is not torchvision's AlexNet: {reason}", _NO_ALEXNET) from error
     return network.eval().requires_grad_(False)

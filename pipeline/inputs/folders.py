@@ -34,6 +34,8 @@ class Folder:
     With a metadata file the images are those that it lists, once each, missing ones too; the others are ignored.
     """
 
+    later_counts = False
+
     def __init__(self, source: str) -> None:
         self.source = source
         self.image_column: str | None = None

@@ -12,6 +12,7 @@ from lanit.errors import LanitError
 from pipeline.decoding.images import is_image_name, read_image_bytes
 from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
+from pipeline.inputs.passed_over import is_system_folder
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk
 
 
@@ -51,6 +52,8 @@ class LocalStorage:
                             if _may_lead_to_folder(entry):
                                 troubles.unlisted.append(f"{prefix}{entry.name}/")
                             yield prefix + entry.name, functools.partial(_stat_of, entry)
+                        elif is_system_folder(entry.name):
+                            troubles.pass_over(entry.path)
                         elif not entry.name.startswith("."):
                             folders.append(f"{prefix}{entry.name}/")
             except OSError as error:

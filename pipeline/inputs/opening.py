@@ -1,4 +1,4 @@
-"""What the user typed, as inputs: folders, tars, tables, patterns of them, and URLs of all these."""
+"""What the user typed, as inputs: folders, tars, zips, tables, images, patterns of them, and URLs of all these."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from lanit.errors import LanitError, UsageError
-from pipeline.decoding.images import is_image_name
 from pipeline.files import storable
 from pipeline.inputs.folders import Folder
 from pipeline.inputs.formats import FORMATS, format_of
+from pipeline.inputs.image_files import ImageFile
 from pipeline.inputs.patterns import expand_braces, has_wildcards, matches
 from pipeline.inputs.places import Input
-from pipeline.inputs.storage import file_name, is_url, parent_of, scheme_of
+from pipeline.inputs.storage import file_name, is_url, scheme_of
 from pipeline.inputs.storages import storage_of
 from pipeline.inputs.tables import Table
 from pipeline.inputs.tars import compressed_tar
 
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", ".tzst")
+_GIVE = "Give a folder, a tar, a zip, a table or an image."
 _REQUESTS = 16  # that ask at a time whether the files of a pattern are there
 _NEIGHBOURS = 10_000  # names looked through for one that is close to a mistyped one
 
@@ -31,10 +32,11 @@ _NEIGHBOURS = 10_000  # names looked through for one that is close to a mistyped
 def open_inputs(texts: Sequence[str | Path], image_column: str | None = None) -> list[Input]:
     """The inputs that ``texts`` name, in their order, each once.
 
-    A text is a folder, a ``.tar``, a table (``.parquet``, ``.csv``, ``.tsv``, ``.jsonl``), a pattern of these
-    (``data/{000..010}.tar``, ``data/*.parquet``), or a URL of any of them (``s3://…``). A name that exists is not taken
-    for a pattern. What is named twice counts once. A folder inside another of the folders is refused, and so is a table
-    of paths: their images would come twice; tars, and tables that hold bytes, may lie anywhere.
+    A text is a folder, a ``.tar``, a ``.zip``, a table (``.parquet``, ``.csv``, ``.tsv``, ``.jsonl``), an image file, a
+    pattern of these (``data/{000..010}.tar``, ``data/*.parquet``), or a URL of any of them (``s3://…``). A name that
+    exists is not taken for a pattern. What is named twice counts once. A folder inside another of the folders is
+    refused, and so is a table of paths or an image: images would come twice; tars, zips, and tables that hold bytes
+    may lie anywhere.
     image_column: of every table; none: chosen as in :func:`pipeline.inputs.columns.choose_column`.
     Raises LanitError: missing, unreachable, neither folder nor tar nor table, a table without an image column.
     """
@@ -53,7 +55,7 @@ def open_inputs(texts: Sequence[str | Path], image_column: str | None = None) ->
                 checked = True
             inputs.setdefault(_identity(found.source), found)
     if not inputs:
-        raise UsageError("no input was given", "Give a folder, a tar or a table.")
+        raise UsageError("no input was given", _GIVE)
     if image_column is not None and not any(isinstance(found, Table) for found in inputs.values()):
         raise UsageError("--image-column is for tables, and none was given", "Leave it out.")
     _refuse_nested(inputs)
@@ -85,7 +87,7 @@ def find_sources(text: str, sources: Sequence[str]) -> list[str]:
 def _names(text: str) -> list[str]:
     """Paths and URLs that a text stands for; they need not exist."""
     if not text.strip():
-        raise UsageError("an input has no name", "Give a folder, a tar or a table.")
+        raise UsageError("an input has no name", _GIVE)
     if scheme_of(text) in ("file", "local"):
         text = "/" + text.split("://", 1)[1].removeprefix("localhost").lstrip("/")
     if is_url(text) and "::" in text:
@@ -126,8 +128,6 @@ def _found(name: str, is_folder: bool, image_column: str | None) -> Input:
         raise LanitError(f"{source} is compressed", "Unpack it first.")
     kinds = (f"{each.noun}: {' '.join(each.suffixes)}" for each in FORMATS)
     hint = f"Give a folder of images, or {', or '.join(kinds)}."
-    if is_image_name(file_name(source)):
-        hint = f"Give its folder: {parent_of(source)}"
     raise LanitError(f"{source} is a file, but neither {' nor '.join(each.noun for each in FORMATS)}", hint)
 
 
@@ -166,7 +166,7 @@ def _refuse_nested(inputs: dict[tuple[object, str], Input]) -> None:
         for (system, name), inner in inputs.items():
             if system != outer_system or not name.startswith(f"{outer_name.rstrip('/')}/"):
                 continue
-            if isinstance(inner, Folder) or (isinstance(inner, Table) and not inner.column().bytes):
+            if isinstance(inner, Folder | ImageFile) or (isinstance(inner, Table) and not inner.column().bytes):
                 message = f"{inner.source} lies in {outer.source}, which is given too: images would come twice"
                 raise LanitError(message, "Give one of the two.")
 

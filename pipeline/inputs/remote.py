@@ -13,6 +13,7 @@ from fsspec.registry import known_implementations
 
 from lanit.errors import LanitError
 from pipeline.decoding.limits import ImageError
+from pipeline.inputs.passed_over import is_system_folder
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk, file_name, scheme_of
 
 _PACKAGES = {
@@ -74,6 +75,8 @@ class RemoteStorage:
                     continue
                 if info["type"] != "directory":
                     yield prefix + base, partial(_described, info)
+                elif is_system_folder(base):
+                    troubles.pass_over(info["name"])
                 elif not base.startswith("."):
                     folders.append((f"{prefix}{base}/", info["name"]))
             waiting.extend(sorted(folders, reverse=True))

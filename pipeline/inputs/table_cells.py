@@ -17,12 +17,14 @@ from lanit.errors import LanitError
 from pipeline.inputs.columns import is_text, text_schema
 from pipeline.inputs.storage import Troubles, file_name
 from pipeline.inputs.storages import storage_of
+from pipeline.stand_ins import refusal, stand_in
 
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 _AGAIN = "Copy or download it again."
 _BATCH_ROWS = 8192
 _BUFFER_BYTES = 1 << 20
+_HEAD = 512  # bytes that tell whether it is a table at all
 _JSON_ROWS = 100  # columns of JSON Lines are the keys of this many rows
 
 csv.field_size_limit(1 << 26)  # captions may be long; the limit of the csv module is 128 KiB
@@ -66,6 +68,9 @@ def path_cells(path: str, column: str, troubles: Troubles) -> Iterator[str | Non
 def _opened(path: str) -> Iterator[BinaryIO]:
     try:
         with storage_of(path).open(path) as file:
+            if found := stand_in(file.read(_HEAD)):
+                raise refusal(path, found)
+            file.seek(0)
             yield file
     except OSError as error:
         raise LanitError(f"cannot read {path}: {error.strerror or error}", "Try again, or copy it.") from error

@@ -31,6 +31,8 @@ class Table:
     else the path of Hugging Face's struct, else such as ``row-000000012``. A row of the struct without bytes is a path.
     """
 
+    later_counts = False
+
     def __init__(self, source: str, image_column: str | None) -> None:
         self.source = source
         self.image_column = image_column

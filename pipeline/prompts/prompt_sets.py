@@ -30,6 +30,7 @@ from typing import Any
 from lanit.errors import LanitError, excerpt
 from pipeline.prompts.learned_context import LearnedContext
 from pipeline.prompts.phrase_rules import FILE_HELP, SETTINGS_HELP, wrong_with
+from pipeline.stand_ins import refuse_stand_in
 
 _ASSET = Path(__file__).parents[1] / "assets" / "prompt-sets.json"
 _HEADERS = ("noun", "template", "base")
@@ -199,6 +200,7 @@ def _read_text(path: Path, built_in: Sequence[str]) -> str:
             f + "N" if f.endswith("-") else f for f in families
         )
         raise LanitError(f"no prompt file or built-in set '{path}'", f"Give a file of phrases, or a set: {sets}.")
+    refuse_stand_in(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
