@@ -22,7 +22,7 @@ from pipeline.stand_ins import refusal, stand_in
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 _AGAIN = "Copy or download it again."
-_BATCH_ROWS = 8192
+_BATCH_ROWS, _BATCH_BYTES = 8192, 8 << 20
 _BUFFER_BYTES = 1 << 20
 _HEAD = 512  # bytes that tell whether it is a table at all
 _JSON_ROWS = 100  # columns of JSON Lines are the keys of this many rows
@@ -89,11 +89,19 @@ def parquet_texts(
 ) -> Iterator[str | None]:
     """The texts of a column, or of a struct's field as ``column.field``, of all row groups or of some."""
     try:
-        batches = table.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[field], use_threads=False)
-        for batch in batches:
-            yield from texts(_leaf(batch.column(0)))
+        for group in range(table.metadata.num_row_groups) if groups is None else groups:
+            rows = _rows_at_a_time(table.metadata.row_group(group), field)
+            for batch in table.iter_batches(rows, row_groups=[group], columns=[field], use_threads=False):
+                yield from texts(_leaf(batch.column(0)))
     except (pa.ArrowException, OSError) as error:
         raise LanitError(f"{path} is damaged ({_line(error)})", _AGAIN) from error
+
+
+def _rows_at_a_time(group: Any, field: str) -> int:
+    """Fewer where the texts are long, as images in base64 are."""
+    chunks = (group.column(index) for index in range(group.num_columns))
+    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == field)
+    return max(16, min(_BATCH_ROWS, _BATCH_BYTES * group.num_rows // max(1, size)))
 
 
 def texts(column: pa.Array) -> Iterator[str | None]:
@@ -173,7 +181,10 @@ def _json_cells(file: BinaryIO, column: str, path: str, troubles: Troubles) -> I
             troubles.unlisted[:] = [""]  # a line cut short may have named any image
             continue
         cell = row.get(column)
-        yield _name(cell) if isinstance(cell, str) else None
+        if isinstance(cell, dict):
+            yield json.dumps(cell)
+        else:
+            yield _name(cell) if isinstance(cell, str) else None
 
 
 def _column_name(name: str) -> str:
