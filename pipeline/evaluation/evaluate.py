@@ -232,7 +232,7 @@ def extractor_of_folders(tools: Tools, store: Path) -> Extractor:
 
 def _label_scores(store: Store, revision: int | None, truth: str) -> Scores:
     labels = store.revision_file(revision)
-    return score(labels, truth_of(labels, truth))
+    return score(labels, truth_of(labels, truth, store))
 
 
 def _published(bundles: Sequence[Bundle]) -> tuple[Published, ...]:

@@ -128,9 +128,11 @@ def of_large_pages(metadata: Any, column: ImageColumn, source: str) -> list[str]
              if chunk.path_in_schema == column.bytes and chunk.has_dictionary_page]  # fmt: skip
     if max(sizes, default=0) <= _LARGE_PAGE:
         return []
-    gigabytes = max(sizes) / 1e9
-    return [f"{source} is written in pieces of up to {gigabytes:.1f} GB, which fill as much memory, or twice, while they "
-            "are read; pyarrow writes smaller ones with write_table(..., use_dictionary=False, write_batch_size=16)"]  # fmt: skip
+    advice = "pyarrow writes smaller ones with write_table(..., use_dictionary=False, write_batch_size=16)"
+    size = f"up to {max(sizes) / 1e9:.1f} GB"
+    return [
+        f"{source} is written in pieces of {size}, which take as much memory, or twice, while they are read; {advice}"
+    ]
 
 
 class Releasable(Protocol):

@@ -13,6 +13,7 @@ from pipeline.inspection.label_statistics import LabelStatistics
 from pipeline.inspection.scores import keys_of, score
 from pipeline.inspection.statistics import summarise
 from pipeline.inspection.warnings import with_warnings
+from pipeline.labelling.image_folders import folders_of_paths, image_folders
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_truth, read_truth
 from pipeline.labelling.people import read_people
 from pipeline.labelling.people_labels import PeopleCounts, apply_people
@@ -80,7 +81,7 @@ def inspect_store(store: Store, options: InspectOptions, progress: Progress | No
         raise UsageError("--csv is for the labels that flipped between two revisions", "Add --compare A B.")
     revision = store.revision_file(options.compare[1] if options.compare else options.revision)
     earlier = store.revision_file(options.compare[0]) if options.compare else None
-    truth = truth_of(revision, options.truth) if options.truth is not None else None
+    truth = truth_of(revision, options.truth, store) if options.truth is not None else None
     people = people_of(store, revision)
     statistics = inspect_labels(revision, epsilon=options.epsilon, truth=truth, people=people)
     rules: tuple[RuleOutcome, ...] = ()
@@ -141,8 +142,12 @@ def people_of(store: Store, revision: Labels) -> PeopleCounts:
     return dataclasses.replace(applied.counts, not_in_revision=missing)
 
 
-def truth_of(revision: Labels, source: str) -> Truth:
-    """The truth that ``--truth`` names: a CSV or Parquet file, or ``folders``, the folders that the images lie in."""
+def truth_of(revision: Labels, source: str, store: Store | None = None) -> Truth:
+    """The truth that ``--truth`` names: a CSV or Parquet file, or ``folders``, the folders that the images lie in.
+
+    store: that of the revision; without it folders are those of paths alone.
+    """
     if source == FOLDERS and not Path(source).is_file():
-        return folder_truth(keys_of(revision)[1], revision.domains)
+        folders = folders_of_paths(*keys_of(revision)) if store is None else image_folders(store)
+        return folder_truth(folders, revision.domains)
     return read_truth(Path(source), revision.domains)
