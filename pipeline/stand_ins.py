@@ -20,6 +20,10 @@ _TEXT_ERROR = re.compile(
 )
 
 
+class StandInError(LanitError):
+    """A file that stands in the place of another."""
+
+
 class StandIn(NamedTuple):
     """what: it is, as in "x.jpg is a Git LFS pointer". hint: what to do."""
 
@@ -48,7 +52,7 @@ def stand_in(data: bytes) -> StandIn | None:
 
 
 def refuse_stand_in(path: Path) -> None:
-    """Raise LanitError where a file on this machine is a stand-in; nothing is said of one that cannot be read."""
+    """Raise StandInError where a file on this machine is a stand-in; nothing is said of one that cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -58,9 +62,9 @@ def refuse_stand_in(path: Path) -> None:
         raise refusal(str(path), found)
 
 
-def refusal(name: str, found: StandIn) -> LanitError:
+def refusal(name: str, found: StandIn) -> StandInError:
     """What to tell a person of a stand-in."""
-    return LanitError(f"{name} is {found.what}", found.hint)
+    return StandInError(f"{name} is {found.what}", found.hint)
 
 
 def _answer(what: str, text: bytes) -> StandIn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,7 +32,7 @@ class LocalStorage:
             return UNKNOWN
         return _described(status)
 
-    def walk(self, folder: str, troubles: Troubles) -> Walk:
+    def walk(self, folder: str, troubles: Troubles, first: Sequence[str] = ()) -> Walk:
         """Links to folders are followed once. Subfolders come in sorted order, so that of two ways to a folder the same
         one is taken each time; files come as the system lists them."""
         seen: set[int] = set()
@@ -47,7 +48,12 @@ class LocalStorage:
                     if identity in seen:  # a link back up the tree, or a second way here
                         continue
                     seen.add(identity)
+                    ahead = [name for name in first if Path(here, name).is_file()]
+                    for name in ahead:
+                        yield prefix + name, functools.partial(self.stat, f"{here}{name}")
                     for entry in entries:
+                        if entry.name in ahead:
+                            continue
                         if not _is_folder(entry):
                             if _may_lead_to_folder(entry):
                                 troubles.unlisted.append(f"{prefix}{entry.name}/")

@@ -6,12 +6,14 @@ import difflib
 import itertools
 import os
 import posixpath
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from lanit.errors import LanitError, UsageError
 from pipeline.files import storable
+from pipeline.inputs.contents import archives_in
 from pipeline.inputs.folders import Folder
 from pipeline.inputs.formats import FORMATS, format_of
 from pipeline.inputs.image_files import ImageFile
@@ -23,6 +25,11 @@ from pipeline.inputs.tables import Table
 from pipeline.inputs.tars import compressed_tar
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w")
+_DATA_SET = re.compile(r"hf://datasets/[^/]+/[^/@]+(@[^/]+|@refs/(convert|pr)/[^/]+)?/?")
+_PAGE = re.compile(
+    r"https?://huggingface\.co/datasets/(?P<name>[^/?#]+/[^/?#]+)(/tree/(?P<revision>[^/?#]+)(?P<path>/[^?#]*)?)?/?([?#].*)?"
+)  # of a data set, as a browser shows it
 _COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", ".tzst")
 _GIVE = "Give a folder, a tar, a zip, a table or an image."
 _REQUESTS = 16  # that ask at a time whether the files of a pattern are there
@@ -32,7 +39,8 @@ _NEIGHBOURS = 10_000  # names looked through for one that is close to a mistyped
 def open_inputs(texts: Sequence[str | Path], image_column: str | None = None) -> list[Input]:
     """The inputs that ``texts`` name, in their order, each once.
 
-    A text is a folder, a ``.tar``, a ``.zip``, a table (``.parquet``, ``.csv``, ``.tsv``, ``.jsonl``), an image file, a
+    A text is a data set of the Hugging Face hub (``owner/name``, with ``@revision``; its page; ``hf://datasets/…``), a
+    folder, a ``.tar``, a ``.zip``, a table (``.parquet``, ``.csv``, ``.tsv``, ``.jsonl``), an image file, a
     pattern of these (``data/{000..010}.tar``, ``data/*.parquet``), or a URL of any of them (``s3://…``). A name that
     exists is not taken for a pattern. What is named twice counts once. A folder inside another of the folders is
     refused, and so is a table of paths or an image: images would come twice; tars, zips, and tables that hold bytes
@@ -43,12 +51,12 @@ def open_inputs(texts: Sequence[str | Path], image_column: str | None = None) ->
     inputs: dict[tuple[object, str], Input] = {}
     for text in map(str, texts):
         names = _names(text)
-        kinds = _kinds(names)
+        kinds = _kinds_of(text, names)
         missing = [name for name, kind in zip(names, kinds, strict=True) if kind is None]
         if missing:
             raise _missing(text, names, missing)
         checked = False
-        for name, kind in zip(names, kinds, strict=True):
+        for name, kind in _within(names, kinds):
             found = _found(name, kind == "folder", image_column)
             if isinstance(found, Table) and not checked:
                 found.column()  # raises; the other tables of a pattern are looked at when they are listed
@@ -94,6 +102,14 @@ def _names(text: str) -> list[str]:
         raise LanitError(f"{text} is a chain of URLs, which is not supported", "Copy or unpack it first.")
     if not is_url(text) and (Path(text).exists() or Path(text).is_symlink()):
         return [text]
+    if page := _PAGE.fullmatch(text):
+        revision = f"@{page['revision']}" if page["revision"] else ""
+        return [f"hf://datasets/{page['name']}{revision}{(page['path'] or '').rstrip('/')}"]
+    if _REPOSITORY.match(text) and format_of(text) is None:
+        from pipeline.clip.hub import find_repository  # its client takes a second to load
+
+        if (repository := find_repository(text)) is not None:
+            return [f"hf://datasets/{repository}"]
     found: list[str] = []
     for name in expand_braces(text):
         if not has_wildcards(name):
@@ -104,6 +120,27 @@ def _names(text: str) -> list[str]:
             raise LanitError(f"nothing fits the pattern {storable(name)}", "Check its folder and suffix.")
         found.extend(fitting)
     return found
+
+
+def _within(names: list[str], kinds: list[str | None]) -> Iterator[tuple[str, str | None]]:
+    """Names and what they are; in the place of a folder that has only tars, zips or tables of images, these."""
+    for name, kind in zip(names, kinds, strict=True):
+        inside = archives_in(name, is_data_set=_DATA_SET.fullmatch(name) is not None) if kind == "folder" else []
+        yield from ((archive, "file") for archive in inside) if inside else [(name, kind)]
+
+
+def _kinds_of(text: str, names: list[str]) -> list[str | None]:
+    """What each is. Raises LanitError where that cannot be found out; of what may have been meant for a folder here
+    too, both are told."""
+    try:
+        return _kinds(names)
+    except LanitError as error:
+        if is_url(text) or not is_url(names[0]):
+            raise
+        close = _close_name(Path(text))
+        reason = error.message.removeprefix(f"cannot reach {names[0]}: ")
+        message = f"there is no folder {storable(text)} here, and no data set {names[0]} can be had: {reason}"
+        raise LanitError(message, f"Did you mean {close}?" if close else error.hint) from error
 
 
 def _kinds(names: list[str]) -> list[str | None]:

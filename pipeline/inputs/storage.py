@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -69,9 +69,11 @@ class Storage(Protocol):
     def stat(self, path: str) -> Stat:
         """Of a file; unknown where there is none. Never raises."""
 
-    def walk(self, folder: str, troubles: Troubles) -> Walk:
+    def walk(self, folder: str, troubles: Troubles, first: Sequence[str] = ()) -> Walk:
         """Every file below ``folder``, those under folders of :mod:`pipeline.inputs.passed_over` left out; the memory
-        this takes is bounded by the largest single folder. Raises LanitError where ``folder`` cannot be listed."""
+        this takes is bounded by the largest single folder. A folder comes before its subfolders, in it
+        the files of the names in ``first`` before all others, and what is below it before its neighbours. Raises
+        LanitError where ``folder`` cannot be listed."""
 
     def open(self, path: str) -> BinaryIO:
         """A file to read and seek in. Raises LanitError."""

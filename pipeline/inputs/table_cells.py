@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
-from pipeline.inputs.columns import is_text, text_schema
+from pipeline.inputs.columns import text_schema
 from pipeline.inputs.storage import Troubles, file_name
 from pipeline.inputs.storages import storage_of
 from pipeline.stand_ins import refusal, stand_in
@@ -42,12 +42,6 @@ def table_schema(path: str) -> pa.Schema:
         if table_suffix(path) == ".parquet":
             return open_parquet(file, path).schema_arrow
         return text_schema(list(_json_columns(file, path) if _is_json(path) else _csv_header(file, path)))
-
-
-def path_column(path: str, name: str) -> str | None:
-    """``name`` where the table has a column of text with that name. Raises LanitError where it is no table."""
-    schema = table_schema(path)
-    return name if name in schema.names and is_text(schema.field(schema.names.index(name)).type) else None
 
 
 def path_cells(path: str, column: str, troubles: Troubles) -> Iterator[str | None]:

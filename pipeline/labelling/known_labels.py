@@ -141,7 +141,7 @@ def folder_truth(folders: ImageFolders, domains: Sequence[str]) -> Truth:
             "Give a CSV or Parquet file with a column 'path' instead.",
         )
     codes = folders.codes.to_numpy()
-    known = np.flatnonzero(rows.any(axis=1)[codes])
+    known = np.flatnonzero(np.asarray(rows.any(axis=1))[codes])
     named = np.flatnonzero(rows.any(axis=0))
     keys = tuple(folders.image_ids.take(pa.array(known)).to_pylist())
     return Truth("folder", keys, tuple(domains[int(n)] for n in named), rows[codes[known]][:, named])
