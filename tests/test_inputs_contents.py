@@ -170,8 +170,11 @@ def test_an_outer_list_holds_for_what_is_below_it(tmp_path: Path) -> None:
         ("owner/cats", "hf://datasets/owner/cats"),
         ("owner/cats@v2", "hf://datasets/owner/cats@v2"),
         ("hf://datasets/owner/cats", "hf://datasets/owner/cats"),
-        ("https://huggingface.co/datasets/owner/cats", "hf://datasets/owner/cats"),
-        ("https://huggingface.co/datasets/owner/cats/tree/v2/data?x=1", "hf://datasets/owner/cats@v2/data"),
+        (f"{huggingface_hub.constants.ENDPOINT}/datasets/owner/cats", "hf://datasets/owner/cats"),
+        (
+            f"{huggingface_hub.constants.ENDPOINT}/datasets/owner/cats/tree/v2/data?x=1",
+            "hf://datasets/owner/cats@v2/data",
+        ),
     ],
 )
 def test_a_data_set_of_the_hub_is_its_tables_whatever_name_it_is_given_by(hub: Hub, text: str, source: str) -> None:

@@ -20,9 +20,10 @@ from pipeline.inputs.passed_over import is_system_folder
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk, file_name, scheme_of
 
 _PACKAGES = {
-    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp", "az": "adlfs",
-    "abfs": "adlfs", "abfss": "adlfs", "adl": "adlfs", "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol",
-    "oss": "ossfs", "webdav": "webdav4", "github": "requests", "webhdfs": "requests",
+    "s3": "lanit[s3]", "s3a": "lanit[s3]", "gs": "lanit[gcs]", "gcs": "lanit[gcs]", "az": "lanit[azure]",
+    "abfs": "lanit[azure]", "abfss": "lanit[azure]", "adl": "lanit[azure]", "http": "aiohttp", "https": "aiohttp",
+    "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol", "oss": "ossfs", "webdav": "webdav4",
+    "github": "requests", "webhdfs": "requests",
 }  # fmt: skip
 """What to install for a scheme, where fsspec says that its own package is not there."""
 
@@ -187,7 +188,7 @@ def file_system(url: str) -> tuple[Any, str]:
         system, name = fsspec.core.url_to_fs(url)
     except ImportError as error:
         package = _PACKAGES.get(scheme)
-        hint = f"pip install {package}" if package else f"{reason_of(error)}."
+        hint = f"Run: pip install '{package}'" if package else f"{reason_of(error)}."
         raise LanitError(f"{scheme}:// needs a package that is not installed", hint) from error
     except Exception as error:
         if scheme not in known_implementations:
