@@ -20,7 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from lanit.errors import LanitError
 from pipeline.inputs import remote
-from pipeline.inputs.opening import open_inputs
+from pipeline.inputs.opening import find_sources, open_inputs
 
 
 class Commit(NamedTuple):
@@ -220,3 +220,18 @@ def test_without_the_hub_one_line_tells_of_both_meanings(
             "Did you mean photos?" if text.startswith("photoz") else "Give a folder, or try where there is a network."
         )
         assert caught.value.hint == expected
+
+
+def test_what_stood_for_its_tars_and_tables_is_forgotten_by_its_name(tmp_path: Path) -> None:
+    known = [
+        "/d/photos",
+        "/d/photos/x.tar",
+        "/d/ds/a.zip",
+        "/d/ds/b.zip",
+        "hf://datasets/o/n/data/0.parquet",
+        "/d/dsx.tar",
+    ]
+    assert find_sources("/d/photos", known) == ["/d/photos"]
+    assert find_sources("/d/ds/", known) == ["/d/ds/a.zip", "/d/ds/b.zip"]
+    assert find_sources("o/n", known) == find_sources("hf://datasets/o/n", known) == known[4:5]
+    assert find_sources("/d/x", known) == []

@@ -52,7 +52,7 @@ class Folder:
             if listing is not None and not path.startswith(listing.folder):
                 yield from self._missing(listing, troubles)
                 listing = None
-            if listing is None and file_name(path) in METADATA_FILES:
+            if listing is None and path.endswith(METADATA_FILES) and file_name(path) in METADATA_FILES:
                 listing = self._listing(path)
                 found = found or listing is not None
             if listing.meets(path) if listing else is_image_name(path):

@@ -79,16 +79,20 @@ def open_source(source: str, image_column: str | None) -> Input:
 
 
 def find_sources(text: str, sources: Sequence[str]) -> list[str]:
-    """Which of ``sources``, inputs that a store knows, a text names: a path or URL, there or not, or a pattern."""
+    """Which of ``sources``, inputs that a store knows, a text names: a path or URL, there or not, or a pattern; or the
+    folder or data set that stood for the tars, zips and tables in it."""
     found: dict[str, None] = {}
     for name in [text] if text in sources else expand_braces(text):
         path = name if is_url(name) else os.path.abspath(name)  # noqa: PTH100 - keeps links, as names of files do
-        same = {name, path, path.rstrip("/"), f"{path.rstrip('/')}/"}
+        same = {name, path, path.rstrip("/"), f"{path.rstrip('/')}/", f"hf://datasets/{name}"}
         if not is_url(name):
             same.add(str(Path(name).resolve()))
         for source in sources:
             if source in same or (has_wildcards(name) and PurePosixPath(source).match(path)):
                 found[source] = None
+        if not found:
+            inside = tuple(f"{each.rstrip('/')}/" for each in same)
+            found.update((source, None) for source in sources if source.startswith(inside))
     return list(found)
 
 
