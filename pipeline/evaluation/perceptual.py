@@ -101,11 +101,11 @@ def _heads() -> list[Tensor]:
 def _alexnet(weights: Path) -> Any:
     from torchvision.models import alexnet
 
+    refuse_stand_in(weights)
     network: nn.Module = alexnet(weights=None)
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
     except Exception as error:  # torch.load and load_state_dict raise anything
-        refuse_stand_in(weights)
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise LanitError(f"{weights} is not torchvision's AlexNet: {reason}", _NO_ALEXNET) from error
     return network.eval().requires_grad_(False)
