@@ -179,10 +179,13 @@ def _lanit(
         typer.echo(ctx.get_help())
 
 
-@app.command(short_help="Embed images with CLIP: folders, tars, tables, URLs.")
+@app.command(short_help="Embed images with CLIP: folders, tars, zips, tables, URLs.")
 def embed(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Folders, .tar, .parquet, .csv, .jsonl, or URLs of them.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Folders, .tar, .zip, .parquet, .csv, .jsonl, images, URLs; owner/name."
+        ),
     ],
     clip: Annotated[
         str | None,
@@ -224,14 +227,14 @@ def embed(
 
     Running it again goes on where it was interrupted and embeds what is new or changed; moved files are recognised.
     What the store has of other inputs stays, even if they are away, until --forget names them, or --overwrite begins
-    anew. An image that does not decode is kept as a row with its error. Tars may be named by a pattern in quotes,
-    tables hold paths of images or images themselves.
+    anew. An image that does not decode is kept as a row with its error. Tars and zips may be named by a pattern in
+    quotes, tables hold paths of images or images themselves, and owner/name is a data set of the Hugging Face hub.
 
     \b
     Example:
       lanit embed photos/
       lanit embed faces/ --clip sample --store faces-store
-      lanit embed "shards/{00000..00099}.tar" scans.parquet s3://bucket/photos/ --workers 16
+      lanit embed "shards/{00000..00099}.tar" scans.parquet photos.zip s3://bucket/photos/ --workers 16
       lanit embed s3://bucket/photos/ --engine ray --address auto
     """
     from pipeline.inputs.opening import open_inputs, understood

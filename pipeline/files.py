@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lanit.errors import LanitError
+from pipeline.stand_ins import refuse_stand_in
 
 LOCK_NAME = ".lock"
 """Of the file in a folder that whichever command writes there holds."""
@@ -154,6 +155,7 @@ def read_json(path: Path, hint: str = "") -> Any:
     except OSError as error:
         raise LanitError(f"cannot read {path}: {error.strerror or error}", hint) from error
     except (ValueError, RecursionError) as error:
+        refuse_stand_in(path)
         raise LanitError(f"{path} is not valid JSON ({error})", hint) from error
     try:
         return unsealed(value) if isinstance(value, dict) else value

@@ -27,8 +27,8 @@ class Listed:
     image_column = None
     ignored = 0
 
-    def __init__(self, source: str, places: Iterator[Place] | list[Place]) -> None:
-        self.source, self._places = source, places
+    def __init__(self, source: str, places: Iterator[Place] | list[Place], later_counts: bool = False) -> None:
+        self.source, self._places, self.later_counts = source, places, later_counts
         self.warnings: list[str] = []
 
     def places(self) -> Iterator[Place]:
@@ -66,11 +66,19 @@ def test_rows_come_by_source_then_offset_then_path(catalogue: RowCatalogue) -> N
     assert catalogue.count([]) == 8
 
 
-def test_a_file_named_twice_is_one_image_and_a_member_named_twice_are_two(catalogue: RowCatalogue) -> None:
+def test_names_that_come_twice_are_one_file_the_later_member_or_two_rows(catalogue: RowCatalogue) -> None:
+    twice = [Place("", "a", 5, 1, 1), Place("", "a", 7, 2, 2)]
     assert catalogue.find(Listed("/f", [Place("/f", "a"), Place("/f", "a")])) == (1, 1)
-    assert catalogue.find(Listed("/t.tar", [Place("/t.tar", "a", 512), Place("/t.tar", "a", 2048)])) == (2, 1)
+    assert catalogue.find(Listed("/t.parquet", twice)) == (2, 1)
+    assert catalogue.find(Listed("/t.tar", twice, later_counts=True)) == (1, 1)
     catalogue.ready()
-    assert [row.path for row in catalogue.table([])] == ["a", "a", "a#2048"]
+    rows = [(row.source, row.path, row.offset, row.bytes, row.modified_ns) for row in catalogue.table([])]
+    assert rows == [
+        ("/f", "a", None, None, None),
+        ("/t.parquet", "a", 5, 1, 1),
+        ("/t.parquet", "a#7", 7, 2, 2),
+        ("/t.tar", "a", 7, 2, 2),
+    ]
 
 
 def test_unchanged_means_same_size_time_and_place(catalogue: RowCatalogue, tmp_path: Path) -> None:

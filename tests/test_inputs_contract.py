@@ -8,6 +8,7 @@ import json
 import pickle
 import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,6 +108,18 @@ def gnu_tar(root: Path) -> str:
     return tar(root, tarfile.GNU_FORMAT)
 
 
+def zipped(root: Path, compression: int = zipfile.ZIP_STORED) -> str:
+    with zipfile.ZipFile(root / "photos.zip", "w", compression) as sink:
+        for name, data in IMAGES.items():
+            sink.writestr(name, data)
+            sink.writestr(f"{name}.json", b"{}")
+    return "photos.zip"
+
+
+def deflated_zip(root: Path) -> str:
+    return zipped(root, zipfile.ZIP_DEFLATED)
+
+
 def table_csv(root: Path) -> str:
     write_files(root)
     write_csv(root / "table.csv", "image_path")
@@ -154,10 +167,10 @@ def table_struct_of_paths(root: Path) -> str:
 
 
 BUILDERS: list[Build] = [
-    folder, imagefolder_csv, imagefolder_jsonl, imagefolder_parquet, tar, gnu_tar, table_csv, table_tsv, table_jsonl,
-    table_paths, table_bytes, table_struct, table_struct_of_paths,
+    folder, imagefolder_csv, imagefolder_jsonl, imagefolder_parquet, tar, gnu_tar, zipped, deflated_zip, table_csv,
+    table_tsv, table_jsonl, table_paths, table_bytes, table_struct, table_struct_of_paths,
 ]  # fmt: skip
-HAVE_OFFSETS = [tar, gnu_tar, table_bytes, table_struct]
+HAVE_OFFSETS = [tar, gnu_tar, zipped, deflated_zip, table_bytes, table_struct]
 
 
 @pytest.fixture(params=["disk", "file", "memory", "elsewhere"])
@@ -204,7 +217,7 @@ def test_every_image_comes_once_and_reads_back(build: Build, reached: Callable[[
     assert list(origin.places()) == places, "a second listing differs"
 
 
-@pytest.mark.parametrize("build", [folder, tar, table_csv, table_struct])
+@pytest.mark.parametrize("build", [folder, tar, deflated_zip, table_csv, table_struct])
 def test_a_stored_source_opens_again_and_travels_to_other_processes(
     build: Build, reached: Callable[[Build], str]
 ) -> None:
@@ -216,7 +229,7 @@ def test_a_stored_source_opens_again_and_travels_to_other_processes(
         assert [read(again, place) for place in places] == [IMAGES[place.path] for place in places]
 
 
-@pytest.mark.parametrize("build", [folder, tar, table_csv, table_bytes, table_struct])
+@pytest.mark.parametrize("build", [folder, tar, deflated_zip, table_csv, table_bytes, table_struct])
 def test_many_threads_read_at_once(build: Build, reached: Callable[[Build], str]) -> None:
     [origin] = open_inputs([reached(build)])
     places = list(origin.places())

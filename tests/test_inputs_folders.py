@@ -133,10 +133,10 @@ def test_a_folder_that_vanishes_before_it_is_listed_is_an_error(tmp_path: Path) 
     [
         ([], "there are no images in {0}", "Names of images end in"),
         (["a.txt", "b/c"], "there are no images in {0}, only 2 other files", ".jpg"),
-        (["s/00.tar", "s/01.tar", "x.txt"], "there are no images in {0}, only 3 other files", "give '{0}/s/*.tar'"),
+        (["s/00.csv", "s/01.csv", "x.txt"], "there are no images in {0}, only 3 other files", "give '{0}/s/*.csv'"),
         (["a-1.parquet", "a-2.PARQUET", "b.parquet"], "only 3 other files", "give '{0}/*.parquet'"),
     ],
-    ids=["empty", "others", "tars", "tables"],
+    ids=["empty", "others", "lists", "tables"],
 )
 def test_a_folder_without_images_says_what_to_give_instead(
     tmp_path: Path, names: list[str], message: str, hint: str

@@ -6,6 +6,7 @@ import gzip
 import os
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -15,11 +16,13 @@ import pytest
 
 from lanit.errors import LanitError, UsageError
 from pipeline.inputs.folders import Folder
+from pipeline.inputs.image_files import ImageFile
 from pipeline.inputs.opening import open_inputs, open_source
 from pipeline.inputs.patterns import expand_braces
 from pipeline.inputs.places import Input
 from pipeline.inputs.tables import Table
 from pipeline.inputs.tars import Tar
+from pipeline.inputs.zips import Zip
 
 
 def image(path: Path) -> Path:
@@ -82,17 +85,20 @@ def test_each_kind_is_known_and_opens_again_from_its_name(tmp_path: Path) -> Non
     (tmp_path / "v.tsv").write_text("url\n")
     pq.write_table(pa.table({"path": ["a"]}), tmp_path / "p.parquet")
     image(tmp_path / "named.tar" / "a.jpg")
-    names = ["photos", "t.TAR", "c.csv", "j.ndjson", "v.tsv", "p.parquet", "named.tar"]
+    with zipfile.ZipFile(tmp_path / "z.Zip", "w"):
+        pass
+    image(tmp_path / "one.JPG")
+    names = ["photos", "t.TAR", "z.Zip", "one.JPG", "c.csv", "j.ndjson", "v.tsv", "p.parquet", "named.tar"]
     inputs = open_inputs([tmp_path / name for name in names])
-    kinds: list[type] = [Folder, Tar, Table, Table, Table, Table, Folder]
+    kinds: list[type] = [Folder, Tar, Zip, ImageFile, Table, Table, Table, Table, Folder]
     assert [type(origin) for origin in inputs] == kinds
     assert [origin.source for origin in inputs] == [str(tmp_path / name) for name in names]
     again = [open_source(origin.source, "column") for origin in inputs]
     assert [type(origin) for origin in again] == kinds
-    assert [origin.image_column for origin in again] == [None, None, "column", "column", "column", "column", None]
+    assert [origin.image_column for origin in again] == [*[None] * 4, *["column"] * 4, None]
     assert type(open_source(str(tmp_path / "gone"), None)) is Folder
     assert not open_source(str(tmp_path / "gone.tar"), None).exists()
-    assert not open_source(str(tmp_path / "named.tar" / "a.jpg"), None).exists()
+    assert not open_source(str(tmp_path / "gone.jpg"), None).exists()
 
 
 def test_relative_names_links_and_file_urls_come_to_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +149,7 @@ def test_a_folder_in_a_folder_is_refused_and_so_is_a_table_of_paths(tmp_path: Pa
     (tmp_path / "photos" / "t.csv").write_text("path\ncats/a.jpg\n")
     pq.write_table(pa.table({"jpg": [b"x"]}), tmp_path / "photos" / "bytes.parquet")
     photos = tmp_path / "photos"
-    for inner in ("cats", "t.csv"):
+    for inner in ("cats", "t.csv", "cats/a.jpg"):
         for texts in ([photos, photos / inner], [photos / inner, photos]):
             message, hint = refusal(*texts)
             assert message == f"{photos / inner} lies in {photos}, which is given too: images would come twice"
@@ -182,18 +188,17 @@ def test_missing_shards_and_empty_patterns_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message", "hint"),
     [
-        ("a.JPG", "{} is a file, but neither a tar nor a table", "Give its folder: {0.parent}"),
         (
             "a.doc",
-            "{} is a file, but neither a tar nor a table",
-            "Give a folder of images, or a tar: .tar, or a table: .parquet",
+            "{} is a file, but neither a tar nor a zip nor a table nor an image",
+            "Give a folder of images, or a tar: .tar, or a zip: .zip, or a table: .parquet",
         ),
         ("a.txt", "{} is no table", "Give CSV, TSV, JSON Lines or Parquet, or what a tool exports."),
-        ("bare", "{} is a file, but neither a tar nor a table", "Give a folder of images"),
+        ("bare", "{} is a file, but neither a tar nor a zip nor a table nor an image", "Give a folder of images"),
         ("a.tar.gz", "{} is a compressed tar", "gunzip"),
         ("a.tgz", "{} is a compressed tar", "gunzip"),
         ("a.tar.zst", "{} is a compressed tar", "Unpack it first"),
-        ("a.zip", "{} is compressed", "Unpack it first."),
+        ("a.7z", "{} is compressed", "Unpack it first."),
         ("a.csv.gz", "{} is compressed", "Unpack it first."),
     ],
 )
@@ -208,8 +213,8 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path, name: str, message: st
 def test_options_and_names_that_make_no_sense_are_usage_errors(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     for texts, column, message, hint in [
-        ([], None, "no input was given", "Give a folder, a tar or a table."),
-        (["  "], None, "an input has no name", "Give a folder, a tar or a table."),
+        ([], None, "no input was given", "Give a folder, a tar, a zip, a table or an image."),
+        (["  "], None, "an input has no name", "Give a folder, a tar, a zip, a table or an image."),
         ([tmp_path], "photo", "--image-column is for tables, and none was given", "Leave it out."),
     ]:
         with pytest.raises(UsageError) as caught:
@@ -262,7 +267,7 @@ def test_urls_are_sources_as_typed(tmp_path: Path) -> None:
         assert refusal("memory://b/no.tar") == ("there is no file memory://b/no.tar", "Check the path.")
         assert refusal("memory://b/{1..9}.tar")[0].startswith("7 of the 9 files of memory://b/{1..9}.tar are missing")
         assert refusal("memory://b/*.parquet")[0] == "nothing fits the pattern memory://b/*.parquet"
-        assert refusal("memory://b/x/a.jpg")[1] == "Give its folder: memory://b/x"
+        assert sources("memory://b/x/a.jpg") == ["memory://b/x/a.jpg"]
         assert refusal("tar://a.jpg::memory://b/1.tar")[0].endswith("is a chain of URLs, which is not supported")
     finally:
         memory.store.clear()

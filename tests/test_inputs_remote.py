@@ -8,6 +8,7 @@ import os
 import re
 import tarfile
 import threading
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -223,15 +224,29 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(LanitError) as caught:
             open_inputs([f"{scheme}://bucket/photos"])
         assert caught.value.message == f"{scheme}:// needs a package that is not installed"
-        assert caught.value.hint == ("pip install s3fs" if known else "Install made-up-cloud-fs.")
+        assert caught.value.hint == ("Run: pip install 'lanit[s3]'" if known else "Install made-up-cloud-fs.")
     (tmp_path / "t.csv").write_text("url\ns3://bucket/a.jpg\n")
     [origin] = open_inputs([tmp_path / "t.csv"])
-    with pytest.raises(ImageError, match="pip install s3fs"):
+    with pytest.raises(ImageError, match=r"pip install 'lanit\[s3\]'"):
         origin.read("s3://bucket/a.jpg", None, None)
     with pytest.raises(LanitError) as caught:
         open_inputs(["gopher://host/photos"])
     assert caught.value.message == "URLs cannot begin with gopher://"
     assert "https, s3" in caught.value.hint
+
+
+def test_what_is_missing_for_a_cloud_is_an_extra_of_ours() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    for schemes, extra, package in [
+        ("s3 s3a", "s3", "s3fs"),
+        ("gs gcs", "gcs", "gcsfs"),
+        ("az abfs adl", "azure", "adlfs"),
+    ]:
+        for scheme in schemes.split():
+            assert remote._PACKAGES[scheme] == f"lanit[{extra}]"
+            module = remote.known_implementations[scheme]["class"].split(".")[0]
+            assert (module, extras[extra][0].split(">=")[0]) == (package, package)
 
 
 class Ranges(http.server.SimpleHTTPRequestHandler):

@@ -28,6 +28,24 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
+def test_a_table_whose_pages_fill_the_memory_is_told_of_with_how_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"jpg": [random.Random(row).randbytes(3000) for row in range(400)]})
+    pq.write_table(table, tmp_path / "large.parquet")
+    pq.write_table(table, tmp_path / "small.parquet", use_dictionary=False, write_batch_size=16)
+    pq.write_table(table, tmp_path / "groups.parquet", row_group_size=100)
+    monkeypatch.setattr(parquet_rows, "_LARGE_PAGE", 600_000)
+    warned = {}
+    for name in ("large", "small", "groups"):
+        [origin] = open_inputs([tmp_path / f"{name}.parquet"])
+        assert len(list(origin.places())) == 400
+        warned[name] = origin.warnings
+    assert warned["small"] == warned["groups"] == []
+    [warning] = warned["large"]
+    assert "use_dictionary=False, write_batch_size=16" in warning
+
+
 def table(path: Path, columns: dict[str, Any], rows_a_group: int = 1000) -> Path:
     pq.write_table(pa.table(columns), path, row_group_size=rows_a_group)
     return path

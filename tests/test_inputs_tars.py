@@ -16,6 +16,7 @@ import pytest
 from lanit.errors import LanitError
 from pipeline.decoding.limits import ImageError
 from pipeline.inputs.opening import open_inputs
+from pipeline.inputs.places import listed as in_memory
 from pipeline.inputs.tars import Tar
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
@@ -80,11 +81,11 @@ def test_what_is_no_regular_image_is_ignored(tmp_path: Path) -> None:
         add(sink, "folder.jpg", kind=tarfile.DIRTYPE)
         add(sink, "a.jpg", b"data")
         add(sink, "a.json", b"{}")
-        add(sink, "soft.jpg", kind=tarfile.SYMTYPE, target="a.jpg")
-        add(sink, "hard.jpg", kind=tarfile.LNKTYPE, target="a.jpg")
+        add(sink, "soft", kind=tarfile.SYMTYPE, target="a.jpg")
         add(sink, "pipe.jpg", kind=tarfile.FIFOTYPE)
         add(sink, "d/._a.jpg", b"resource fork")
         add(sink, ".git/b.jpg", b"hidden")
+        add(sink, "photos/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", b"thumbnail")
         sparse = tarfile.TarInfo("sparse.jpg")
         sparse.size, sparse.pax_headers = 4, {"GNU.sparse.major": "1", "GNU.sparse.name": "sparse.jpg"}
         sink.addfile(sparse, io.BytesIO(b"hole"))
@@ -93,6 +94,45 @@ def test_what_is_no_regular_image_is_ignored(tmp_path: Path) -> None:
     assert found == {"a.jpg": b"data", "Z.JPG": b"last"}
     assert origin.ignored == 7
     assert origin.warnings == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_links_are_images_of_their_own_at_the_place_that_they_lead_to(tmp_path: Path, form: int) -> None:
+    deep = "deep/" * (10 if form == tarfile.USTAR_FORMAT else 40)
+    links = [
+        ("cats/hard.jpg", tarfile.LNKTYPE, f"{deep}a.jpg"),
+        ("dogs/hard again.jpg", tarfile.LNKTYPE, "./cats/hard.jpg"),
+        ("dogs/soft.jpg", tarfile.SYMTYPE, "../b.jpg"),
+        ("dogs/of a soft one.jpg", tarfile.SYMTYPE, "soft.jpg"),
+        ("ahead.jpg", tarfile.SYMTYPE, "last.bin"),
+    ]
+    lost = [
+        ("outside.jpg", tarfile.SYMTYPE, "../a.jpg"),
+        ("absolute.jpg", tarfile.SYMTYPE, "/etc/a.jpg"),
+        ("round.jpg", tarfile.SYMTYPE, "about.jpg"),
+        ("about.jpg", tarfile.SYMTYPE, "round.jpg"),
+    ]
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w", format=form) as sink:
+        add(sink, f"{deep}a.jpg", b"the image")
+        add(sink, "b.jpg", b"old b")
+        for name, kind, target in [*links, *lost]:
+            add(sink, name, kind=kind, target=target)
+        add(sink, "b.jpg", b"the other")
+        add(sink, "last.bin", b"a third")
+    found, origin = listed(path)
+    assert found == {
+        f"{deep}a.jpg": b"the image",
+        "cats/hard.jpg": b"the image",
+        "dogs/hard again.jpg": b"the image",
+        "b.jpg": b"the other",
+        "dogs/soft.jpg": b"the other",
+        "dogs/of a soft one.jpg": b"the other",
+        "ahead.jpg": b"a third",
+    }
+    assert origin.warnings == [f"4 links of images lead to no file in {path}"]
+    assert origin.unlisted == [], "a link that leads nowhere hides no image"
+    assert origin.ignored == 1 + len(lost)  # last.bin
 
 
 def test_members_behind_a_sparse_file_of_the_old_kind_are_found(tmp_path: Path) -> None:
@@ -110,13 +150,18 @@ def test_members_behind_a_sparse_file_of_the_old_kind_are_found(tmp_path: Path) 
     assert origin.ignored == 1
 
 
-def test_two_members_of_one_name_are_two_places(tmp_path: Path) -> None:
+def test_of_two_members_of_one_name_the_later_one_counts(tmp_path: Path) -> None:
     path = tmp_path / "t.tar"
     with tarfile.open(path, "w") as sink:
         add(sink, "a.jpg", b"old")
+        add(sink, "b.jpg", b"other")
         add(sink, "a.jpg", b"new")
     [origin] = open_inputs([path])
-    assert [origin.read("a.jpg", place.offset, place.bytes) for place in origin.places()] == [b"old", b"new"]
+    assert origin.later_counts
+    assert {place.path: origin.read("", place.offset, place.bytes) for place in in_memory(origin)} == {
+        "a.jpg": b"new",
+        "b.jpg": b"other",
+    }
 
 
 def test_a_tar_cut_at_any_byte_yields_what_is_whole_and_says_so(tmp_path: Path) -> None:

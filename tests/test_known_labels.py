@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lanit.errors import LanitError
+from pipeline.labelling.image_folders import folders_of_paths
 from pipeline.labelling.known_labels import Truth, folder_names, folder_truth, read_truth
 
 DOMAINS = ("blond hair", "smiling", "eyeglasses")
@@ -182,16 +183,17 @@ def test_labels_of_other_images_and_of_two_images_at_once_are_refused() -> None:
 
 def test_a_folder_names_its_images_domain() -> None:
     paths = strings("Blond_Hair/1.png", "a/smiling/b/2.png", "smiling/blond hair/3.png", "other/4.png", "smiling.png")
-    truth = folder_truth(paths, DOMAINS)
+    ids = strings("1", "2", "3", "4", "5")
+    truth = folder_truth(folders_of_paths(ids, paths), DOMAINS)
     assert truth.domains == ("blond hair", "smiling")
-    rows = truth.align(strings("1", "2", "3", "4", "5"), paths)
+    rows = truth.align(ids, paths)
     assert truth.values(rows, DOMAINS).tolist() == [[1, 0, -1], [0, 1, -1], [1, 1, -1], [-1] * 3, [-1] * 3]
     with pytest.raises(LanitError, match="no folder of the images is named after any of: hat"):
-        folder_truth(paths, ("hat",))
+        folder_truth(folders_of_paths(ids, paths), ("hat",))
 
 
 def test_folder_names_are_phrases() -> None:
     paths = strings("x/snow_leopard/1.png", "x/Fox/2.png", "y/fox/3.png", "4.png", "x/5.png")
-    assert folder_names(paths) == ("Fox", "snow leopard", "x")
+    assert folder_names(folders_of_paths(paths, paths)) == ("Fox", "snow leopard", "x")
     with pytest.raises(LanitError, match="lie in no folders"):
-        folder_names(strings("1.png", "2.png"))
+        folder_names(folders_of_paths(paths, strings("1.png", "2.png")))

@@ -22,6 +22,7 @@ from pipeline.clip.hub import hub_answers as _hub_answers
 from pipeline.clip.presets import OF_TRANSFORMERS, PRESETS
 from pipeline.clip.tokenizers import local_text, make_tokenizer
 from pipeline.files import read_json
+from pipeline.stand_ins import refuse_stand_in
 
 DEFAULT_ARCHITECTURE = "ViT-B-32"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
@@ -128,8 +129,11 @@ def _from_folder(folder: Path, spec: str) -> Source:
     if not (folder / CONFIG_NAME).is_file():
         hint = "Give the weights file itself, with --clip-arch NAME."
         raise LanitError(f"the folder {folder} has no {CONFIG_NAME}", hint)
-    if not any(file.suffix in WEIGHT_SUFFIXES for file in folder.iterdir()):
+    weights = sorted(file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    if not weights:
         raise LanitError(f"the folder {folder} has no weights ({', '.join(WEIGHT_SUFFIXES)})", ELSEWHERE)
+    for file in weights:
+        refuse_stand_in(file)
     return Source(spec, f"local-dir:{folder}", _folder_config(folder), folder=folder)
 
 
@@ -144,6 +148,7 @@ def _folder_config(folder: Path) -> dict[str, Any]:
 def _from_file(file: Path, architecture: str | None) -> Source:
     if not file.is_file():
         raise LanitError(f"there is no weights file {file}", ELSEWHERE)
+    refuse_stand_in(file)
     if architecture is None and (file.parent / CONFIG_NAME).is_file():
         config = _folder_config(file.parent)
         return Source(str(file), f"local-dir:{file.parent}", config, weights=file, folder=file.parent)

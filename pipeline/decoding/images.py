@@ -18,6 +18,7 @@ import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.decoding.limits import MAX_PIXELS, ImageError, _too_large, check_pixels
+from pipeline.stand_ins import stand_in
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -81,11 +82,13 @@ def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise ImageError(_too_large(pixels[0] if pixels else "many", max_pixels), name) from error
-    except UnidentifiedImageError as error:
-        raise ImageError(_unidentified(data), name) from error
     except MemoryError as error:
         raise ImageError("not enough memory to decode it", name) from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, …
+        if found := stand_in(data):
+            raise ImageError(found.reason, name) from error
+        if isinstance(error, UnidentifiedImageError):
+            raise ImageError(_unidentified(data), name) from error
         raise ImageError(f"damaged or not supported ({error or type(error).__name__})", name) from error
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lanit.errors import LanitError, UsageError
+from lanit.errors import LanitError, UsageError, excerpt
 from pipeline.computing.engines import Engine
 from pipeline.computing.part_plan import PartPlan
 from pipeline.computing.timing import Meter, usable_processors
@@ -223,7 +223,7 @@ class _Counts:
             self.ok += 1
         else:
             self.failed += 1
-            self.first_failure = self.first_failure or f"{row.path}: {row.error_message}"
+            self.first_failure = self.first_failure or f"{excerpt(row.path)}: {row.error_message}"
 
 
 def _prepare(

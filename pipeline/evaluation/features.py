@@ -19,6 +19,7 @@ from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.models import ClipModel
 from pipeline.evaluation.figures import ExtractorFacts
 from pipeline.files import sha256_file
+from pipeline.stand_ins import refuse_stand_in
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """The name under which torch-fidelity keeps the weights it publishes; the Inception of the FID paper."""
@@ -83,6 +84,7 @@ class InceptionFeatures:
             )
         except Exception as error:  # torch.load and load_state_dict raise anything
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            refuse_stand_in(weights)
             raise LanitError(f"{weights} is not torch-fidelity's Inception: {reason}", _NO_INCEPTION) from error
         self.network = network.to(device).eval()
         self.device = device

@@ -29,7 +29,7 @@ from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.sample import BLOCK, blocks, draw, read_ahead, torch_generator_of
 from pipeline.evaluation.warnings import warnings_of_matching, warnings_of_sets
 from pipeline.inputs.opening import open_inputs
-from pipeline.inputs.places import Place
+from pipeline.inputs.places import Place, listed
 
 if TYPE_CHECKING:
     from pipeline.progress import Progress
@@ -137,8 +137,8 @@ def _matching(real: np.ndarray, fake: np.ndarray, least: int) -> Matching:
 
 
 def _places(folder: str) -> list[Place]:
-    (source,) = open_inputs([folder])
-    return sorted(source.places(), key=lambda place: (place.path, place.offset or 0))
+    found = [place for source in open_inputs([folder]) for place in listed(source)]
+    return sorted(found, key=lambda place: (place.path, place.offset or 0, place.source))
 
 
 def _features(
@@ -150,11 +150,11 @@ def _features(
     total: int,
     progress: Progress | None,
 ) -> _Set:
-    (source,) = open_inputs([folder])
+    sources = {source.source: source for source in open_inputs([folder])}
 
     def decode(place: Place) -> np.ndarray | Tensor | None:
         try:
-            data = source.read(place.path, place.offset, place.bytes)
+            data = sources[place.source].read(place.path, place.offset, place.bytes)
             if isinstance(extractor, ClipFeatures):
                 return decode_for_clip(data, extractor.clip.preprocessing).pixels
             return decode_rgb(data)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lanit.errors import LanitError
 from lanit.metrics import perceptual_distance, unit_channels
 from pipeline.files import sha256_file
+from pipeline.stand_ins import refuse_stand_in
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 """The name under which torchvision keeps the AlexNet that LPIPS was trained on."""
@@ -100,6 +101,7 @@ def _heads() -> list[Tensor]:
 def _alexnet(weights: Path) -> Any:
     from torchvision.models import alexnet
 
+    refuse_stand_in(weights)
     network: nn.Module = alexnet(weights=None)
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)

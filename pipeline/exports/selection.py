@@ -8,15 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.decoding.limits import ImageError
 from pipeline.exports.inventory import Written
-from pipeline.inputs.formats import format_of
-from pipeline.inputs.storage import located, parent_of
+from pipeline.inputs.formats import folder_of
+from pipeline.inputs.storage import located
 from pipeline.store.label_revisions import RevisionFile
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
@@ -54,7 +53,7 @@ class Record:
 
     @property
     def file(self) -> str | None:
-        """The path or URL of the image, where it is a file of its own, not part of a tar or table."""
+        """The path or URL of the image, where it is a file of its own, not part of a tar, zip or table."""
         try:
             return located(_folder_of(self.source), self.path) if self.offset is None else None
         except ImageError:  # a name that a table behind a URL should not have
@@ -175,11 +174,7 @@ def read_record(images: StoreImages, record: Record) -> bytes | Missing:
         return Missing(record, error.reason)
 
 
-@functools.cache
-def _folder_of(source: str) -> str:
-    """What the paths of its images are relative to."""
-    kind = format_of(source)
-    return parent_of(source) if kind and kind.names_files and not Path(source).is_dir() else source
+_folder_of = functools.cache(folder_of)
 
 
 def _numbers(flags: np.ndarray) -> tuple[int, ...]:

@@ -101,8 +101,8 @@ class Catalogue:
     def find(self, origin: Input) -> tuple[int, int]:
         """List an input. Returns how many images it has, and how many names came twice.
 
-        A file listed twice is one image. A tar or a table may hold two images of one name: the later one then goes by
-        its name and its offset.
+        A file listed twice is one image, and of two members of a tar or zip the later one counts. A table may hold two
+        images of one name: the later one then goes by its name and its offset.
         """
         source, found, repeated = self.source(origin.source), 0, 0
         insert = "INSERT OR IGNORE INTO found (source, path, offset, bytes, modified, badly_named) VALUES (?,?,?,?,?,?)"
@@ -111,6 +111,10 @@ class Catalogue:
             values = (*numbers(place.offset, place.bytes, place.modified_ns), path != place.path)
             if self.database.execute(insert, (source, path, *values)).rowcount:
                 found += 1
+            elif origin.later_counts:
+                update = "UPDATE found SET offset=?, bytes=?, modified=?, badly_named=? WHERE source=? AND path=?"
+                self.database.execute(update, (*values, source, path))
+                repeated += 1
             elif place.offset is not None:
                 found += self.database.execute(insert, (source, f"{path}#{place.offset}", *values)).rowcount
                 repeated += 1
@@ -157,7 +161,8 @@ def some_names(origins: Sequence[Input]) -> str:
 
 def of_repeated(names: int) -> list[str]:
     """What a person should know of names that came twice: nothing where none did."""
-    return [f"{names} names came twice: a file counts once, a tar's or table's image each"] if names else []
+    rule = "a file counts once, of members of a tar or zip the last, of a table each row"
+    return [f"{names} names came twice: {rule}"] if names else []
 
 
 def numbers(*values: int | None) -> tuple[int, ...]:

@@ -34,7 +34,8 @@ _SHOWN = 12
 @dataclass(frozen=True)
 class ImageColumn:
     """name: of the column. bytes: the field that holds image bytes, ``column.bytes`` for Hugging Face's struct; none
-    for a column of paths. path: the struct's field of paths. key: the column that names the images."""
+    for a column of paths. path: the struct's field of paths. key: the column that names the images
+    that the table holds."""
 
     name: str
     bytes: str | None = None
@@ -73,7 +74,7 @@ def choose_column(
     if name is None:
         message = f"{table} has no column of image paths or image bytes; its columns are {_listed(schema.names)}"
         raise LanitError(message, "Name the column: --image-column NAME")
-    return ImageColumn(name)
+    return _text_column(schema, name)
 
 
 def _named(schema: pa.Schema, name: str, table: str) -> ImageColumn:
@@ -84,9 +85,13 @@ def _named(schema: pa.Schema, name: str, table: str) -> ImageColumn:
     if _holds_bytes(kind):
         return _bytes_column(schema, name)
     if is_text(kind):
-        return ImageColumn(name)
+        return _text_column(schema, name)
     message = f"the column {name} of {table} holds {kind}, neither image paths nor image bytes"
     raise LanitError(message, f"Choose another of {_listed(schema.names)}: --image-column NAME")
+
+
+def _text_column(schema: pa.Schema, name: str) -> ImageColumn:
+    return ImageColumn(name, key=_first_text(schema, [key for key in KEY_COLUMNS if key != name.lower()]))
 
 
 def _bytes_column(schema: pa.Schema, name: str) -> ImageColumn:

@@ -5,34 +5,37 @@ from __future__ import annotations
 import posixpath
 from array import array
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, listed
 from pipeline.decoding.images import IMAGE_SUFFIXES, is_image_name
 from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
-from pipeline.inputs.formats import format_of
+from pipeline.inputs.columns import is_text
 from pipeline.inputs.local import is_empty
 from pipeline.inputs.places import NoImagesError, Place
-from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located
+from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located, parent_of
 from pipeline.inputs.storages import storage_of
-from pipeline.inputs.table_cells import listed_path, path_cells, path_column
+from pipeline.inputs.table_cells import listed_path, path_cells, table_schema
+from pipeline.stand_ins import StandInError
+from pipeline.tables.tables import TABLE_SUFFIXES
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The names of the metadata file of Hugging Face's imagefolder, the first that is there counting."""
-
-_PATTERNS = 100  # of a folder without images no more patterns of archives than this are counted
 
 
 class Folder:
     """An :class:`pipeline.inputs.places.Input`. A path is relative to the folder; one that a metadata file lists may
     also be absolute or a URL.
 
-    With a metadata file the images are those that it lists, once each, missing ones too; the others are ignored.
+    Where a metadata file lies, in the folder or in a subfolder such as ``train``, the images there and below are those
+    that it lists, once each, missing ones too; the others are ignored.
     """
+
+    later_counts = False
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -44,8 +47,27 @@ class Folder:
     def places(self) -> Iterator[Place]:
         self.ignored, self.warnings, self.unlisted = 0, [], []
         troubles = Troubles()
-        metadata = self._metadata()
-        yield from self._listed(metadata, troubles) if metadata else self._all(troubles)
+        found, table = False, ""
+        listing: _Listing | None = None
+        for path, describe in storage_of(self.source).walk(self.source, troubles, METADATA_FILES):
+            if listing is not None and not path.startswith(listing.folder):
+                yield from self._missing(listing, troubles)
+                listing = None
+            if listing is None and path.endswith(METADATA_FILES) and file_name(path) in METADATA_FILES:
+                listing = self._listing(path)
+                found = found or listing is not None
+            if listing.meets(path) if listing else is_image_name(path):
+                found = True
+                yield Place(self.source, path, None, *describe())
+            else:
+                self.ignored += 1
+                table = table or (path if posixpath.splitext(path)[1].lower() in TABLE_SUFFIXES else "")
+                if listing is not None:
+                    listing.passed_over += is_image_name(path)
+        if listing is not None:
+            yield from self._missing(listing, troubles)
+        if not found:
+            raise self._bare(table)
         self.warnings.extend(troubles.sentences())
         self.unlisted = troubles.unlisted
 
@@ -58,64 +80,44 @@ class Folder:
             return False
         return is_url(self.source) or not is_empty(self.source)
 
-    def _all(self, troubles: Troubles) -> Iterator[Place]:
-        found = False
-        archives: Counter[str] = Counter()  # patterns of tars and tables
-        for path, describe in storage_of(self.source).walk(self.source, troubles):
-            if is_image_name(path):
-                found = True
-                yield Place(self.source, path, None, *describe())
-            else:
-                self.ignored += 1
-                if not found and len(archives) < _PATTERNS:
-                    archives.update(_pattern_of_archive(path))
-        if not found:
-            raise self._bare(archives)
-
-    def _bare(self, archives: Counter[str]) -> NoImagesError:
+    def _bare(self, table: str) -> NoImagesError:
+        """table: the path of a table in the folder, if there is one."""
         others = f", only {self.ignored:,} other files" if self.ignored else ""
         hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
-        if archives:
-            [(pattern, _)] = archives.most_common(1)
-            hint = f"Tars and tables are inputs of their own: give '{storable(located(self.source, pattern))}'."
+        if table:
+            folder, name = posixpath.split(table)
+            pattern = located(self.source, posixpath.join(folder, f"*{posixpath.splitext(name)[1]}"))
+            hint = f"Tables of image paths are inputs of their own: give '{storable(pattern)}'."
         return NoImagesError(f"there are no images in {self.source}{others}", hint)
 
-    def _metadata(self) -> str:
-        """The full name of the metadata file, empty where there is none with file names."""
-        storage = storage_of(self.source)
-        for name in METADATA_FILES:
-            full = located(self.source, name)
-            if storage.kind(full) != "file":
-                continue
-            try:
-                if path_column(full, "file_name") is not None:
-                    return full
-            except LanitError:  # not a table after all: another file like any
-                continue
-        return ""
+    def _listing(self, path: str) -> _Listing | None:
+        """Of a file that is a metadata file by its name; none where it lists no names of files after all."""
+        full = located(self.source, path)
+        try:
+            columns = names_columns(table_schema(full))
+        except StandInError:
+            raise
+        except LanitError:  # not a table after all: another file like any
+            return None
+        if not columns:
+            return None
+        if len(columns) > 1:
+            self.warnings.append(f"of the columns {listed(columns)} of {full}, the first is taken")
+        return _Listing(full, path, columns[0])
 
-    def _listed(self, metadata: str, troubles: Troubles) -> Iterator[Place]:
-        """The walk tells size and time of what is listed, and what is not; what it did not meet is looked for last."""
-        # 9 bytes an image: names as 64-bit hashes, sorted, and whether each has been met
-        hashes = np.fromiter((hash(path) for path in self._names(metadata, Troubles())), np.int64)
-        listed = array("q", np.unique(hashes).tobytes())
-        met = bytearray(len(listed))
-        unlisted = 0
-        for path, describe in storage_of(self.source).walk(self.source, troubles):
-            if _meet(listed, met, path):
-                yield Place(self.source, path, None, *describe())
-            else:
-                self.ignored += 1
-                unlisted += is_image_name(path)
+    def _missing(self, listing: _Listing, troubles: Troubles) -> Iterator[Place]:
+        """What a metadata file lists and the walk, which tells size and time, did not meet is looked for last."""
         unlistable = tuple(troubles.unlisted)
-        for path in self._names(metadata, troubles):
-            if _meet(listed, met, path) and not path.startswith(unlistable):
+        for path in listing.names(troubles):
+            if listing.meets(path) and not path.startswith(unlistable):
                 yield Place(self.source, path, None, *self._stat(path))
-        if not listed:
-            raise LanitError(f"{metadata} lists no images", f"Fill in its column file_name, or remove {metadata}.")
-        if unlisted:
-            some = "1 image is" if unlisted == 1 else f"{unlisted:,} images are"
-            self.warnings.append(f"{some} not listed in {file_name(metadata)} and ignored")
+        if not len(listing):
+            raise LanitError(
+                f"{listing.file} lists no images", f"Fill in its column {listing.column}, or remove {listing.file}."
+            )
+        if listing.passed_over:
+            some = "1 image is" if listing.passed_over == 1 else f"{listing.passed_over:,} images are"
+            self.warnings.append(f"{some} not listed in {listing.path} and ignored")
 
     def _stat(self, path: str) -> Stat:
         try:
@@ -124,26 +126,45 @@ class Folder:
             return UNKNOWN
         return storage_of(full).stat(full)
 
-    def _names(self, metadata: str, troubles: Troubles) -> Iterator[str]:
+
+class _Listing:
+    """What a metadata file lists: 9 bytes an image, names as 64-bit hashes, sorted, and whether each has been met.
+
+    file: its full name; path: in the folder that is the input; folder: around it there, empty or ending in a slash.
+    """
+
+    def __init__(self, file: str, path: str, column: str) -> None:
+        self.file, self.path, self.column = file, path, column
+        self.folder = path.removesuffix(file_name(path))
+        self.passed_over = 0
+        hashes = np.fromiter((hash(name) for name in self.names(Troubles())), np.int64)
+        self._hashes = array("q", np.unique(hashes).tobytes())
+        self._met = bytearray(len(self._hashes))
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def names(self, troubles: Troubles) -> Iterator[str]:
         """The listed names as a walk would give them; empty cells left out."""
-        for cell in path_cells(metadata, "file_name", troubles):
+        for cell in path_cells(self.file, self.column, troubles):
             if cell:
-                yield cell if is_url(cell) else posixpath.normpath(listed_path(cell, self.source))
+                path = cell if is_url(cell) else listed_path(cell, parent_of(self.file))
+                yield path if is_url(path) else posixpath.normpath(posixpath.join(self.folder, path))
+
+    def meets(self, path: str) -> bool:
+        """Whether ``path`` is listed and met for the first time."""
+        value = hash(path)
+        index = bisect_left(self._hashes, value)
+        if index == len(self._hashes) or self._hashes[index] != value or self._met[index]:
+            return False
+        self._met[index] = 1
+        return True
 
 
-def _pattern_of_archive(path: str) -> list[str]:
-    """A pattern that fits a tar or table and its neighbours; none for other files."""
-    folder, name = posixpath.split(path)
-    suffix = posixpath.splitext(name)[1]
-    found = format_of(path)
-    return [posixpath.join(folder, f"*{suffix}")] if found and suffix.lower() in found.suffixes else []
-
-
-def _meet(listed: array[int], met: bytearray, path: str) -> bool:
-    """Whether ``path`` is listed and met for the first time; ``met`` then says so."""
-    value = hash(path)
-    index = bisect_left(listed, value)
-    if index == len(listed) or listed[index] != value or met[index]:
-        return False
-    met[index] = 1
-    return True
+def names_columns(schema: pa.Schema) -> list[str]:
+    """The columns of text that name images, by the rule of Hugging Face's imagefolder: ``file_name``, else those that
+    end in ``_file_name``, ``image_file_name`` before others."""
+    texts = [field.name for field in schema if is_text(field.type)]
+    if "file_name" in texts:
+        return ["file_name"]
+    return sorted((name for name in texts if name.endswith("_file_name")), key=lambda name: name != "image_file_name")

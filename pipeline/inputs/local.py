@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from lanit.errors import LanitError
 from pipeline.decoding.images import is_image_name, read_image_bytes
 from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
+from pipeline.inputs.passed_over import is_system_folder
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk
 
 
@@ -30,7 +32,7 @@ class LocalStorage:
             return UNKNOWN
         return _described(status)
 
-    def walk(self, folder: str, troubles: Troubles) -> Walk:
+    def walk(self, folder: str, troubles: Troubles, first: Sequence[str] = ()) -> Walk:
         """Links to folders are followed once. Subfolders come in sorted order, so that of two ways to a folder the same
         one is taken each time; files come as the system lists them."""
         seen: set[int] = set()
@@ -46,11 +48,18 @@ class LocalStorage:
                     if identity in seen:  # a link back up the tree, or a second way here
                         continue
                     seen.add(identity)
+                    ahead = [name for name in first if Path(here, name).is_file()]
+                    for name in ahead:
+                        yield prefix + name, functools.partial(self.stat, f"{here}{name}")
                     for entry in entries:
+                        if entry.name in ahead:
+                            continue
                         if not _is_folder(entry):
                             if _may_lead_to_folder(entry):
                                 troubles.unlisted.append(f"{prefix}{entry.name}/")
                             yield prefix + entry.name, functools.partial(_stat_of, entry)
+                        elif is_system_folder(entry.name):
+                            troubles.pass_over(entry.path)
                         elif not entry.name.startswith("."):
                             folders.append(f"{prefix}{entry.name}/")
             except OSError as error:

@@ -1,4 +1,4 @@
-"""What the user typed, as inputs: folders, tars, tables, patterns of them, and URLs of all these."""
+"""What the user typed, as inputs: folders, tars, zips, tables, images, patterns of them, and URLs of all these."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import difflib
 import itertools
 import os
 import posixpath
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from lanit.errors import LanitError, UsageError
-from pipeline.decoding.images import is_image_name
 from pipeline.files import storable
+from pipeline.inputs.contents import archives_in
 from pipeline.inputs.folders import Folder
 from pipeline.inputs.formats import FORMATS, format_of
+from pipeline.inputs.image_files import ImageFile
 from pipeline.inputs.patterns import expand_braces, has_wildcards, matches
 from pipeline.inputs.places import Input
-from pipeline.inputs.storage import file_name, is_url, parent_of, scheme_of
+from pipeline.inputs.storage import file_name, is_url, scheme_of
 from pipeline.inputs.storages import storage_of
 from pipeline.inputs.tables import Table
 from pipeline.inputs.tars import compressed_tar
 
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w")
+_DATA_SET = re.compile(r"hf://datasets/[^/]+/[^/@]+(@[^/]+|@refs/(convert|pr)/[^/]+)?/?")
+_PAGE = re.compile(
+    r"https?://huggingface\.co/datasets/(?P<name>[^/?#]+/[^/?#]+)(/tree/(?P<revision>[^/?#]+)(?P<path>/[^?#]*)?)?/?([?#].*)?"
+)  # of a data set, as a browser shows it
 _COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", ".tzst")
+_GIVE = "Give a folder, a tar, a zip, a table or an image."
 _REQUESTS = 16  # that ask at a time whether the files of a pattern are there
 _TOLD = 4  # tables of which a line each says what they were taken for
 _NEIGHBOURS = 10_000  # names looked through for one that is close to a mistyped one
@@ -32,29 +40,31 @@ _NEIGHBOURS = 10_000  # names looked through for one that is close to a mistyped
 def open_inputs(texts: Sequence[str | Path], image_column: str | None = None) -> list[Input]:
     """The inputs that ``texts`` name, in their order, each once.
 
-    A text is a folder, a ``.tar``, a table (``.parquet``, ``.csv``, ``.tsv``, ``.jsonl``, …), a pattern of these
-    (``data/{000..010}.tar``, ``data/*.parquet``), or a URL of any of them (``s3://…``). A name that exists is not taken
-    for a pattern. What is named twice counts once. A folder inside another of the folders is refused, and so is a table
-    of paths: their images would come twice; tars, and tables that hold bytes, may lie anywhere.
+    A text is a data set of the Hugging Face hub (``owner/name``, with ``@revision``; its page; ``hf://datasets/…``), a
+    folder, a ``.tar``, a ``.zip``, a table (``.parquet``, ``.csv``, ``.tsv``, ``.jsonl``, …), an image file, a
+    pattern of these (``data/{000..010}.tar``, ``data/*.parquet``), or a URL of any of them (``s3://…``). A name that
+    exists is not taken for a pattern. What is named twice counts once. A folder inside another of the folders is
+    refused, and so is a table of paths or an image: images would come twice; tars, zips, and tables that hold bytes
+    may lie anywhere.
     image_column: of every table; none: chosen as in :func:`pipeline.inputs.columns.choose_column`.
     Raises LanitError: missing, unreachable, neither folder nor tar nor table, a table without an image column.
     """
     inputs: dict[tuple[object, str], Input] = {}
     for text in map(str, texts):
         names = _names(text)
-        kinds = _kinds(names)
+        kinds = _kinds_of(text, names)
         missing = [name for name, kind in zip(names, kinds, strict=True) if kind is None]
         if missing:
             raise _missing(text, names, missing)
         checked = False
-        for name, kind in zip(names, kinds, strict=True):
+        for name, kind in _within(names, kinds):
             found = _found(name, kind == "folder", image_column)
             if isinstance(found, Table) and not checked:
                 found.column()  # raises; the other tables of a pattern are looked at when they are listed
                 checked = True
             inputs.setdefault(_identity(found.source), found)
     if not inputs:
-        raise UsageError("no input was given", "Give a folder, a tar or a table.")
+        raise UsageError("no input was given", _GIVE)
     if image_column is not None and not any(isinstance(found, Table) for found in inputs.values()):
         raise UsageError("--image-column is for tables, and none was given", "Leave it out.")
     _refuse_nested(inputs)
@@ -78,29 +88,41 @@ def open_source(source: str, image_column: str | None) -> Input:
 
 
 def find_sources(text: str, sources: Sequence[str]) -> list[str]:
-    """Which of ``sources``, inputs that a store knows, a text names: a path or URL, there or not, or a pattern."""
+    """Which of ``sources``, inputs that a store knows, a text names: a path or URL, there or not, or a pattern; or the
+    folder or data set that stood for the tars, zips and tables in it."""
     found: dict[str, None] = {}
     for name in [text] if text in sources else expand_braces(text):
         path = name if is_url(name) else os.path.abspath(name)  # noqa: PTH100 - keeps links, as names of files do
-        same = {name, path, path.rstrip("/"), f"{path.rstrip('/')}/"}
+        same = {name, path, path.rstrip("/"), f"{path.rstrip('/')}/", f"hf://datasets/{name}"}
         if not is_url(name):
             same.add(str(Path(name).resolve()))
         for source in sources:
             if source in same or (has_wildcards(name) and PurePosixPath(source).match(path)):
                 found[source] = None
+        if not found:
+            inside = tuple(f"{each.rstrip('/')}/" for each in same)
+            found.update((source, None) for source in sources if source.startswith(inside))
     return list(found)
 
 
 def _names(text: str) -> list[str]:
     """Paths and URLs that a text stands for; they need not exist."""
     if not text.strip():
-        raise UsageError("an input has no name", "Give a folder, a tar or a table.")
+        raise UsageError("an input has no name", _GIVE)
     if scheme_of(text) in ("file", "local"):
         text = "/" + text.split("://", 1)[1].removeprefix("localhost").lstrip("/")
     if is_url(text) and "::" in text:
         raise LanitError(f"{text} is a chain of URLs, which is not supported", "Copy or unpack it first.")
     if not is_url(text) and (Path(text).exists() or Path(text).is_symlink()):
         return [text]
+    if page := _PAGE.fullmatch(text):
+        revision = f"@{page['revision']}" if page["revision"] else ""
+        return [f"hf://datasets/{page['name']}{revision}{(page['path'] or '').rstrip('/')}"]
+    if _REPOSITORY.match(text) and format_of(text) is None:
+        from pipeline.clip.hub import find_repository  # its client takes a second to load
+
+        if (repository := find_repository(text)) is not None:
+            return [f"hf://datasets/{repository}"]
     found: list[str] = []
     for name in expand_braces(text):
         if not has_wildcards(name):
@@ -111,6 +133,27 @@ def _names(text: str) -> list[str]:
             raise LanitError(f"nothing fits the pattern {storable(name)}", "Check its folder and suffix.")
         found.extend(fitting)
     return found
+
+
+def _within(names: list[str], kinds: list[str | None]) -> Iterator[tuple[str, str | None]]:
+    """Names and what they are; in the place of a folder that has only tars, zips or tables of images, these."""
+    for name, kind in zip(names, kinds, strict=True):
+        inside = archives_in(name, is_data_set=_DATA_SET.fullmatch(name) is not None) if kind == "folder" else []
+        yield from ((archive, "file") for archive in inside) if inside else [(name, kind)]
+
+
+def _kinds_of(text: str, names: list[str]) -> list[str | None]:
+    """What each is. Raises LanitError where that cannot be found out; of what may have been meant for a folder here
+    too, both are told."""
+    try:
+        return _kinds(names)
+    except LanitError as error:
+        if is_url(text) or not is_url(names[0]):
+            raise
+        close = _close_name(Path(text))
+        reason = error.message.removeprefix(f"cannot reach {names[0]}: ")
+        message = f"there is no folder {storable(text)} here, and no data set {names[0]} can be had: {reason}"
+        raise LanitError(message, f"Did you mean {close}?" if close else error.hint) from error
 
 
 def _kinds(names: list[str]) -> list[str | None]:
@@ -135,8 +178,6 @@ def _found(name: str, is_folder: bool, image_column: str | None) -> Input:
         raise LanitError(f"{source} is compressed", "Unpack it first.")
     kinds = (f"{each.noun}: {' '.join(each.suffixes)}" for each in FORMATS)
     hint = f"Give a folder of images, or {', or '.join(kinds)}."
-    if is_image_name(file_name(source)):
-        hint = f"Give its folder: {parent_of(source)}"
     raise LanitError(f"{source} is a file, but neither {' nor '.join(each.noun for each in FORMATS)}", hint)
 
 
@@ -175,7 +216,7 @@ def _refuse_nested(inputs: dict[tuple[object, str], Input]) -> None:
         for (system, name), inner in inputs.items():
             if system != outer_system or not name.startswith(f"{outer_name.rstrip('/')}/"):
                 continue
-            if isinstance(inner, Folder) or (isinstance(inner, Table) and not inner.column().bytes):
+            if isinstance(inner, Folder | ImageFile) or (isinstance(inner, Table) and not inner.column().bytes):
                 message = f"{inner.source} lies in {outer.source}, which is given too: images would come twice"
                 raise LanitError(message, "Give one of the two.")
 

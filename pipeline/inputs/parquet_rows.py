@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,7 @@ from pipeline.tables.parquet import open_parquet, texts
 
 _BATCH_BYTES = 8 << 20
 _LEAST_ROWS, _MOST_ROWS = 16, 4096
+_LARGE_PAGE = 256 << 20
 _BATCHES = 4  # kept: threads ask for rows almost in order
 _OPEN_FILES = 4  # hold decoded batches at a time, however many tables a run reads
 
@@ -29,7 +30,8 @@ class ParquetRows:
     """The image column of one file. Safe in threads.
 
     Rows that are asked for in order are decoded once. An earlier row that is not kept any more costs decoding its row
-    group from the beginning. A row group is never in memory as a whole.
+    group from the beginning. In memory are some batches, and the pages that the next one comes from: a page can only be
+    read as a whole, and writers that know no better make one of a thousand images (:func:`of_large_pages`).
     """
 
     def __init__(self, source: str, column: ImageColumn) -> None:
@@ -45,7 +47,7 @@ class ParquetRows:
             try:
                 if cursor is None:
                     cursor = self._cursor = _Cursor(self._source, self._column)
-                    _note_open(self)
+                    note_open(self)
                 start, batch = cursor.batch(row)
             except LanitError as error:
                 raise ImageError(error.message, self._source) from error
@@ -114,12 +116,37 @@ def _batch_rows(group: Any, column: ImageColumn) -> int:
     return max(_LEAST_ROWS, min(_MOST_ROWS, _BATCH_BYTES * group.num_rows // max(1, size)))
 
 
-_open: deque[weakref.ref[ParquetRows]] = deque()
+def of_large_pages(metadata: Any, column: ImageColumn, source: str) -> list[str]:
+    """What a person should know of a table whose row groups fill the memory: nothing of most.
+
+    pyarrow's defaults make a dictionary of the first 1 024 images of a row group, and one page of all the others.
+    metadata: of the file, as pyarrow has it.
+    """
+    chunks = [metadata.row_group(group).column(index)
+              for group in range(metadata.num_row_groups) for index in range(metadata.num_columns)]  # fmt: skip
+    sizes = [chunk.total_uncompressed_size for chunk in chunks
+             if chunk.path_in_schema == column.bytes and chunk.has_dictionary_page]  # fmt: skip
+    if max(sizes, default=0) <= _LARGE_PAGE:
+        return []
+    advice = "pyarrow writes smaller ones with write_table(..., use_dictionary=False, write_batch_size=16)"
+    size = f"up to {max(sizes) / 1e9:.1f} GB"
+    return [
+        f"{source} is written in pieces of {size}, which take as much memory, or twice, while they are read; {advice}"
+    ]
+
+
+class Releasable(Protocol):
+    """What holds an open table and a part of it in memory."""
+
+    def release(self) -> None: ...
+
+
+_open: deque[weakref.ref[Releasable]] = deque()
 _open_lock = threading.Lock()
 
 
-def _note_open(rows: ParquetRows) -> None:
-    """Release the file that was opened longest ago, where there are too many."""
+def note_open(rows: Releasable) -> None:
+    """Release the table that was opened longest ago, where there are too many."""
     with _open_lock:
         _open.append(weakref.ref(rows))
         oldest = _open.popleft()() if len(_open) > _OPEN_FILES else None

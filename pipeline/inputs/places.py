@@ -18,12 +18,12 @@ class NoImagesError(LanitError):
 class Place:
     """One image of an input.
 
-    source: the input, as :class:`Input` names it. path: POSIX path in a folder; name of a member in a tar; in a table,
-    the image path, or the key of a row that holds bytes; all as :func:`pipeline.path_names.one_spelling` has them. A
-    name that is not UTF-8 keeps surrogate escapes.
-    offset: none for a file of its own; in a tar, where the image's data begins, in bytes; in a table, its row.
-    bytes: size of the image's data, where the listing tells it. modified_ns: when the file, or the tar or table around
-    it, was last changed, nanoseconds since 1970; none where nothing tells.
+    source: the input, as :class:`Input` names it. path: POSIX path in a folder; name of a member in a tar or zip; in a
+    table, the image path, or the key of a row that holds bytes; all as :func:`pipeline.path_names.one_spelling` has
+    them. A name that is not UTF-8 keeps surrogate escapes. offset: none for a file of its own; in a tar, where the
+    image's data begins, in bytes; in a zip, where its member does; in a table, its row. bytes: size of the image's
+    data, where the listing tells it. modified_ns: when the file, or the tar, zip or table around it, was last changed,
+    nanoseconds since 1970; none where nothing tells.
     """
 
     source: str
@@ -34,12 +34,13 @@ class Place:
 
 
 class Input(Protocol):
-    """A folder, a tar or a table of images, on this machine or behind a URL.
+    """A folder, a tar, a zip or a table of images, or one image, on this machine or behind a URL.
 
     source: an absolute path or a URL, which :func:`pipeline.inputs.opening.open_source` opens again.
     image_column: of a table, where it was named. Complete once :meth:`places` is exhausted: ignored, files that are not
     images by name; warnings, what could not be listed; unlisted, how the paths of images begin that may be there all
     the same: ``sub/`` of a subfolder, empty where it may be any, as in a tar cut short.
+    later_counts: whether of two images of one name the later one is meant, as in a tar that was appended to.
     """
 
     source: str
@@ -47,6 +48,9 @@ class Input(Protocol):
     ignored: int
     warnings: list[str]
     unlisted: list[str]
+
+    @property
+    def later_counts(self) -> bool: ...
 
     def places(self) -> Iterator[Place]:
         """The images, in any order, in bounded memory. A path may come twice. Raises LanitError where nothing can be
@@ -58,6 +62,12 @@ class Input(Protocol):
     def exists(self) -> bool:
         """Whether the input is there; a folder on this machine that is empty may be a disk that is not mounted, and is
         not. Raises LanitError where that cannot be found out."""
+
+
+def listed(origin: Input) -> list[Place]:
+    """The images of an input in memory, those that others of the same name replace left out."""
+    places = list(origin.places())
+    return list({place.path: place for place in places}.values()) if origin.later_counts else places
 
 
 def image_id(source: str, path: str) -> str:

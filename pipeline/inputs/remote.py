@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, BinaryIO, NoReturn
 
 import fsspec.core
+import huggingface_hub.constants
 from fsspec.registry import known_implementations
+from huggingface_hub.errors import HfHubHTTPError
 
 from lanit.errors import LanitError
+from pipeline.clip.hub import hub_answers, hub_error
 from pipeline.decoding.limits import ImageError
+from pipeline.inputs.passed_over import is_system_folder
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk, file_name, scheme_of
 
 _PACKAGES = {
-    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp", "az": "adlfs",
-    "abfs": "adlfs", "abfss": "adlfs", "adl": "adlfs", "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol",
-    "oss": "ossfs", "webdav": "webdav4", "github": "requests", "webhdfs": "requests",
+    "s3": "lanit[s3]", "s3a": "lanit[s3]", "gs": "lanit[gcs]", "gcs": "lanit[gcs]", "az": "lanit[azure]",
+    "abfs": "lanit[azure]", "abfss": "lanit[azure]", "adl": "lanit[azure]", "http": "aiohttp", "https": "aiohttp",
+    "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol", "oss": "ossfs", "webdav": "webdav4",
+    "github": "requests", "webhdfs": "requests",
 }  # fmt: skip
 """What to install for a scheme, where fsspec says that its own package is not there."""
 
@@ -38,6 +43,8 @@ class RemoteStorage:
     """
 
     def kind(self, path: str) -> Kind | None:
+        if scheme_of(path) == "hf" and (trouble := hub_trouble()):
+            raise LanitError(f"cannot reach {path}: {trouble}", "Give a folder, or try where there is a network.")
         info = self._info(path)
         if info is None:
             return None
@@ -47,19 +54,19 @@ class RemoteStorage:
     def stat(self, path: str) -> Stat:
         try:
             system, name = file_system(path)
-            info = system.info(name)
+            info = system.info(name, **_more(system, expand_info=True))
         except Exception:
             return UNKNOWN
         return _described(info)
 
-    def walk(self, folder: str, troubles: Troubles) -> Walk:
+    def walk(self, folder: str, troubles: Troubles, first: Sequence[str] = ()) -> Walk:
         """Listings are forgotten as soon as they are used."""
         system, root = file_system(folder)
         waiting = [("", root)]
         while waiting:
             prefix, here = waiting.pop()
             try:
-                entries = system.ls(here, detail=True)
+                entries = system.ls(here, detail=True, **_more(system, expand_info=True))
                 system.invalidate_cache(here)
             except Exception as error:
                 if not prefix:
@@ -68,12 +75,14 @@ class RemoteStorage:
                 troubles.unlisted.append(prefix)
                 continue
             folders: list[tuple[str, str]] = []
-            for info in entries:
+            for info in sorted(entries, key=lambda info: file_name(info["name"]) not in first):
                 base = file_name(info["name"])
                 if not _lies_in(info["name"], here):
                     continue
                 if info["type"] != "directory":
                     yield prefix + base, partial(_described, info)
+                elif is_system_folder(base):
+                    troubles.pass_over(info["name"])
                 elif not base.startswith("."):
                     folders.append((f"{prefix}{base}/", info["name"]))
             waiting.extend(sorted(folders, reverse=True))
@@ -95,7 +104,7 @@ class RemoteStorage:
     def read_range(self, path: str, offset: int, size: int) -> bytes:
         if not size:
             return b""
-        data = self._fetch(path, lambda system, name: system.cat_file(name, start=offset, end=offset + size))
+        data = self._fetch(path, lambda system, name: _range(system, name, offset, offset + size))
         if len(data) > size:
             raise ImageError(_NO_RANGES, path)
         if len(data) < size:
@@ -127,6 +136,8 @@ class RemoteStorage:
             info: dict[str, Any] = system.info(name)
         except FileNotFoundError as error:
             trouble = error.__cause__  # fsspec says of every trouble of the web that the file was not found
+            if scheme_of(path) == "hf" and isinstance(trouble, HfHubHTTPError):
+                raise hub_error(f"cannot read {path}", trouble) from error
             is_web = scheme_of(path) in ("http", "https")
             if is_web and trouble is not None and getattr(trouble, "status", None) not in _GONE:
                 _unreachable(path, trouble)
@@ -160,7 +171,7 @@ class _RangeFile(io.RawIOBase):
             return 0
         end = self._position + wanted
         try:
-            data = self._system.cat_file(self._name, start=self._position, end=end)
+            data = _range(self._system, self._name, self._position, end)
         except Exception as error:
             raise OSError(reason_of(error)) from error
         if len(data) != wanted:
@@ -177,7 +188,7 @@ def file_system(url: str) -> tuple[Any, str]:
         system, name = fsspec.core.url_to_fs(url)
     except ImportError as error:
         package = _PACKAGES.get(scheme)
-        hint = f"pip install {package}" if package else f"{reason_of(error)}."
+        hint = f"Run: pip install '{package}'" if package else f"{reason_of(error)}."
         raise LanitError(f"{scheme}:// needs a package that is not installed", hint) from error
     except Exception as error:
         if scheme not in known_implementations:
@@ -185,6 +196,24 @@ def file_system(url: str) -> tuple[Any, str]:
             raise LanitError(f"URLs cannot begin with {scheme}://", hint) from error
         raise LanitError(f"cannot open {url}: {reason_of(error)}", _REACH_HINT) from error
     return system, str(name)
+
+
+def hub_trouble() -> str:
+    """Why the Hugging Face hub cannot be asked, found out in seconds; empty where it can."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    return "" if hub_answers() else "Hugging Face cannot be reached from here"
+
+
+def _range(system: Any, name: str, start: int, end: int) -> bytes:
+    data: bytes = system.cat_file(name, start=start, end=end, **_more(system, cache_type="none"))
+    return data
+
+
+def _more(system: Any, **options: object) -> dict[str, object]:
+    """Options that the hub's file system alone has: ``expand_info``, or it tells no times; ``cache_type``, or each
+    range comes with the five megabytes behind it."""
+    return options if "hf" in (system.protocol, *system.protocol) else {}
 
 
 def reason_of(error: BaseException) -> str:
@@ -210,6 +239,7 @@ def _described(info: dict[str, Any]) -> Stat:
         return UNKNOWN
     size = info.get("size")
     time = next((info[key] for key in _MODIFIED_KEYS if info.get(key) is not None), None)
+    time = getattr(info.get("last_commit"), "date", time)  # of the hub
     return Stat(int(size) if size is not None else None, nanoseconds(time))
 
 

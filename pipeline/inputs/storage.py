@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -48,6 +48,11 @@ class Troubles:
         count, first = self._seen.get((one, many), (0, example))
         self._seen[one, many] = (count + 1, first)
 
+    def pass_over(self, folder: str) -> None:
+        """Note a folder that a system keeps for itself."""
+        self.add("folder that a NAS or a system keeps is passed over", "folders that a NAS or a system keeps are "
+                 "passed over", folder)  # fmt: skip
+
     def sentences(self) -> list[str]:
         return [
             f"1 {one}: {first}" if count == 1 else f"{count:,} {many}, the first is {first}"
@@ -64,9 +69,11 @@ class Storage(Protocol):
     def stat(self, path: str) -> Stat:
         """Of a file; unknown where there is none. Never raises."""
 
-    def walk(self, folder: str, troubles: Troubles) -> Walk:
-        """Every file below ``folder``, those under folders whose names begin with a dot left out; the memory this
-        takes is bounded by the largest single folder. Raises LanitError where ``folder`` cannot be listed."""
+    def walk(self, folder: str, troubles: Troubles, first: Sequence[str] = ()) -> Walk:
+        """Every file below ``folder``, those under folders of :mod:`pipeline.inputs.passed_over` left out; the memory
+        this takes is bounded by the largest single folder. A folder comes before its subfolders, in it
+        the files of the names in ``first`` before all others, and what is below it before its neighbours. Raises
+        LanitError where ``folder`` cannot be listed."""
 
     def open(self, path: str) -> BinaryIO:
         """A file to read and seek in. Raises LanitError."""

@@ -14,9 +14,11 @@ from pipeline.decoding.limits import ImageError
 from pipeline.inputs.storage import Troubles, is_url, located
 from pipeline.inputs.storages import storage_of
 from pipeline.path_names import one_spelling, with_slashes
-from pipeline.tables.cells import OpenTable, is_text
+from pipeline.stand_ins import refusal, stand_in
+from pipeline.tables.cells import OpenTable
 from pipeline.tables.tables import open_table
 
+_HEAD = 4096  # bytes that tell whether it is a table at all
 _WINDOWS_ROOT = re.compile(r"\\|[A-Za-z]:\\")
 
 
@@ -25,6 +27,9 @@ def opened_table(path: str) -> Iterator[OpenTable]:
     """The table at a path or URL, for as long as the block lasts. Raises LanitError."""
     try:
         with storage_of(path).open(path) as file:
+            if found := stand_in(file.read(_HEAD)):
+                raise refusal(path, found)
+            file.seek(0)
             yield open_table(file, path)
     except OSError as error:
         raise LanitError(f"cannot read {path}: {error.strerror or error}", "Try again, or copy it.") from error
@@ -34,12 +39,6 @@ def table_schema(path: str) -> pa.Schema:
     """Names and types of a table's columns; in CSV and JSON all are text. Raises LanitError."""
     with opened_table(path) as table:
         return table.schema
-
-
-def path_column(path: str, name: str) -> str | None:
-    """``name`` where the table has a column of text with that name. Raises LanitError where it is no table."""
-    schema = table_schema(path)
-    return name if name in schema.names and is_text(schema.field(schema.names.index(name)).type) else None
 
 
 def path_cells(path: str, column: str, troubles: Troubles) -> Iterator[str | None]:

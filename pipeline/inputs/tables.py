@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 
 from lanit.errors import LanitError
 from pipeline.decoding.limits import ImageError
+from pipeline.inputs.cell_rows import CellRows
 from pipeline.inputs.columns import ImageColumn, choose_column
-from pipeline.inputs.parquet_rows import ParquetRows
+from pipeline.inputs.image_cells import held_bytes, image_cell
+from pipeline.inputs.parquet_rows import ParquetRows, of_large_pages
 from pipeline.inputs.places import Place
 from pipeline.inputs.storage import UNKNOWN, Troubles, file_name, is_url, located, parent_of
 from pipeline.inputs.storages import storage_of
@@ -22,6 +24,7 @@ from pipeline.inputs.table_cells import listed_path, names_images, opened_table,
 from pipeline.path_names import one_spelling
 from pipeline.tables.parquet import open_parquet, parquet_texts
 
+_LONGEST_KEY = 4096  # characters; a column that is no name after all may hold anything
 _FEW_ROWS = 64  # read at a time where only the bytes themselves tell which rows have any
 
 
@@ -30,10 +33,12 @@ class Table:
     :func:`pipeline.inputs.columns.choose_column` chooses.
 
     A path is as the table has it, in the one spelling: absolute, a URL, or relative to the table's folder; an image
-    that it names has no offset. An image that the table holds has its row for an offset and its key for a path: the
-    text of a key column, else the path of Hugging Face's struct, else such as ``row-000000012``. A row of the struct
-    without bytes is a path.
+    that it names has no offset. An image that the table holds, as bytes or as text
+    (:mod:`pipeline.inputs.image_cells`), has its row for an offset and its key for a path: the text of a key column,
+    else the path of Hugging Face's struct, else such as ``row-000000012``. A row of the struct without bytes is a path.
     """
+
+    later_counts = False
 
     def __init__(self, source: str, image_column: str | None) -> None:
         self.source = source
@@ -41,7 +46,7 @@ class Table:
         self.ignored = 0
         self.warnings: list[str] = []
         self.unlisted: list[str] = []
-        self._rows: ParquetRows | None = None
+        self._rows: ParquetRows | CellRows | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Table], tuple[str, str | None]]:
@@ -78,7 +83,10 @@ class Table:
     def read(self, path: str, offset: int | None, size: int | None) -> bytes:
         if offset is None:
             return self._read_path(path)
-        data, named = self._held_rows().cell(offset)
+        rows = self._held_rows()
+        if isinstance(rows, CellRows):
+            return held_bytes(rows.cell(offset))
+        data, named = rows.cell(offset)
         if data is not None:
             return data
         if named:
@@ -92,19 +100,26 @@ class Table:
         full = located(parent_of(self.source), path)
         return storage_of(full).read(full)
 
-    def _held_rows(self) -> ParquetRows:
+    def _held_rows(self) -> ParquetRows | CellRows:
         with self._lock:
             if self._rows is None:
                 try:
-                    self._rows = ParquetRows(self.source, self.column())
+                    column = self.column()
+                    kind = ParquetRows(self.source, column) if column.bytes else CellRows(self.source, column.name)
+                    self._rows = kind
                 except LanitError as error:
                     raise ImageError(error.message, self.source) from error
             return self._rows
 
     def _named(self, column: ImageColumn, troubles: Troubles) -> Iterator[Place]:
-        for cell in path_cells(self.source, column.name, troubles):
-            if cell:
-                yield self._named_place(cell)
+        modified = storage_of(self.source).stat(self.source).modified_ns
+        keys = _Keys(self.source, column.key)
+        for row, cell in enumerate(path_cells(self.source, column.name, troubles)):
+            held, path = image_cell(cell) if cell else (False, None)
+            if held:
+                yield Place(self.source, keys.of(row) or path or f"row-{row:09d}", row, None, modified)
+            elif path:
+                yield self._named_place(path)
             else:
                 self.ignored += 1
 
@@ -119,6 +134,7 @@ class Table:
         modified = storage_of(self.source).stat(self.source).modified_ns
         with storage_of(self.source).open(self.source) as file:
             table = open_parquet(file, self.source)
+            self.warnings += of_large_pages(table.metadata, column, self.source)
             row = 0
             for group in range(table.metadata.num_row_groups):
                 keys = self._texts(table, column.key, group)
@@ -133,6 +149,20 @@ class Table:
 
     def _texts(self, table: pq.ParquetFile, field: str | None, group: int) -> Iterator[str | None]:
         return repeat(None) if field is None else parquet_texts(table, field, self.source, [group])
+
+
+class _Keys:
+    """The names of the images that a column of text holds; the table is read again where there are such."""
+
+    def __init__(self, source: str, column: str | None) -> None:
+        self._cells = iter(()) if column is None else path_cells(source, column, Troubles())
+        self._next = 0
+
+    def of(self, row: int) -> str | None:
+        """Of rows that rise from call to call."""
+        cell = next(islice(self._cells, row - self._next, None), None)
+        self._next = row + 1
+        return cell[:_LONGEST_KEY] if cell else None
 
 
 def _has_bytes(table: pq.ParquetFile, column: ImageColumn, group: int) -> Iterator[bool]:

@@ -9,8 +9,9 @@ from typing import Any, BinaryIO
 
 from lanit.errors import LanitError
 from pipeline.inputs.columns import KEY_COLUMNS, NAME_COLUMNS, PATH_COLUMNS
+from pipeline.inputs.passed_over import is_image_member
 from pipeline.inputs.storages import storage_of
-from pipeline.inputs.tars import is_tar_image, members
+from pipeline.inputs.tars import members
 from pipeline.tables.cells import OpenTable
 from pipeline.tables.json_rows import JsonTable, given_rows, parsed_object
 
@@ -39,9 +40,9 @@ def _rows(file: BinaryIO, path: str) -> list[dict[str, Any]]:
         folder, name = posixpath.split(member.name)
         stem, _, suffix = name.partition(".")
         key = posixpath.join(folder, stem)
-        if not member.is_file or (member.size > _LARGEST and not is_tar_image(member.name)):
+        if not member.is_file or (member.size > _LARGEST and not is_image_member(member.name)):
             continue
-        if is_tar_image(member.name):
+        if is_image_member(member.name):
             images.append((key, member.name))
         elif suffix.lower() in ("json", *_TEXTS):
             file.seek(member.offset)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 from lanit.errors import LanitError
-from pipeline.decoding.images import is_image_name
 from pipeline.decoding.limits import ImageError
+from pipeline.inputs.passed_over import is_image_member
 from pipeline.inputs.places import Place
 from pipeline.inputs.storages import storage_of
 from pipeline.path_names import one_spelling
+from pipeline.stand_ins import refusal, stand_in
 
 _BLOCK = 512
 _LONGEST_EXTRA = 1 << 20  # bytes of a long name or of extended attributes; more is damage
@@ -24,7 +26,12 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, b
 
 class Tar:
     """An :class:`pipeline.inputs.places.Input`. A path is the name of a member, in the one spelling; an offset where
-    its data begins."""
+    its data begins.
+
+    A link, hard or symbolic, is an image at the offset of the member that it leads to.
+    """
+
+    later_counts = True
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -37,14 +44,21 @@ class Tar:
         self.ignored, self.warnings, self.unlisted = 0, [], []
         found = False
         modified = storage_of(self.source).stat(self.source).modified_ns
-        for member in self._members():
-            if member.is_file and is_tar_image(member.name):
+        links: dict[str, str] = {}
+        for member in self._members(self.warnings):
+            is_image = is_image_member(member.name)
+            if is_image and member.is_file:
                 found = True
                 yield Place(self.source, member.name, member.offset, member.size, modified)
+            elif is_image and member.target is not None:
+                links[member.name] = member.target
             else:
                 self.ignored += not member.is_folder
         if self.warnings:  # of the members behind the damage nothing is known
             self.unlisted = [""]
+        for name, target in self._linked(links):
+            found = True
+            yield Place(self.source, name, target.offset, target.size, modified)
         if not found:
             self.warnings.append(f"there are no images in {self.source}")
 
@@ -56,10 +70,27 @@ class Tar:
     def exists(self) -> bool:
         return storage_of(self.source).kind(self.source) == "file"
 
-    def _members(self) -> Iterator[Member]:
+    def _linked(self, links: Mapping[str, str]) -> Iterator[tuple[str, Member]]:
+        """The names of links, and the members that they lead to; those that lead nowhere are ignored.
+
+        The tar is gone through once more, so that memory holds what is linked to and not every member.
+        """
+        ends = {name: _end_of(links, name) for name in links}
+        wanted, found = set(ends.values()), dict[str, Member]()
+        for member in self._members([]) if wanted else ():
+            name = posixpath.normpath(member.name)
+            if member.is_file and name in wanted:
+                found[name] = member
+        yield from ((name, found[end]) for name, end in ends.items() if end in found)
+        if lost := sum(end not in found for end in ends.values()):
+            some = "1 link of an image leads" if lost == 1 else f"{lost:,} links of images lead"
+            self.warnings.append(f"{some} to no file in {self.source}")
+            self.ignored += lost
+
+    def _members(self, warnings: list[str]) -> Iterator[Member]:
         try:
             with storage_of(self.source).open(self.source) as file:
-                yield from members(file, self.source, self.warnings)
+                yield from members(file, self.source, warnings)
         except OSError as error:
             message = f"cannot read {self.source}: {error.strerror or error}"
             raise LanitError(message, "Try again, or copy it.") from error
@@ -67,13 +98,14 @@ class Tar:
 
 class Member(NamedTuple):
     """name: in the one spelling. offset: where its data begins, bytes from the beginning of the tar. is_file: a regular
-    one, without holes."""
+    one, without holes. target: of a link, hard or symbolic, the name of the member that it leads to; else none."""
 
     name: str
     offset: int
     size: int
     is_file: bool
     is_folder: bool
+    target: str | None
 
 
 def members(file: BinaryIO, source: str, warnings: list[str]) -> Iterator[Member]:
@@ -84,7 +116,7 @@ def members(file: BinaryIO, source: str, warnings: list[str]) -> Iterator[Member
     Damage adds a warning. Raises LanitError where ``file`` is no tar at all.
     """
     end = file.seek(0, os.SEEK_END)
-    position, extended, long_name = 0, {}, None
+    position, extended, long_name, long_link = 0, {}, None, None
     while position < end:
         file.seek(position)
         block = file.read(_BLOCK)
@@ -94,6 +126,8 @@ def members(file: BinaryIO, source: str, warnings: list[str]) -> Iterator[Member
             break
         header = _header(block)
         if header is None:
+            if position == 0 and (found := stand_in(block)):
+                raise refusal(source, found)
             if position == 0 and len(block) == _BLOCK:
                 raise _no_tar(block, source)
             break
@@ -104,6 +138,8 @@ def members(file: BinaryIO, source: str, warnings: list[str]) -> Iterator[Member
             text = file.read(header.size)
             if header.type == tarfile.GNUTYPE_LONGNAME:
                 long_name = text.split(b"\0", 1)[0]
+            elif header.type == tarfile.GNUTYPE_LONGLINK:
+                long_link = text.split(b"\0", 1)[0]
             elif header.type in _EXTENDED:
                 extended = _extended(text)
             position = data + _padded(header.size)
@@ -113,10 +149,11 @@ def members(file: BinaryIO, source: str, warnings: list[str]) -> Iterator[Member
         size = _size(header, extended)
         if size is None or data + size > end:
             break
-        name = extended.get(b"path", long_name)
+        name = _text(extended.get(b"path", long_name), header.name)
         is_whole = header.type in _FILES and not any(key.startswith(b"GNU.sparse.") for key in extended)
-        yield Member(one_spelling(header.name if name is None else _text(name)), data, size, is_whole, header.isdir())
-        position, extended, long_name = data + _padded(size), {}, None
+        target = _text(extended.get(b"linkpath", long_link), header.linkname)
+        yield Member(one_spelling(name), data, size, is_whole, header.isdir(), _target(header, name, target))
+        position, extended, long_name, long_link = data + _padded(size), {}, None, None
     warnings.append(f"{source} is cut short or damaged at byte {position:,}; the images before were taken")
 
 
@@ -162,11 +199,20 @@ def _after_sparse_map(file: BinaryIO, block: bytes, position: int) -> int:
     return position
 
 
-def is_tar_image(name: str) -> bool:
-    """As in a folder, where those whose names begin with a dot are passed over."""
-    if not is_image_name(name):
-        return False
-    return not any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+def _target(header: tarfile.TarInfo, name: str, target: str) -> str | None:
+    """Hard links name a member, symbolic ones a path from the folder they lie in."""
+    if header.islnk():
+        return target
+    return posixpath.join(posixpath.dirname(name), target) if header.issym() else None
+
+
+def _end_of(links: Mapping[str, str], name: str) -> str:
+    """Where a link leads, through other links too, as a normal path; of those in a circle, some name of it."""
+    seen = set()
+    while name in links and name not in seen:
+        seen.add(name)
+        name = posixpath.normpath(links[name])
+    return name
 
 
 def _no_tar(block: bytes, source: str) -> LanitError:
@@ -185,5 +231,5 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
+def _text(name: bytes | None, otherwise: str) -> str:
+    return otherwise if name is None else name.decode("utf-8", "surrogateescape")

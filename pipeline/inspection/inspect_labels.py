@@ -14,6 +14,7 @@ from pipeline.inspection.scores import keys_of, score
 from pipeline.inspection.stability import with_rule_stability, with_stability
 from pipeline.inspection.statistics import summarise
 from pipeline.inspection.warnings import with_warnings
+from pipeline.labelling.image_folders import folders_of_paths, image_folders
 from pipeline.labelling.known_labels import FOLDERS, Truth, folder_truth, read_truth
 from pipeline.labelling.label_sources import told
 from pipeline.labelling.people import read_people
@@ -150,8 +151,11 @@ def people_of(store: Store, revision: Labels) -> PeopleCounts:
 
 def truth_of(revision: Labels, source: str, store: Store | None = None) -> Truth:
     """The truth that ``--truth`` names: a table (:func:`pipeline.labelling.known_labels.read_truth`), or ``folders``,
-    the folders that the images lie in. store: that of the revision, which knows the images' full names."""
+    the folders that the images lie in.
+
+    store: that of the revision, which knows the images' full names; without it folders are those of paths alone.
+    """
     keys = keys_of(revision)
     if source == FOLDERS and not Path(source).is_file():
-        return folder_truth(keys[1], revision.domains)
+        return folder_truth(folders_of_paths(*keys) if store is None else image_folders(store), revision.domains)
     return told(read_truth(Path(source), revision.domains), store, keys)

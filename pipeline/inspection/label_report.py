@@ -88,7 +88,8 @@ class LabelReport:
 
     def to_json(self) -> dict[str, Any]:
         nested = (
-            "unknown_words", "chance", "warnings", "people", "statistics", "comparison", "learned", "templates", "offsets",
+            "unknown_words", "chance", "warnings", "people", "statistics", "comparison", "learned", "templates",
+            "offsets",
         )  # fmt: skip
         values = {name: value for name, value in vars(self).items() if name not in nested}
         return values | {

@@ -18,6 +18,7 @@ from pipeline.labelling.image_names import Key, Names, check_names, find_names
 from pipeline.labelling.label_columns import TAKEN_BACK, UNKNOWN, find_labels, plain
 
 if TYPE_CHECKING:
+    from pipeline.labelling.image_folders import ImageFolders
     from pipeline.store.store import Store
 
 Bools = NDArray[np.bool_]
@@ -28,7 +29,8 @@ FOLDERS = "folders"
 
 @dataclass(frozen=True)
 class Truth:
-    """Known labels. key: what names an image. keys: image_id, path, or the folder itself, of each of the m rows.
+    """Known labels. key: what names an image; folder: what says them is the folders it lies in. keys: path of each of
+    the m rows, else image_id.
 
     labels: bool (m×D). domains: D phrases. known: bool (m×D), which labels say something; none where all do.
     withdrawn: bool (m×D), where an earlier label by people is taken back; none where none is. others: other names of
@@ -49,7 +51,7 @@ class Truth:
 
         Raises LanitError where no image has one, or where one row names two images.
         """
-        names = image_ids if self.key == "image_id" else paths if self.key == "path" else _folders(paths)
+        names = paths if self.key == "path" else image_ids
         found = pc.index_in(names, value_set=pa.array(self.keys, names.type))
         rows = pc.fill_null(found, -1).to_numpy().astype(np.int64)
         if not (rows >= 0).any():
@@ -62,7 +64,7 @@ class Truth:
                 f"no {self.key} of the known labels is an image of the store{example}",
                 "Write paths relative to the embedded folder.",
             )
-        if self.key != "folder" and np.bincount(rows[rows >= 0]).max() > 1:
+        if np.bincount(rows[rows >= 0]).max() > 1:
             raise LanitError("two sources of this store hold images of the same path", "Give the labels by image_id.")
         return rows
 
@@ -142,29 +144,31 @@ def full_names(store: Store | None, ids: pa.ChunkedArray, paths: pa.ChunkedArray
     return pc.binary_join_element_wise(sources, paths, "/", null_handling="skip")
 
 
-def folder_truth(paths: pa.ChunkedArray, domains: Sequence[str]) -> Truth:
+def folder_truth(folders: ImageFolders, domains: Sequence[str]) -> Truth:
     """Each image carries the domains that its folder, or a folder above it, is named after, and no other.
 
     Images in no such folder are not known, and neither are domains that no folder is named after.
     Case, and "_" for a space, make no difference. Raises LanitError where no folder is.
     """
     wanted = [plain(domain) for domain in domains]
-    folders = [folder for folder in pc.unique(_folders(paths)).to_pylist() if folder]
-    rows = {folder: [name in {plain(part) for part in folder.split("/")} for name in wanted] for folder in folders}
-    kept = {folder: row for folder, row in rows.items() if any(row)}
-    if not kept:
+    parts = [{plain(part) for folder in kind for part in folder.split("/")} for kind in folders.kinds]
+    rows = np.array([[name in kind for name in wanted] for kind in parts], bool).reshape(len(parts), len(wanted))
+    if not rows.any():
         raise LanitError(
             f"no folder of the images is named after any of: {listed(domains)}",
             "Say what they show in a table with a column 'path' instead.",
         )
-    labels = np.array(list(kept.values()), bool)
-    named = np.flatnonzero(labels.any(axis=0))
-    return Truth("folder", tuple(kept), tuple(domains[int(n)] for n in named), labels[:, named])
+    codes = folders.codes.to_numpy()
+    known = np.flatnonzero(np.asarray(rows.any(axis=1))[codes])
+    named = np.flatnonzero(rows.any(axis=0))
+    keys = tuple(folders.image_ids.take(pa.array(known)).to_pylist())
+    return Truth("folder", keys, tuple(domains[int(n)] for n in named), rows[codes[known]][:, named])
 
 
-def folder_names(paths: pa.ChunkedArray) -> tuple[str, ...]:
+def folder_names(folders: ImageFolders) -> tuple[str, ...]:
     """Names of the folders that images lie in directly, as phrases, by the alphabet. Raises LanitError without any."""
-    last = [folder.rpartition("/")[2].replace("_", " ") for folder in sorted(pc.unique(_folders(paths)).to_pylist())]
+    paths = sorted({path for kind in folders.kinds for path in kind})
+    last = [path.rpartition("/")[2].replace("_", " ") for path in paths]
     names = {plain(name): name for name in reversed(last) if name}
     if not names:
         raise LanitError("the images of this store lie in no folders", "Put those of a kind in a folder of its name.")
@@ -175,8 +179,3 @@ def image_keys(store: Store) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """image_id and path of every embedded image, in store order."""
     table = pa.concat_tables(store.ok_parts(["image_id", "path"]))
     return table["image_id"], table["path"]
-
-
-def _folders(paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    inside = pc.replace_substring_regex(paths, pattern=r"^(\./+)+", replacement="")  # of a tar, in an earlier store
-    return pc.replace_substring_regex(inside, pattern=r"/?[^/]*$", replacement="", max_replacements=1)

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 
 from lanit.errors import UsageError
 from lanit.rules import Rule
-from pipeline.labelling.known_labels import (
-    FOLDERS,
-    Truth,
-    fitted,
-    folder_names,
-    folder_truth,
-    image_keys,
-    read_truth,
-)
+from pipeline.labelling.image_folders import image_folders
+from pipeline.labelling.known_labels import FOLDERS, Truth, fitted, folder_names, folder_truth, image_keys, read_truth
 from pipeline.labelling.people import read_people
 from pipeline.prompts.learned_prompts import LearnedPrompts, read_prompts
 from pipeline.prompts.prompt_sets import STANDARD_INPUT, PromptSet, prompt_set_of, prompt_set_of_words
@@ -109,7 +102,7 @@ def label_source(store: Store, request: LabelRequest) -> LabelSource | None:
         named = prompt_set_of(given.domains, str(request.from_table), request.from_table.stem, request.noun, advice)
         given = told(replace(given, domains=named.domains), store, image_keys(store))
     else:
-        names = folder_names(image_keys(store)[1])
+        names = folder_names(image_folders(store))
         advice = "Say what the images show in a table instead: --from-table FILE"
         named = prompt_set_of(names, "the folders of the images", FOLDERS, request.noun, advice)
         given = _known(store, FOLDERS, named.domains)
@@ -143,7 +136,12 @@ def _answers(store: Store, request: LabelRequest, prompts: PromptSet) -> Truth |
 
 def _known(store: Store, labels: str, domains: tuple[str, ...]) -> Truth:
     if labels == FOLDERS and not Path(labels).is_file():
-        return folder_truth(image_keys(store)[1], domains)
+        folders = image_folders(store)
+        if folders.shared:
+            from pipeline.showing import console
+
+            console.note(f"{folders.shared:,} images have copies in other folders, and the labels of all of them")
+        return folder_truth(folders, domains)
     return told(read_truth(Path(labels), domains, blanks=True), store, image_keys(store))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lanit.errors import LanitError
 from pipeline.files import json_bytes, read_json, sealed, sha256_file
 from pipeline.folders import appearing_folder
+from pipeline.stand_ins import refuse_stand_in
 
 _DIGESTS = "files"
 
@@ -89,6 +90,7 @@ def _shapes(path: Path, hint: str) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
+        refuse_stand_in(path)
         raise LanitError(f"cannot read {path}: {error}", hint) from error
 
 
@@ -97,6 +99,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
+        refuse_stand_in(path)
         raise LanitError(
             f"cannot read {path}: {error}", "The file is damaged: use another checkpoint or train again."
         ) from error

@@ -17,6 +17,7 @@ from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import read_json, sealed, unsealed
 from pipeline.prompts.learned_context import LearnedContext
 from pipeline.prompts.prompt_sets import PromptSet, built_in_names, read_prompt_set
+from pipeline.stand_ins import refuse_stand_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +110,7 @@ def read_learned_prompts(path: Path) -> LearnedPrompts:
         fingerprint = Fingerprint.from_json(document["fingerprint"])
         whole = prompts.digest() == document["prompts_sha256"] and learned.shape[0] == len(prompts.templates)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
+        refuse_stand_in(path)
         raise LanitError(f"the learned prompts '{path}' are damaged ({error})", _HINT) from error
     if not whole:
         raise LanitError(f"the learned prompts '{path}' are damaged (their digest differs)", _HINT)

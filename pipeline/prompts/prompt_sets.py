@@ -32,6 +32,7 @@ from lanit.errors import LanitError, UsageError, excerpt
 from lanit.sentences import sentence, without_phrase
 from pipeline.prompts.learned_context import LearnedContext
 from pipeline.prompts.phrase_rules import FILE_HELP, UNSET, check_settings, parse_settings, wrong_with
+from pipeline.stand_ins import refuse_stand_in
 
 _ASSET = Path(__file__).parents[1] / "assets" / "prompt-sets.json"
 _HEADERS = ("noun", "template", "base")
@@ -217,6 +218,7 @@ def _read_text(path: Path, built_in: Sequence[str]) -> str:
             f + "N" if f.endswith("-") else f for f in families
         )
         raise LanitError(f"no prompt file or built-in set '{path}'", f"Give a file of phrases, or a set: {sets}.")
+    refuse_stand_in(path)
     return _decoded(path.read_bytes(), f"the prompt file '{path}'")
 
 

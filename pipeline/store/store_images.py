@@ -1,4 +1,4 @@
-"""The images behind the rows of a store, in folders, tars or tables: the one way to read them back."""
+"""The images behind the rows of a store, in any kind of input: the one way to read them back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lanit.errors import LanitError
 from pipeline.decoding.images import decode_rgb
 from pipeline.decoding.limits import MAX_PIXELS, ChangedImage, ImageError
 from pipeline.files import sha256_bytes
+from pipeline.inputs.formats import folder_of
 from pipeline.inputs.opening import open_source
 from pipeline.inputs.places import Input
 from pipeline.inputs.storage import Stat, is_url, located
@@ -95,7 +96,7 @@ class StoreImages:
         column = self._columns.get(source)
         if column is not None:
             command += f" --image-column {shlex.quote(column)}"
-        file = located(source, path) if self._offset[row].as_py() is None else source
+        file = located(folder_of(source), path) if self._offset[row].as_py() is None else source
         if self._seems_unchanged(row, file):  # then lanit embed would not look at it
             command = f"touch {shlex.quote(file)} && {command}"
         return f"Run: {command}"
@@ -114,7 +115,7 @@ class StoreImages:
             return True
 
     def _seems_unchanged(self, row: int, file: str) -> bool:
-        """Whether size and time of the file are as they were; of a tar or table the time."""
+        """Whether size and time of the file are as they were; of a tar, zip or table the time."""
         place = np.array([row if self._rows is None else self._rows[row]])
         [known] = self._store.images_of(place, ["bytes", "modified_ns", "offset"]).to_pylist()
         found = storage_of(file).stat(file)

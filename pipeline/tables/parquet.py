@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from lanit.errors import LanitError
 from pipeline.tables.cells import Cells, Troubles, damaged, is_list
 
-_BATCH_ROWS = 8192
+_BATCH_ROWS, _BATCH_BYTES = 8192, 8 << 20
 _BUFFER_BYTES = 1 << 20
 _AGAIN = "Copy or download it again."
 
@@ -60,11 +60,19 @@ def parquet_texts(
 ) -> Iterator[str | None]:
     """The texts of a column, or of a struct's field as ``column.field``, of all row groups or of some."""
     try:
-        batches = table.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[field], use_threads=False)
-        for batch in batches:
-            yield from texts(_leaf(batch.column(0)))
+        for group in range(table.metadata.num_row_groups) if groups is None else groups:
+            rows = _rows_at_a_time(table.metadata.row_group(group), field)
+            for batch in table.iter_batches(rows, row_groups=[group], columns=[field], use_threads=False):
+                yield from texts(_leaf(batch.column(0)))
     except (pa.ArrowException, OSError) as error:
         raise damaged(name, error) from error
+
+
+def _rows_at_a_time(group: Any, field: str) -> int:
+    """Fewer where the texts are long, as images in base64 are."""
+    chunks = (group.column(index) for index in range(group.num_columns))
+    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == field)
+    return max(16, min(_BATCH_ROWS, _BATCH_BYTES * group.num_rows // max(1, size)))
 
 
 def texts(column: pa.Array) -> Iterator[str | None]:

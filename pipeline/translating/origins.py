@@ -35,7 +35,7 @@ class Without:
         self._origin = origin
         self._below = f"{results.relative_to(origin.source).as_posix()}/"
         self.source, self.image_column = origin.source, origin.image_column
-
+        self.later_counts = origin.later_counts
         self.ignored = 0
         self.warnings: list[str] = []
         self.unlisted: list[str] = []

@@ -21,6 +21,7 @@ from pipeline.decoding.limits import ImageError
 from pipeline.decoding.squares import fit_square
 from pipeline.files import sha256_bytes
 from pipeline.inputs.opening import open_inputs
+from pipeline.inputs.places import listed
 from pipeline.models.translator import Translator
 
 _BATCH = 32
@@ -83,5 +84,5 @@ def _readers(path: Path) -> Iterator[Callable[[], bytes]]:
         yield partial(read_image_bytes, path)
         return
     for origin in open_inputs([path]):
-        for place in sorted(origin.places(), key=lambda place: (place.offset or 0, place.path)):
+        for place in sorted(listed(origin), key=lambda place: (place.offset or 0, place.path)):
             yield partial(origin.read, place.path, place.offset, place.bytes)

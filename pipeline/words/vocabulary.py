@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lanit.errors import LanitError, excerpt
 from lanit.sentences import sentence
+from pipeline.stand_ins import refuse_stand_in
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
@@ -39,6 +40,7 @@ def read_vocabulary(path: Path | None = None) -> Vocabulary:
     if path is None:
         texts = [(_ASSETS / name).read_text(encoding="utf-8") for name in _BUILT_IN]
         return Vocabulary("built-in", _words("\n".join(texts), "built-in"))
+    refuse_stand_in(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
