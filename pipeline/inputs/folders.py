@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lanit.errors import LanitError
+from pipeline.decoding.dicom import HEAD_BYTES, is_dicom, may_be_dicom
 from pipeline.decoding.images import IMAGE_SUFFIXES, is_image_name
 from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
@@ -62,7 +63,7 @@ class Folder:
         found = False
         archives: Counter[str] = Counter()  # patterns of tars and tables
         for path, describe in storage_of(self.source).walk(self.source, troubles):
-            if is_image_name(path):
+            if is_image_name(path) or self._is_dicom(path):
                 found = True
                 yield Place(self.source, path, None, *describe())
             else:
@@ -71,6 +72,17 @@ class Folder:
                     archives.update(_pattern_of_archive(path))
         if not found:
             raise self._bare(archives)
+
+    def _is_dicom(self, path: str) -> bool:
+        """Whether a file is DICOM that its name does not tell, as on the CDs of hospitals: its beginning decides. Files
+        behind URLs are not looked into, where each look is a request."""
+        if is_url(self.source) or not may_be_dicom(path):
+            return False
+        full = located(self.source, path)
+        try:
+            return is_dicom(storage_of(full).read_range(full, 0, HEAD_BYTES))
+        except ImageError:  # shorter, or not to be read
+            return False
 
     def _bare(self, archives: Counter[str]) -> NoImagesError:
         others = f", only {self.ignored:,} other files" if self.ignored else ""
