@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from lanit.errors import UsageError
 from pipeline.files import atomic_path
 from pipeline.progress import Progress
+from pipeline.searching.equal_content import content_numbers, first_of_equal, on_both_sides
 from pipeline.searching.linkage import complete_groups
 from pipeline.searching.near_pairs import ROUNDING, Components, Sides, near_pairs, nearest_cosines
 from pipeline.searching.pixels import SAME_PICTURE, Miniatures, read_miniatures
@@ -164,9 +165,8 @@ class DuplicateReport:
         return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
-        own = ("store", "threshold", "images", "every_pair", "group_count", "grouped", "exact_copies", "near_copies",
-               "look_alike", "unseen")  # fmt: skip
-        values: dict[str, Any] = {name: getattr(self, name) for name in own}
+        own = "store threshold images every_pair group_count grouped exact_copies near_copies look_alike unseen"
+        values: dict[str, Any] = {name: getattr(self, name) for name in own.split()}
         values["between"] = None if self.between is None else list(self.between)
         values["sizes"] = None if self.sizes is None else list(self.sizes)
         values["nearest"] = [{"share": share, "cosine": cosine} for share, cosine in self.nearest]
@@ -197,8 +197,8 @@ def find_duplicates(
     if not -1 <= threshold <= 1:
         raise UsageError(f"--threshold {threshold:g} is no cosine", "Choose one from -1 to 1, such as 0.7.")
     side = np.zeros(store.ok, np.int8) if between is None else _sides(store, between)
-    content = _content(store)
-    first = _first_of_equal(content, side)
+    content = content_numbers(store)
+    first = first_of_equal(content, side)
     sides = _to_compare(first, side)
     best, compared = nearest_cosines(store, sides, every_pair, progress)
     near = best >= threshold - ROUNDING
@@ -229,12 +229,14 @@ def find_duplicates(
         exact=exact,
         sides=side[order],
         info=store.images_of(order, _COLUMNS),
-        nearest=tuple((share, round(float(np.quantile(np.maximum(best[right], -1), share)), 6)) for share in QUANTILES)
-        if compares
-        else (),
+        nearest=_quantiles(best[right]) if compares else (),
         look_alike=int((near & ~found & (seen.places >= 0)).sum()),
         unseen=int((near & ~found & (seen.places < 0)).sum()),
     )
+
+
+def _quantiles(cosines: np.ndarray) -> tuple[tuple[float, float], ...]:
+    return tuple((share, round(float(np.quantile(np.maximum(cosines, -1), share)), 6)) for share in QUANTILES)
 
 
 def write_duplicates(report: DuplicateReport, path: Path) -> None:
@@ -253,27 +255,6 @@ def write_duplicates(report: DuplicateReport, path: Path) -> None:
 def _as_json(member: Member) -> dict[str, Any]:
     names = ("row", "image_id", "source", "path", "width", "height", "bytes", "cosine", "exact", "side")
     return {name: getattr(member, name) for name in names}
-
-
-def _content(store: Store) -> np.ndarray:
-    """A number for each image, int64 (n): equal for equal SHA-256."""
-    halves = np.empty((store.ok, 4), ">u8")
-    start = 0
-    for table in store.ok_parts(["sha256"]):
-        digests = bytes.fromhex("".join(table["sha256"].to_pylist()))
-        halves[start : start + len(table)] = np.frombuffer(digests, ">u8").reshape(-1, 4)
-        start += len(table)
-    order = np.lexsort(halves.T)
-    new = (halves[order][1:] != halves[order][:-1]).any(axis=1)
-    numbers = np.empty(store.ok, np.int64)
-    numbers[order] = np.concatenate([[0], np.cumsum(new)])[: store.ok]
-    return numbers
-
-
-def _first_of_equal(content: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """The first row of the same content on the same side, for each row, int64 (n): the others need no comparison."""
-    _, index, inverse = np.unique(content * 3 + side, return_index=True, return_inverse=True)
-    return index[inverse]
 
 
 def _to_compare(first: np.ndarray, side: np.ndarray) -> Sides:
@@ -306,7 +287,7 @@ def _linked(pairs: tuple[np.ndarray, np.ndarray, np.ndarray], content: np.ndarra
     """The smallest row that each row hangs together with, by pairs across the two sides, int64 (n)."""
     components = Components(len(content))
     components.join(pairs[0], pairs[1])
-    chosen = np.flatnonzero(_on_both(content, side))
+    chosen = np.flatnonzero(on_both_sides(content, side))
     order = chosen[np.argsort(content[chosen], kind="stable")]
     same = content[order][1:] == content[order][:-1]
     components.join(order[:-1][same], order[1:][same])
@@ -319,14 +300,9 @@ def _across(roots: np.ndarray, side: np.ndarray) -> np.ndarray:
     return np.where((has[0] & has[1])[roots], roots, np.arange(len(roots)))
 
 
-def _on_both(content: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Whether the content of a row of either side lies on both, bool."""
-    return np.isin(content, np.intersect1d(content[side == 1], content[side == 2])) & (side > 0)
-
-
 def _of_copies(best: np.ndarray, content: np.ndarray, side: np.ndarray) -> np.ndarray:
     """``best``, with 1 for images of the same content as another; float32 (n)."""
-    equal = _on_both(content, side) if side.any() else np.bincount(content)[content] > 1
+    equal = on_both_sides(content, side) if side.any() else np.bincount(content)[content] > 1
     return np.where(equal, np.float32(1), best)
 
 
