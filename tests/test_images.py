@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -110,12 +111,63 @@ def test_strips_make_the_same_picture(data: bytes, monkeypatch: pytest.MonkeyPat
 def test_transparency_is_laid_on_white() -> None:
     half = Image.new("RGBA", (4, 4), (*RED, 128))
     assert tuple(decode_rgb(encoded(half, "PNG"))[0, 0]) == (252, 132, 137)
-    assert (decode_rgb(encoded(Image.new("LA", (4, 4), (30, 0)), "PNG")) == 255).all()
-    palette = Image.new("P", (4, 4), 0)
-    palette.putpalette([*RED, 0, 0, 0])
-    assert (decode_rgb(encoded(palette, "PNG", transparency=0)) == 255).all()
-    keyed = encoded(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED)
-    assert (decode_rgb(keyed) == 255).all()
+    for image, options in transparent(corner=True):
+        array = decode_rgb(encoded(image, "PNG", **options))
+        assert (array[1:] == 255).all()
+        assert (array[0, 0] < 255).any()
+
+
+def transparent(*, corner: bool) -> list[tuple[Image.Image, dict[str, object]]]:
+    """Pictures of which nothing is to be seen, or their first pixel alone, with what to save them with."""
+    images = [Image.new("LA", (4, 4), (30, 0)), Image.new("RGBA", (4, 4), (*RED, 0)), Image.new("P", (4, 4), 0)]
+    images += [Image.new("RGB", (4, 4), RED)]
+    images[2].putpalette([*RED, 0, 0, 0])
+    if corner:
+        for image, value in zip(images, [(30, 255), (*RED, 1), 1, (1, 2, 3)], strict=True):
+            image.putpixel((0, 0), value)
+    return list(zip(images, [{}, {}, {"transparency": 0}, {"transparency": RED}], strict=True))
+
+
+@pytest.mark.parametrize("strip", [1 << 22, 4])
+def test_a_picture_of_which_nothing_is_to_be_seen_is_refused(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_STRIP_PIXELS", strip)
+    for image, options in transparent(corner=False):
+        with pytest.raises(ImageError, match="wholly transparent"):
+            decode_rgb(encoded(image, "PNG", **options))
+    for kind in ("TGA", "WEBP", "TIFF"):
+        with pytest.raises(ImageError, match="wholly transparent"):
+            decode_rgb(encoded(Image.new("RGBA", (4, 4), (*RED, 0)), kind))
+    assert decode_rgb(encoded(Image.fromarray(np.full((4, 4), 9, np.uint16)), "PNG", transparency=9)).max() == 9
+
+
+@pytest.mark.parametrize("rle", [False, True])
+def test_a_targa_of_32_bits_is_opaque_where_its_header_has_no_bits_for_alpha(rle: bool) -> None:
+    colours = picture("RGBA")
+    colours.putalpha(0)
+    data = bytearray(encoded(colours, "TGA", compression="tga_rle" if rle else None))
+    assert (data[16], data[17] & 15) == (32, 8)
+    data[17] &= 0xF0
+    np.testing.assert_array_equal(decode_rgb(bytes(data)), np.asarray(picture()))
+
+
+def test_a_bitmap_is_as_transparent_as_its_header_says() -> None:
+    """Of version 5, with masks for red, green, blue and alpha; all of them 0 means no alpha either."""
+
+    def bitmap(alpha: int, *masks: int) -> bytes:
+        colours = picture("RGBA")
+        colours.putalpha(alpha)
+        rows = np.asarray(colours)[::-1, :, [2, 1, 0, 3]].tobytes()
+        header = struct.pack("<IiiHHIIiiII4I", 124, 60, 44, 1, 32, 3, len(rows), 0, 0, 0, 0, *masks).ljust(124, b"\0")
+        return struct.pack("<2sIHHI", b"BM", 138 + len(rows), 0, 0, 138) + header + rows
+
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    opaque = np.asarray(picture())
+    np.testing.assert_array_equal(decode_rgb(bitmap(255, *masks)), opaque)
+    np.testing.assert_array_equal(decode_rgb(bitmap(0, 0, 0, 0, 0)), opaque)
+    np.testing.assert_array_equal(decode_rgb(bitmap(0, *masks[:3], 0)), opaque)
+    assert decode_rgb(bitmap(51, *masks)).min() >= 204
+    with pytest.raises(ImageError, match="wholly transparent"):
+        decode_rgb(bitmap(0, *masks))
 
 
 def test_exif_rotation_is_applied() -> None:

@@ -10,10 +10,12 @@ import pytest
 from pipeline.inspection.duplicates import with_duplicates
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
 from pipeline.inspection.label_statistics import Leak
+from pipeline.searching import duplicates
 from pipeline.searching.duplicates import find_duplicates
 from pipeline.store.label_revisions import LabelRevision
 from pipeline.store.store import Store
 from tests.label_builders import add_labels
+from tests.pixel_builders import ByCosine
 
 
 def unit(count: int, seed: int = 0) -> np.ndarray:
@@ -22,7 +24,11 @@ def unit(count: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture
-def labelled(make_store: Callable[..., Store], make_revision: Callable[..., LabelRevision]) -> Callable[..., Store]:
+def labelled(
+    make_store: Callable[..., Store], make_revision: Callable[..., LabelRevision], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Store]:
+    monkeypatch.setattr(duplicates, "read_miniatures", ByCosine)
+
     def make(groups: list[list[str]], sources: dict[str, str] | None = None) -> Store:
         """A store in which the images of each group have the same embedding."""
         paths = [path for group in groups for path in group]

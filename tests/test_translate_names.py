@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from lanit.errors import LanitError
+from pipeline.decoding.images import decode_rgb
 from pipeline.files import storable
 from pipeline.translating.naming import Naming, tagged
+from pipeline.translating.pictures import encode_picture
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import TranslateOptions, translate
 from tests.hostile_files import make_hostile_folder
@@ -77,6 +79,15 @@ def test_one_format_for_all(model: Path, tmp_path: Path, form: Any, suffix: str,
     for stem in "abc":
         difference = np.abs(pixels(tmp_path / "out" / f"{stem}{suffix}") - pixels(tmp_path / "png" / f"{stem}.png"))
         assert difference.mean() <= most
+
+
+def test_formats_other_than_jpeg_lose_nothing() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (33, 20, 3), dtype=np.uint8)
+    for name in ("a.png", "a.webp", "a.WEBP", "a.bmp", "a.tif", "a.gif"):
+        np.testing.assert_array_equal(decode_rgb(encode_picture(noise, name)), noise)
+    red = np.zeros((32, 32, 3), np.uint8)
+    red[::2, :, 0] = 200  # lines of colour, which half-sized colours would mix
+    assert np.abs(decode_rgb(encode_picture(red, "a.jpg")).astype(int) - red).mean() < 4
 
 
 def test_outputs_are_named_after_inputs_and_never_collide(model: Path, tmp_path: Path, source: Path) -> None:

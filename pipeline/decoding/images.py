@@ -17,13 +17,14 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from pipeline.decoding.dicom import decode_dicom, is_dicom
 from pipeline.decoding.limits import MAX_PIXELS, ImageError, _too_large, check_pixels
 from pipeline.stand_ins import stand_in
 
 IMAGE_SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".heif", ".dcm", ".dicom"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".heif", ".dcm", ".dicom", ".ima"),
     }
 )
 """What counts as an image by name, in any case; also what an extra is needed for (``lanit[dicom]``, ``lanit[heic]``),
@@ -71,7 +72,7 @@ def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray
     EXIF rotation is applied; transparency is laid on white; wider greys are scaled to 8 bits (:func:`_grey_to_8_bits`),
     DICOM as :mod:`pipeline.decoding.dicom` says; of an animation the first frame is taken. Colour profiles are not
     applied: the photographs that CLIP models learned from were not converted either. Raises ImageError: missing, empty,
-    not an image, truncated, or of more than ``max_pixels`` pixels.
+    not an image, truncated, wholly transparent, or of more than ``max_pixels`` pixels.
     """
     name = str(source) if isinstance(source, Path) else ""
     data = read_image_bytes(source) if isinstance(source, Path) else source
@@ -95,20 +96,28 @@ def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray
 def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     if not data:
         raise ImageError("the file is empty")
-    if data[128:132] == b"DICM":
-        from pipeline.decoding.dicom import decode_dicom
-
+    if is_dicom(data):
         return decode_dicom(data, max_pixels)
     _let_pillow_open(max_pixels)
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         check_pixels(*image.size, max_pixels)
         image.load()
-        return rgb_of(image)
+        return _to_rgb(_upright(image), opaque=_is_said_opaque(image, data))
 
 
 def rgb_of(image: Image.Image) -> np.ndarray:
-    """A Pillow image as :func:`decode_rgb` gives a file: uint8 (H×W×3), turned as its EXIF says, laid on white."""
+    """A Pillow image as :func:`decode_rgb` gives a file: uint8 (H×W×3), turned as its EXIF says, laid on white.
+
+    Raises ImageError for an image of which nothing is to be seen.
+    """
     return _to_rgb(_upright(image))
+
+
+def _is_said_opaque(image: Image.Image, data: bytes) -> bool:
+    """Whether the header says that what Pillow takes for alpha is none: programs leave such bytes at 0."""
+    if image.format == "TGA":
+        return data[17] & 15 == 0  # bits of alpha
+    return image.format == "BMP" and data[30:34] == b"\3\0\0\0" and not any(data[54:70])  # masks, none for alpha
 
 
 def _unidentified(data: bytes) -> str:
@@ -147,19 +156,28 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    """In strips, so that a picture of 100 megapixels is not held in three modes at once."""
+def _to_rgb(image: Image.Image, *, opaque: bool = False) -> np.ndarray:
+    """In strips, so that a picture of 100 megapixels is not held in three modes at once. opaque: alpha is not to be
+    minded."""
     extremes = _extremes(image) if _is_wide(image) else None
     inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO  # Pillow minds it for 8 bits only
+    transparent = not opaque and not extremes and (image.mode in _ALPHA_MODES or "transparency" in image.info)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    row = 0
+    row, visible = 0, not transparent
     for strip in _strips(image):
+        place = slice(row, row + strip.height)
         if extremes:
             grey = _grey_to_8_bits(np.asarray(strip), *extremes)
-            pixels[row : row + strip.height] = (255 - grey if inverted else grey)[..., None]
+            pixels[place] = (255 - grey if inverted else grey)[..., None]
+        elif transparent:
+            rgba = strip.convert("RGBA")
+            pixels[place] = np.asarray(_on_white(rgba))
+            visible = visible or rgba.getextrema()[-1] != (0, 0)
         else:
-            pixels[row : row + strip.height] = np.asarray(_flat(strip))
+            pixels[place] = np.asarray(strip.convert("RGB"))
         row += strip.height
+    if not visible:  # a white sheet would get labels as if there were something on it
+        raise ImageError("wholly transparent")
     return pixels
 
 
@@ -172,14 +190,10 @@ def _strips(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _flat(image: Image.Image) -> Image.Image:
-    """As RGB, on white where it is transparent."""
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGB", image.size, (255, 255, 255))
-        canvas.paste(rgba, mask=rgba.getchannel("A"))
-        return canvas
-    return image.convert("RGB")
+def _on_white(rgba: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", rgba.size, (255, 255, 255))
+    canvas.paste(rgba, mask=rgba.getchannel("A"))
+    return canvas
 
 
 def _is_wide(image: Image.Image) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from lanit.errors import LanitError, listed
+from pipeline.decoding.dicom import HEAD_BYTES, is_dicom, may_be_dicom
 from pipeline.decoding.images import IMAGE_SUFFIXES, is_image_name
 from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
@@ -56,7 +57,7 @@ class Folder:
             if listing is None and path.endswith(METADATA_FILES) and file_name(path) in METADATA_FILES:
                 listing = self._listing(path)
                 found = found or listing is not None
-            if listing.meets(path) if listing else is_image_name(path):
+            if listing.meets(path) if listing else is_image_name(path) or self._is_dicom(path):
                 found = True
                 yield Place(self.source, path, None, *describe())
             else:
@@ -79,6 +80,17 @@ class Folder:
         if storage_of(self.source).kind(self.source) != "folder":
             return False
         return is_url(self.source) or not is_empty(self.source)
+
+    def _is_dicom(self, path: str) -> bool:
+        """Whether a file is DICOM that its name does not tell, as on the CDs of hospitals: its beginning decides. Files
+        behind URLs are not looked into, where each look is a request."""
+        if is_url(self.source) or not may_be_dicom(path):
+            return False
+        full = located(self.source, path)
+        try:
+            return is_dicom(storage_of(full).read_range(full, 0, HEAD_BYTES))
+        except ImageError:  # shorter, or not to be read
+            return False
 
     def _bare(self, table: str) -> NoImagesError:
         """table: the path of a table in the folder, if there is one."""

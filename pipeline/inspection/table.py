@@ -171,7 +171,7 @@ def _say_entries(entries: Sequence[tuple[str, str]]) -> None:
 def _show_duplicates(found: Duplicates) -> None:
     entries = [
         ("near-duplicates", f"{found.groups:,} groups; {console.percent(found.share)} of the images are copies of "
-         f"others ({found.exact_copies:,} exact, {found.near_copies:,} of a cosine from {found.threshold:g})"),
+         f"others ({found.exact_copies:,} of the same content, {found.near_copies:,} of the same picture)"),
     ]  # fmt: skip
     entries += [
         ("leakage", f"{each.groups:,} groups lie in both '{each.first}' and '{each.second}'") for each in found.leaks

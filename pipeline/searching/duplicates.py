@@ -1,4 +1,4 @@
-"""Near-duplicates: groups of images of equal content or of nearly equal embeddings, and leakage between two folders."""
+"""Near-duplicates: groups of images of equal content or of the same picture, and leakage between two folders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from lanit.errors import UsageError
 from pipeline.files import atomic_path
 from pipeline.path_names import one_spelling
 from pipeline.progress import Progress
-from pipeline.searching.near_pairs import Components, Sides, join_near
+from pipeline.searching.equal_content import content_numbers, first_of_equal, on_both_sides
+from pipeline.searching.linkage import complete_groups
+from pipeline.searching.near_pairs import ROUNDING, Components, Sides, near_pairs, nearest_cosines
+from pipeline.searching.pixels import SAME_PICTURE, Miniatures, read_miniatures
+from pipeline.store.caches import scratch_folder
 from pipeline.store.store import Store
 
-DEFAULT_DUPLICATE_THRESHOLD = 0.95
+DEFAULT_DUPLICATE_THRESHOLD = 0.7
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
-LARGE_GROUP = 100  # images; a larger group of near-duplicates is more likely a threshold that is too low
 _COLUMNS = ["image_id", "path", "source", "width", "height", "bytes", "sha256"]
 _MEMBERS_AT_ONCE = 16_384
 
@@ -71,6 +74,8 @@ class DuplicateReport:
     starts: int64 (groups + 1), where each group begins among members. rows, cosines, exact, sides: of each member, see
     :class:`Member`; sides: int8, 1 first, 2 second, 0 no folders named. info: columns of the images table for each.
     nearest: (share of images, cosine that this share does not exceed with its nearest other image).
+    look_alike: images in no group with another from the threshold on, which is of another picture. unseen: such images
+    that could not be opened, or are of one colour.
     """
 
     store: str
@@ -86,6 +91,8 @@ class DuplicateReport:
     sides: np.ndarray
     info: pa.Table
     nearest: tuple[tuple[float, float], ...]
+    look_alike: int = 0
+    unseen: int = 0
 
     @property
     def group_count(self) -> int:
@@ -150,21 +157,17 @@ class DuplicateReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before acting on the groups."""
-        found, half = [], dict(self.nearest).get(0.5, -1.0)
-        if half >= self.threshold:
-            found.append(
-                f"more than half of the images have one nearer than the threshold (median cosine {half:.4f}): either "
-                "most are copies, or this CLIP hardly tells such images apart; try a higher --threshold"
-            )
-        elif self.largest > LARGE_GROUP:
-            found.append(f"one group has {self.largest:,} images: a higher --threshold may tell them apart")
+        found = []
+        if self.unseen:
+            some = "1 image that looks" if self.unseen == 1 else f"{self.unseen:,} images that look"
+            found.append(f"{some} like another could not be opened, or show one colour: only equal files count there")
         if not self.every_pair:
             found.append("too many images to compare each with each: an index was used, which misses a few pairs")
         return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
-        own = ("store", "threshold", "images", "every_pair", "group_count", "grouped", "exact_copies", "near_copies")
-        values: dict[str, Any] = {name: getattr(self, name) for name in own}
+        own = "store threshold images every_pair group_count grouped exact_copies near_copies look_alike unseen"
+        values: dict[str, Any] = {name: getattr(self, name) for name in own.split()}
         values["between"] = None if self.between is None else list(self.between)
         values["sizes"] = None if self.sizes is None else list(self.sizes)
         values["nearest"] = [{"share": share, "cosine": cosine} for share, cosine in self.nearest]
@@ -181,47 +184,60 @@ def find_duplicates(
     every_pair: bool = False,
     progress: Progress | None = None,
 ) -> DuplicateReport:
-    """Group the images of ``store`` that have the same bytes, or embeddings of a cosine of at least ``threshold``.
+    """Group the images of ``store`` that have the same bytes, or show the same picture.
 
-    Groups are connected components: two of their images may be less alike than the threshold, by way of a third.
+    Embeddings tell which images look alike, by a cosine of at least ``threshold``; these are opened, and their pixels
+    decide (:mod:`pipeline.searching.pixels`). In a group each image is the same as each other one.
     between: two folders, tars or parts of a path; only pairs with an image in each count, as for images that leaked
-    from a training set into a validation set.
+    from a training set into a validation set, and groups hang together by these pairs.
     every_pair: compare each with each however many there are; else, beyond
     :data:`pipeline.searching.near_pairs.EXACT_WORK`, an inverted index is asked for the nearest images of each.
-    Memory grows by some tens of bytes an image, and by the embeddings of 32 768 images.
+    Memory grows by some tens of bytes an image, and by the embeddings of 32 768 images; 3 kB of disk for each opened.
     Raises UsageError for a threshold that is none, and for folders that hold no image or share some.
     """
     if not -1 <= threshold <= 1:
-        raise UsageError(f"--threshold {threshold:g} is no cosine", "Choose one from -1 to 1, such as 0.95.")
+        raise UsageError(f"--threshold {threshold:g} is no cosine", "Choose one from -1 to 1, such as 0.7.")
     side = np.zeros(store.ok, np.int8) if between is None else _sides(store, between)
-    left = np.arange(store.ok) if between is None else np.flatnonzero(side == 1)
-    sides = Sides(left, left if between is None else np.flatnonzero(side == 2), within=between is None)
-    components = Components(store.ok)
-    content = _content(store)
-    _join_equal(components, content, side)
-    best, compared = join_near(store, sides, threshold, components, every_pair, progress)
-    order, starts = _order(store, components.roots(), side)
-    info = store.images_of(order, _COLUMNS)
+    content = content_numbers(store)
+    first = first_of_equal(content, side)
+    sides = _to_compare(first, side)
+    best, compared = nearest_cosines(store, sides, every_pair, progress)
+    near = best >= threshold - ROUNDING
+    with scratch_folder(store, "miniatures") as folder:
+        seen = read_miniatures(store, np.flatnonzero(near), folder / "pixels.npy", progress)
+        pairs = _same_pictures(
+            near_pairs(store, sides.among(seen.places >= 0), threshold, compared, seen, progress), seen
+        )
+        roots = _complete(pairs, seen, store.ok) if between is None else _linked(pairs, content, side)
+    roots = roots[first] if between is None else _across(roots[first], side)
+    order, starts = _order(store, roots, side)
     exact = _exact(content[order], starts, side[order])
+    best = _of_copies(best[first], content, side)
     cosines = _to_first(store, order, starts) if between is None else np.where(exact, 1, best[order])
-    asked = np.maximum(best[sides.right], -1)
+    left, right = (np.arange(store.ok),) * 2 if between is None else (np.flatnonzero(side == n) for n in (1, 2))
+    compares = len(left) > 1 if between is None else bool(len(left) and len(right))
+    found = np.bincount(roots, minlength=store.ok)[roots] > 1
     return DuplicateReport(
         store=str(store.root),
         threshold=threshold,
-        images=len(left) if between is None else len(left) + len(sides.right),
+        images=len(left) if between is None else len(left) + len(right),
         every_pair=compared,
         between=between,
-        sizes=None if between is None else (len(left), len(sides.right)),
+        sizes=None if between is None else (len(left), len(right)),
         starts=starts,
         rows=order,
         cosines=cosines.astype(np.float32),
         exact=exact,
         sides=side[order],
-        info=info,
-        nearest=tuple((share, round(float(np.quantile(asked, share)), 6)) for share in QUANTILES)
-        if sides.pairs
-        else (),
+        info=store.images_of(order, _COLUMNS),
+        nearest=_quantiles(best[right]) if compares else (),
+        look_alike=int((near & ~found & (seen.places >= 0)).sum()),
+        unseen=int((near & ~found & (seen.places < 0)).sum()),
     )
+
+
+def _quantiles(cosines: np.ndarray) -> tuple[tuple[float, float], ...]:
+    return tuple((share, round(float(np.quantile(np.maximum(cosines, -1), share)), 6)) for share in QUANTILES)
 
 
 def write_duplicates(report: DuplicateReport, path: Path) -> None:
@@ -242,32 +258,53 @@ def _as_json(member: Member) -> dict[str, Any]:
     return {name: getattr(member, name) for name in names}
 
 
-def _content(store: Store) -> np.ndarray:
-    """A number for each image, int64 (n): equal for equal SHA-256."""
-    halves = np.empty((store.ok, 4), ">u8")
-    start = 0
-    for table in store.ok_parts(["sha256"]):
-        digests = bytes.fromhex("".join(table["sha256"].to_pylist()))
-        halves[start : start + len(table)] = np.frombuffer(digests, ">u8").reshape(-1, 4)
-        start += len(table)
-    order = np.lexsort(halves.T)
-    new = (halves[order][1:] != halves[order][:-1]).any(axis=1)
-    numbers = np.empty(store.ok, np.int64)
-    numbers[order] = np.concatenate([[0], np.cumsum(new)])[: store.ok]
-    return numbers
+def _to_compare(first: np.ndarray, side: np.ndarray) -> Sides:
+    distinct = np.unique(first)
+    if not side.any():
+        return Sides(distinct, distinct, within=True)
+    return Sides(distinct[side[distinct] == 1], distinct[side[distinct] == 2], within=False)
 
 
-def _join_equal(components: Components, content: np.ndarray, side: np.ndarray) -> None:
-    """Join images of equal content; where two sides are compared, only if it lies on both."""
-    order = np.argsort(content, kind="stable")
+def _same_pictures(
+    pairs: Iterator[tuple[np.ndarray, np.ndarray]], seen: Miniatures
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Those of ``pairs`` that show the same picture, int64 (m) each, and how alike they are, float32 (m)."""
+    both = [np.zeros((2, 0), np.int64), *(np.sort(pair, axis=0) for pair in pairs)]
+    left, right = np.unique(np.concatenate(both, axis=1), axis=1)
+    alike = seen.correlations(left, right)
+    chosen = alike >= SAME_PICTURE
+    return left[chosen], right[chosen], alike[chosen]
+
+
+def _complete(pairs: tuple[np.ndarray, np.ndarray, np.ndarray], seen: Miniatures, count: int) -> np.ndarray:
+    """The smallest row of the group of each row, int64 (n)."""
+    roots = np.arange(count)
+    for rows in complete_groups(*pairs, seen.same):
+        roots[rows] = rows[0]
+    return roots
+
+
+def _linked(pairs: tuple[np.ndarray, np.ndarray, np.ndarray], content: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """The smallest row that each row hangs together with, by pairs across the two sides, int64 (n)."""
+    components = Components(len(content))
+    components.join(pairs[0], pairs[1])
+    chosen = np.flatnonzero(on_both_sides(content, side))
+    order = chosen[np.argsort(content[chosen], kind="stable")]
     same = content[order][1:] == content[order][:-1]
-    left, right = order[:-1][same], order[1:][same]
-    if side.any():
-        both = np.intersect1d(content[side == 1], content[side == 2])
-        chosen = order[np.isin(content[order], both) & (side[order] > 0)]
-        same = content[chosen][1:] == content[chosen][:-1]
-        left, right = chosen[:-1][same], chosen[1:][same]
-    components.join(left, right)
+    components.join(order[:-1][same], order[1:][same])
+    return components.roots()
+
+
+def _across(roots: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """``roots``, those of one side only taken apart, int64 (n)."""
+    has = [np.bincount(roots, side == number, len(roots)) > 0 for number in (1, 2)]
+    return np.where((has[0] & has[1])[roots], roots, np.arange(len(roots)))
+
+
+def _of_copies(best: np.ndarray, content: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """``best``, with 1 for images of the same content as another; float32 (n)."""
+    equal = on_both_sides(content, side) if side.any() else np.bincount(content)[content] > 1
+    return np.where(equal, np.float32(1), best)
 
 
 def _order(store: Store, roots: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Pairs of embeddings with a high cosine among very many, joined into groups, in bounded memory."""
+"""Pairs of images with a high cosine, and of roughly the same picture, among very many, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.progress import Progress
+from pipeline.searching.pixels import ROUGHLY_SAME, Miniatures
 from pipeline.store.caches import scratch_folder
 from pipeline.store.index import index_kind, nearest, open_index
 from pipeline.store.index_build import plan_index, read_index_file, write_index_file
@@ -22,9 +23,9 @@ EXACT_WORK = 2 * 10**12
 EXACT_WORK_GPU = 10**16
 _BLOCK = 16_384  # embeddings in memory at once, twice
 _TILE = 512  # rows of a block compared with a block at once
-_NEIGHBOURS = 32  # of each image that the inverted index is asked for
+_NEIGHBOURS = 32  # of each image that the inverted index is asked for, and that are looked at closely
 _PROBES = 16  # of its lists: images of a high cosine lie in the same list or in close ones
-_ROUNDING = 1e-6  # equal embeddings may have a cosine of a little less than 1
+ROUNDING = 1e-6  # equal embeddings may have a cosine of a little less than 1
 
 
 class Components:
@@ -65,40 +66,87 @@ class Sides:
     right: np.ndarray
     within: bool
 
+    def among(self, chosen: np.ndarray) -> Sides:
+        """Those of them that are chosen, bool (rows of the store)."""
+        return Sides(self.left[chosen[self.left]], self.right[chosen[self.right]], self.within)
+
     @property
     def pairs(self) -> int:
         count = len(self.left)
         return count * (count - 1) // 2 if self.within else count * len(self.right)
 
 
-def join_near(
-    store: Store, sides: Sides, threshold: float, components: Components, exact: bool, progress: Progress | None = None
+def nearest_cosines(
+    store: Store, sides: Sides, every_pair: bool, progress: Progress | None = None
 ) -> tuple[np.ndarray, bool]:
-    """Join the rows of each pair whose cosine is at least ``threshold``.
+    """The highest cosine of each row of the store with a row of the other side, float32 (n), −2 where none was found;
+    and whether every pair was compared.
 
-    exact: compare every pair, however many there are; else an inverted index stands in for that where there are more
+    every_pair: compare them all, however many there are; else an inverted index stands in for that where there are more
     than :data:`EXACT_WORK` allows, which finds nearly all pairs of a high cosine, not all.
-    Returns the highest cosine of each row of the store with a row of the other side, float32 (n), −2 where none was
-    found, and whether every pair was compared.
     """
     best = np.full(store.ok, -2, np.float32)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    limit = EXACT_WORK if device == "cpu" else EXACT_WORK_GPU
-    exact = exact or sides.pairs * store.embedding_dim <= limit
-    if exact:
-        edges = _all_edges(store, sides, threshold - _ROUNDING, best, device, progress)
-    else:
-        edges = _some_edges(store, sides, threshold - _ROUNDING, best, progress)
-    for left, right in edges:
-        components.join(left, right)
-    return best, exact
+    limit = EXACT_WORK if _device() == "cpu" else EXACT_WORK_GPU
+    if not (every_pair or sides.pairs * store.embedding_dim <= limit):
+        for rows, others, cosines in _neighbours(store, sides, progress):
+            best[rows] = np.maximum(best[rows], cosines.max(axis=1))
+            np.maximum.at(best, others[others >= 0], cosines[others >= 0])
+        return best, False
+    for block in _blocks(store, sides, progress):
+        for rows, tile in block.tiles():
+            best[rows] = np.maximum(best[rows], tile.amax(dim=1).cpu().numpy())
+            best[block.right] = np.maximum(best[block.right], tile.amax(dim=0).cpu().numpy())
+    return best, True
 
 
-def _all_edges(
-    store: Store, sides: Sides, threshold: float, best: np.ndarray, device: str, progress: Progress | None
+def near_pairs(
+    store: Store, sides: Sides, threshold: float, exact: bool, seen: Miniatures, progress: Progress | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows, int64 (m) each, whose cosine is at least ``threshold`` and whose pictures are roughly alike; of
+    many for one row those most alike. exact: as :func:`nearest_cosines` said. seen: of all the rows."""
+    threshold -= ROUNDING
+    if not exact:
+        for rows, others, cosines in _neighbours(store, sides, progress):
+            near = (cosines >= threshold) & (others >= 0)
+            left, right = np.broadcast_to(rows[:, None], near.shape)[near], others[near]
+            for start in range(0, len(left), _BLOCK):
+                chosen = slice(start, start + _BLOCK)
+                alike = seen.roughly_same(left[chosen], right[chosen])
+                yield left[chosen][alike], right[chosen][alike]
+        return
+    for block in _blocks(store, sides, progress):
+        plain, mirrored = (features.to(block.other.device) for features in seen.rough(block.right))
+        for rows, tile in block.tiles():
+            own = seen.rough(rows)[0].to(plain.device)
+            rough = torch.maximum(own @ plain.T, own @ mirrored.T)
+            rough[tile < threshold] = -2
+            most, places = rough.topk(min(_NEIGHBOURS, len(block.right)), dim=1)
+            found = (most >= ROUGHLY_SAME).nonzero().cpu().numpy()
+            yield rows[found[:, 0]], block.right[places.cpu().numpy()[found[:, 0], found[:, 1]]]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Embeddings to compare with each other. same: both are the same rows."""
+
+    left: np.ndarray
+    right: np.ndarray
+    one: Tensor
+    other: Tensor
+    same: bool
+
+    def tiles(self) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Some of the left rows and their cosines with all of the right ones, −2 with themselves."""
+        for start in range(0, len(self.one), _TILE):
+            cosines = self.one[start : start + _TILE] @ self.other.T
+            if self.same:
+                cosines.diagonal(start).fill_(-2)
+            yield self.left[start : start + _TILE], cosines
+
+
+def _blocks(store: Store, sides: Sides, progress: Progress | None) -> Iterator[_Block]:
     """Block against block, each pair once."""
-    done = 0
+    done, device = 0, _device()
     for start in range(0, len(sides.left), _BLOCK):
         left = sides.left[start : start + _BLOCK]
         one = torch.from_numpy(store.embeddings_of(left)).to(device)
@@ -106,37 +154,23 @@ def _all_edges(
             right = sides.right[begin : begin + _BLOCK]
             same = sides.within and begin == start
             other = one if same else torch.from_numpy(store.embeddings_of(right)).to(device)
-            yield from _edges(one, other, left, right, threshold, best, same)
+            yield _Block(left, right, one, other, same)
             done += len(left) * (len(left) - 1) // 2 if same else len(left) * len(right)
             if progress is not None and sides.pairs:
                 progress(len(sides.left) * done // sides.pairs, len(sides.left))
 
 
-def _edges(
-    one: Tensor, other: Tensor, left: np.ndarray, right: np.ndarray, threshold: float, best: np.ndarray, same: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(one), _TILE):
-        cosines = one[start : start + _TILE] @ other.T
-        rows = left[start : start + _TILE]
-        if same:
-            cosines.diagonal(start).fill_(-2)
-        highest = cosines.amax(dim=1)
-        best[rows] = np.maximum(best[rows], highest.cpu().numpy())
-        if not same:
-            best[right] = np.maximum(best[right], cosines.amax(dim=0).cpu().numpy())
-        near = (highest >= threshold).nonzero()[:, 0]  # few rows, mostly: the rest is not looked at again
-        if len(near):
-            found = (cosines[near] >= threshold).nonzero().cpu().numpy()
-            yield rows[near.cpu().numpy()][found[:, 0]], right[found[:, 1]]
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _some_edges(
-    store: Store, sides: Sides, threshold: float, best: np.ndarray, progress: Progress | None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The nearest neighbours of each row of ``left`` in an inverted index of ``right``: the store's own, or one that is
-    made for this and removed."""
+def _neighbours(
+    store: Store, sides: Sides, progress: Progress | None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows of ``left``, int64 (m), their nearest rows of ``right``, int64 (m×k), −1 for none, and the cosines, −2 for
+    none; by an inverted index of ``right``: the store's own, or one that is made for this and removed."""
     with scratch_folder(store, "duplicates") as folder:
-        if sides.within and index_kind(store) == "ivf":
+        if sides.within and len(sides.right) == store.ok and index_kind(store) == "ivf":
             index = open_index(store)
         else:
             index = _temporary_index(store, sides.right, folder / "index.faiss")
@@ -145,11 +179,9 @@ def _some_edges(
             rows = sides.left[start : start + _BLOCK]
             cosines, found = nearest(index, store.embeddings_of(rows), _NEIGHBOURS + sides.within)
             others = np.where(found >= 0, sides.right[found], -1)
-            cosines[(others == rows[:, None]) | (found < 0)] = -2
-            best[rows] = np.maximum(best[rows], cosines.max(axis=1))
-            np.maximum.at(best, others[found >= 0], cosines[found >= 0])
-            near = cosines >= threshold
-            yield np.broadcast_to(rows[:, None], near.shape)[near], others[near]
+            others[others == rows[:, None]] = -1
+            cosines[others < 0] = -2
+            yield rows, others, cosines
             if progress is not None:
                 progress(start + len(rows), len(sides.left))
         del index  # before its file goes

@@ -26,14 +26,14 @@ _GROUPS_SHOWN = 10
 
 
 def show_duplicates(report: DuplicateReport) -> None:
-    """images = to keep + copies + near-duplicates; the largest groups; how near images are to each other."""
-    copies = {"of the same content": report.exact_copies, "near-duplicates": report.near_copies}
+    """images = to keep + copies + near-duplicates; the largest groups; how many look alike and are not."""
+    copies = {"of the same content": report.exact_copies, "of the same picture": report.near_copies}
     if report.between is None or report.sizes is None:
-        title = f"Images of {report.store}, near-duplicates from a cosine of {report.threshold:g} on"
+        title = f"Images of {report.store}, copies of others among them"
         entries = {"images": report.images, "without those below": report.images - sum(copies.values())}
     else:
         first, second = report.between
-        title = f"Images of {second} that are in {first} too, from a cosine of {report.threshold:g} on"
+        title = f"Images of {second} that are in {first} too"
         entries = {f"images of {second}": report.sizes[1], "not there": report.sizes[1] - sum(copies.values())}
     console.counts(title, entries | copies)
     if report.group_count:
@@ -44,6 +44,9 @@ def show_duplicates(report: DuplicateReport) -> None:
         ]  # fmt: skip
         title = f"The largest of {report.group_count:,} groups" if report.group_count > len(shown) else "Groups"
         console.table(title, ("first", "second", "images", "lowest cosine"), rows, left=2)
+    if report.look_alike:
+        some = "1 image looks" if report.look_alike == 1 else f"{report.look_alike:,} images look"
+        console.say(f"{some} like another, from a cosine of {report.threshold:g} on, but not by the pixels")
     if report.nearest:
         parts = (f"{100 * share:g} % of images at most {cosine:.4f}" for share, cosine in report.nearest)
         console.say(f"cosine with the nearest other image: {', '.join(parts)}")
