@@ -606,8 +606,11 @@ def search(
 @app.command(short_help="Find near-duplicates, and images two folders share.")
 def duplicates(
     threshold: Annotated[
-        float, typer.Option(help="Cosine from which on two images look alike, and are compared.")
-    ] = 0.7,
+        float | None,
+        typer.Option(
+            help="Cosine from which on two images look alike, and are compared.  [default: 0.9; the sample CLIP's 0.7]"
+        ),
+    ] = None,
     between: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="Only images of B that are in A too: folders, tars or beginnings of paths."),

@@ -38,7 +38,7 @@ from pipeline.model_exports.sharing import pull, push
 from pipeline.play.server import PlayOptions
 from pipeline.sample_world.dataset import write_faces
 from pipeline.sample_world.demo import run_demo
-from pipeline.searching.duplicates import find_duplicates
+from pipeline.searching.duplicates import SAMPLE_THRESHOLD, USUAL_THRESHOLD, find_duplicates
 from pipeline.searching.search import search
 from pipeline.settings import merge_settings, parse_settings
 from pipeline.store.index import rebuild_index
@@ -119,6 +119,7 @@ SAID = {
     ("embed", "storage"): f"the store's, else {get_args(StoredType)[0]}",
     ("label", "rule"): Rule().text,
     ("inspect-labels", "epsilon"): f"{DEFAULT_EPSILON_SHARE:g} of the margins' standard deviation",
+    ("duplicates", "threshold"): f"{USUAL_THRESHOLD:g}; the sample CLIP's {SAMPLE_THRESHOLD:g}",
     ("train", "seed"): str(TrainOptions().seed),
     ("translate", "steps"): str(TranslateRequest.steps),
     ("translate", "film"): TranslateRequest.film,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -21,7 +22,8 @@ from cli import app
 from lanit.errors import UsageError
 from pipeline.searching import duplicates, near_pairs
 from pipeline.searching.duplicates import (
-    DEFAULT_DUPLICATE_THRESHOLD,
+    SAMPLE_THRESHOLD,
+    USUAL_THRESHOLD,
     DuplicateReport,
     find_duplicates,
     write_duplicates,
@@ -375,12 +377,11 @@ def test_the_command_tells_what_two_folders_share(photo_store: Store, tmp_path: 
     assert (wrong.exit_code, "not the name of a page" in wrong.stderr) == (2, True)
 
 
-def test_the_default_of_the_command_is_that_of_the_library() -> None:
-    import typer.main
-
-    command: Any = typer.main.get_command(app)
-    options = {option.name: option.default for option in command.commands["duplicates"].params}
-    assert options["threshold"] == DEFAULT_DUPLICATE_THRESHOLD
+def test_the_sample_clip_opens_images_from_a_lower_cosine_on(make_store: MakeStore) -> None:
+    store = make_store(planted(2, 4, 0, 0))
+    assert find_duplicates(store).threshold == SAMPLE_THRESHOLD
+    other = Store(store.root, dataclasses.replace(store.manifest, clip_spec="ViT-B-32/openai"))
+    assert find_duplicates(other).threshold == USUAL_THRESHOLD
 
 
 @pytest.mark.gpu
