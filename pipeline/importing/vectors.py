@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 import pyarrow.types as types
 
 from lanit.errors import LanitError, UsageError
-from pipeline.inputs.columns import KEY_COLUMNS, PATH_COLUMNS, choose_column, is_text
+from pipeline.inputs.columns import KEY_COLUMNS, PATH_COLUMNS, choose_column
 from pipeline.inputs.formats import format_of
 from pipeline.inputs.storage import Troubles, is_url
-from pipeline.inputs.table_cells import TABLE_SUFFIXES, path_cells, table_schema, texts
+from pipeline.inputs.table_cells import path_cells, table_schema
+from pipeline.tables.cells import is_text
+from pipeline.tables.parquet import texts
+from pipeline.tables.tables import TABLE_SUFFIXES
 
 _BATCH_ROWS = 8192
 _KINDS = "Give a folder of clip-retrieval, a .parquet, a .lance folder, or an .npy with the table of its images."

@@ -15,13 +15,13 @@ from pipeline.decoding.dicom import HEAD_BYTES, is_dicom, may_be_dicom
 from pipeline.decoding.images import IMAGE_SUFFIXES, is_image_name
 from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
-from pipeline.inputs.columns import is_text
 from pipeline.inputs.local import is_empty
 from pipeline.inputs.places import NoImagesError, Place
 from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located, parent_of
 from pipeline.inputs.storages import storage_of
 from pipeline.inputs.table_cells import listed_path, path_cells, table_schema
 from pipeline.stand_ins import StandInError
+from pipeline.tables.cells import is_text
 from pipeline.tables.tables import TABLE_SUFFIXES
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
