@@ -135,8 +135,11 @@ def test_whatever_holds_an_image_gives_the_same_result(model: Model, pixels: np.
         assert model.label(given) == expected
     grey = pixels[:, :, 0]
     assert model.label(grey) == model.label(np.stack([grey] * 3, axis=2)) == model.label(Image.fromarray(grey))
-    clear = np.dstack([pixels, np.zeros_like(grey)])
-    assert model.label(clear) == model.label(np.full_like(pixels, 255)), "what is transparent lies on white"
+    alpha, white = np.zeros_like(grey), np.full_like(pixels, 255)
+    alpha[0, 0], white[0, 0] = 255, pixels[0, 0]
+    assert model.label(np.dstack([pixels, alpha])) == model.label(white), "what is transparent lies on white"
+    with pytest.raises(LanitError, match="wholly transparent"):
+        model.label(np.dstack([pixels, np.zeros_like(grey)]))
 
 
 def test_a_pillow_image_is_turned_as_its_file_would_be(model: Model, tmp_path: Path) -> None:

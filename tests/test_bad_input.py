@@ -80,7 +80,7 @@ TRAIN = "train --out run " + " ".join(SMALL)
 CASES = {
     # folders
     "missing folder": Case("embed nowhere --clip {clip}", ("no folder nowhere", "Check the path")),
-    "folder that is a file": Case("embed good.txt --clip {clip}", ("is a file, but neither", "Give a folder")),
+    "folder that is a file": Case("embed good.txt --clip {clip}", ("no column of image paths", "--image-column")),
     "empty folder": Case(
         "embed empty --clip {clip}", ("no images in", ".jpg"), prepare=lambda w: (w / "empty").mkdir()
     ),
@@ -168,7 +168,7 @@ CASES = {
     "missing truth": Case("inspect-labels --truth nothing.csv", ("nothing.csv", "column 'path'")),
     "truth of other words": Case(
         "inspect-labels --truth t.csv",
-        ("no column for any of", "prompts"),
+        ("no column for any of", "column of 0 and 1"),
         prepare=_write("t.csv", "path,hat\na.png,1\n"),
     ),
     "truth of other images": Case(

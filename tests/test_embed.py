@@ -271,11 +271,11 @@ def test_where_nothing_decodes_the_store_is_as_it_was(
 
 def test_bad_folders_and_options(tiny_clip: ClipModel, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "readme.txt").touch()
+    (tmp_path / "empty" / "readme.md").touch()
     for source, message in [
         ("missing", "there is no folder"),
         ("empty", "only 1 other files"),
-        ("empty/readme.txt", "is a file, but"),
+        ("empty/readme.md", "is a file, but"),
     ]:
         with pytest.raises(LanitError, match=message) as caught:
             embed(tmp_path / source, tmp_path / "store", tiny_clip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from lanit.errors import LanitError, UsageError
 from pipeline.inspection.inspect_labels import inspect_labels
+from pipeline.inspection.label_statistics import Stability
 from pipeline.inspection.limits import LIMITS, check_limits, parse_limits
 from pipeline.labelling.known_labels import Truth
 from pipeline.store.label_revisions import LabelRevision
@@ -33,10 +35,12 @@ def test_only_what_lies_below_fails(make_revision: Callable[..., LabelRevision])
     actual = margin + np.random.default_rng(1).normal(size=margin.shape) > 0
     truth = Truth("path", tuple(revision.paths), revision.domains, actual)
     statistics = inspect_labels(revision, truth=truth)
+    statistics = dataclasses.replace(statistics, stability=Stability(600, 1.0))
     scores = statistics.scores
     assert scores is not None
     figures = {
         "coverage": statistics.coverage,
+        "stability": 1.0,
         "labels": statistics.labels_per_image,
         "smallest": min(d.count for d in statistics.domains),
         "f1": scores.macro_f1,

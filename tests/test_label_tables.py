@@ -18,6 +18,7 @@ import pytest
 from lanit.errors import LanitError
 from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.tables import Table
+from pipeline.labelling.image_folders import folders_of_paths
 from pipeline.labelling.known_labels import Truth, fitted, folder_names, read_truth
 from pipeline.store.store import Store
 
@@ -355,4 +356,4 @@ def test_a_name_with_a_backslash_is_read_and_labelled(tmp_path: Path, make_store
 
 def test_folders_of_an_earlier_store_of_a_tar_have_their_names() -> None:
     paths = pa.chunked_array([["./cat/0.png", "./dog/0.png", "./1.png"]])
-    assert folder_names(paths) == ("cat", "dog")
+    assert folder_names(folders_of_paths(pa.chunked_array([["1", "2", "3"]]), paths)) == ("cat", "dog")

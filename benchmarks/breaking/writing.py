@@ -27,6 +27,7 @@ WRITING = [
     Writing("embed", (), "embed ../faces --clip sample --store s"),
     Writing("embed, more", ("s",), "embed ../faces ../more --store s"),
     Writing("embed --overwrite", ("s",), "embed ../more --clip sample --overwrite --store s"),
+    Writing("import", ("ex-clip-retrieval",), "import ex-clip-retrieval ../faces --clip sample --store n"),
     Writing("label", ("s",), "label --prompts ../others.txt --store s"),
     Writing(
         "label --labels", ("s",), "label --prompts ../prompts.txt --rule argmax --labels ../people-faces.csv --store s"

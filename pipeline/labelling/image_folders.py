@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.inputs.formats import format_of
-from pipeline.inputs.storage import file_name
-
 if TYPE_CHECKING:
     from pipeline.store.store import Store
 
@@ -37,6 +34,8 @@ def image_folders(store: Store) -> ImageFolders:
     was given, ``cats`` of ``lanit embed cats dogs``. Copies of one picture, the same bytes, share their folders: a
     picture of two classes lies in both.
     """
+    from pipeline.inputs.storage import file_name  # with Pillow, which reports do without
+
     table = pa.concat_tables(store.ok_parts(["image_id", "path", "source", "sha256"]))
     folders = folders_of(table["path"])
     given = [entry.source for entry in store.manifest.sources if _is_folder(entry.source)]
@@ -71,6 +70,8 @@ def folders_of(paths: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _is_folder(source: str) -> bool:
+    from pipeline.inputs.formats import format_of
+
     return source.endswith("/") or format_of(source) is None
 
 

@@ -38,7 +38,10 @@ class JsonTable:
                 troubles.unlisted[:] = [""]  # one cut short may have named any image
                 continue
             cell = row.get(column)
-            yield file_text(cell) or None if isinstance(cell, str) else None
+            if isinstance(cell, dict):  # an image and its path
+                yield json.dumps(cell)
+            else:
+                yield file_text(cell) or None if isinstance(cell, str) else None
 
     def cells(self, wanted: Callable[[pa.Field], bool]) -> Cells:
         """A column of lists, as a choice of several is, has lists of texts."""
