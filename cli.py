@@ -410,29 +410,30 @@ def label(
     """
     from pipeline.labelling.label_sources import LabelRequest, cluster_source, label_source
     from pipeline.showing import console
+    from pipeline.stability.views import Stabilise
 
     request = LabelRequest(
         phrases=tuple(phrases or ()), prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders,
         from_table=from_table, clusters=clusters, words=words, people=not without_people, seed=seed,
+        stabilise=Stabilise(views=not without_views, template=choose_template, offsets=choose_offsets),
     )  # fmt: skip
     if forget_people:
         return _forget_people(request, _open_store(store), dry_run, as_json)
     request.check()
     opened = _open_store(store)
     source = label_source(opened, request)
-    from pipeline.inspection.label_report import Stabilise, label_and_report
+    from pipeline.inspection.label_report import label_and_report
     from pipeline.inspection.terminal_tables import show_label
     from pipeline.prompts.terminal_tables import warn_of_words
     from pipeline.settings import decider_of, workforce_of
     from pipeline.store.store_clip import clip_of
 
-    stabilise = Stabilise(views=not without_views, template=choose_template, offsets=choose_offsets)
     model = clip_of(opened, clip, clip_arch)
     prompt_set, how = source or cluster_source(opened, request, model)
     with workforce_of(engine, address, actors, "cpu") as force, console.progress("labelling") as advance:
         report = label_and_report(
             opened, model, prompt_set, replace(how, decide=decider_of(force, console.warn)), advance, dry_run=dry_run,
-            stabilise=stabilise,
+            stabilise=request.stabilise,
         )  # fmt: skip
     warn_of_words(report.unknown_words)
     _answer(report, show_label, as_json, warnings=report.warnings)

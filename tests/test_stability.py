@@ -20,7 +20,7 @@ from lanit.labels import EmbeddedPrompts, Rule
 from pipeline.clip.models import load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
-from pipeline.inspection.label_report import Stabilise, label_and_report
+from pipeline.inspection.label_report import label_and_report
 from pipeline.labelling.label import HowToLabel
 from pipeline.prompts.prompt_sets import PromptSet, prompt_set_of, read_prompt_set
 from pipeline.sample_world.dataset import write_faces
@@ -34,7 +34,7 @@ from pipeline.stability.choices import (
     with_offsets,
     with_templates,
 )
-from pipeline.stability.views import Views, make_views, read_views, two_crops
+from pipeline.stability.views import Stabilise, Views, make_views, read_views, two_crops
 from pipeline.store.store import Store
 
 FACES = 160

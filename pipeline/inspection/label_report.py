@@ -25,30 +25,13 @@ from pipeline.stability.choices import (
     with_offsets,
     with_templates,
 )
-from pipeline.stability.views import LEAST_IMAGES, make_views
+from pipeline.stability.views import Stabilise, make_views
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import RevisionFile
     from pipeline.store.store import Store
-
-
-@dataclass(frozen=True)
-class Stabilise:
-    """What ``lanit label`` makes of two crops of some images. views: whether they are embedded, where there are enough
-    images to say anything; then the report says how stable labels are, and whether other templates would be more so.
-    template, offsets: choose them by that. least: images that it takes."""
-
-    views: bool = True
-    template: bool = False
-    offsets: bool = False
-    least: int = LEAST_IMAGES
-
-    def __post_init__(self) -> None:
-        if not self.views and (self.template or self.offsets):
-            option = "--choose-template" if self.template else "--choose-offsets"
-            raise UsageError(f"{option} chooses by the crops that --without-views leaves out", "Drop one of the two.")
 
 
 @dataclass(frozen=True)

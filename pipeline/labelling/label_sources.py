@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from pipeline.labelling.known_labels import FOLDERS, Truth, fitted, folder_names
 from pipeline.labelling.people import read_people
 from pipeline.prompts.learned_prompts import LearnedPrompts, read_prompts
 from pipeline.prompts.prompt_sets import STANDARD_INPUT, PromptSet, prompt_set_of, prompt_set_of_words
+from pipeline.stability.views import Stabilise
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +29,7 @@ class LabelRequest:
 
     phrases: those typed after the command, or "-" alone for standard input.
     rule: as :meth:`lanit.rules.Rule.parse` takes it. people: whether labels by people that the store keeps count.
-    seed: of the clusters.
+    seed: of the clusters. stabilise: by crops of some images.
     """
 
     phrases: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class LabelRequest:
     words: Path | None = None
     people: bool = True
     seed: int = 0
+    stabilise: Stabilise = field(default_factory=Stabilise)
 
     def check(self) -> None:
         """Raise UsageError where the options contradict each other, before anything is read."""

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, UsageError
 from pipeline.files import sweep_beside, write_bytes
 from pipeline.progress import Progress
 from pipeline.store.caches import content_of, named_content
@@ -39,6 +39,23 @@ LEAST_IMAGES = 500
 _RECIPE = "two crops of flip_and_crop, seeded by the content"
 _FILE = re.compile(r"views-[0-9a-f]{16}-[0-9a-f]{16}\.npy")
 _BATCH = 16  # images, of which twice as many go through CLIP at once
+
+
+@dataclass(frozen=True)
+class Stabilise:
+    """What ``lanit label`` makes of two crops of some images. views: whether they are embedded, where there are enough
+    images to say anything; then the report says how stable labels are, and whether other templates would be more so.
+    template, offsets: choose them by that. least: images that it takes."""
+
+    views: bool = True
+    template: bool = False
+    offsets: bool = False
+    least: int = LEAST_IMAGES
+
+    def __post_init__(self) -> None:
+        if not self.views and (self.template or self.offsets):
+            option = "--choose-template" if self.template else "--choose-offsets"
+            raise UsageError(f"{option} chooses by the crops that --without-views leaves out", "Drop one of the two.")
 
 
 @dataclass(frozen=True)
