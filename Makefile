@@ -7,6 +7,8 @@ DATA ?= ../shared/data
 WORK ?= experiments
 BREAK ?=
 BIN := .venv/bin
+# of the tests: one more than there are processors, since many wait for processes of their own
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))')
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
@@ -19,7 +21,7 @@ demo: $(READY)  ## draw faces, label, train for MINUTES=6, translate; writes OUT
 	$(BIN)/lanit demo --minutes $(MINUTES) --out $(OUT) --overwrite
 
 test: $(READY)  ## the tests, without those marked network or gpu, on every processor
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist worksteal
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The method of LANIT: torch only. It opens no file, and importing it is free.
 
-:func:`load` and :func:`command` are the doorway out of this package, to the ``pipeline`` and ``cli`` beside it, which
-are imported when they are called, whatever files of these names lie where the user works.
+:func:`load`, :func:`read_labels` and :func:`command` are the doorway out of this package, to the ``pipeline`` and
+``cli`` beside it, which are imported when they are called, whatever files of these names lie where the user works.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pipeline.api import Model, ModelName
+    from pipeline.label_frame import LabelFrame, StoreName
 
 
 def load(model: ModelName, *, device: str = "auto", clip: str | None = None) -> Model:
@@ -26,6 +27,19 @@ def load(model: ModelName, *, device: str = "auto", clip: str | None = None) -> 
     from pipeline.api import Model
 
     return Model(model, device=device, clip=clip)
+
+
+def read_labels(store: StoreName = "manifests", revision: int | None = None, *, margins: bool = False) -> LabelFrame:
+    """The labels of a store as a pandas table: a row for each embedded image, with ``path`` and a column of bool for
+    each phrase; see :func:`pipeline.label_frame.label_frame`.
+
+    revision: the newest unless one is named. margins: a column ``margin:PHRASE`` for each phrase too. Raises LanitError
+    where there are no labels, or they are of other images than the store holds.
+    """
+    _beside("pipeline")
+    from pipeline.label_frame import label_frame
+
+    return label_frame(store, revision, margins=margins)
 
 
 def command() -> None:

@@ -215,15 +215,11 @@ def test_the_same_labels(make_store: Callable[..., Store], two_processes: Workfo
 
 @needs_ray
 @pytest.mark.slow
-def test_the_same_files_after_an_interruption_and_the_death_of_a_worker(
-    make_images: Callable[..., Path],
-    tiny_clip: ClipModel,
-    tmp_path: Path,
-    two_processes: Workforce,
-    alarm: None,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_same_files_after_an_interruption(
+    make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, two_processes: Workforce, alarm: None
 ) -> None:
-    """Begun here, continued on the cluster: the folder does not tell who computes."""
+    """Begun here, continued on the cluster: the folder does not tell who computes. The death of a worker is met by what
+    embedding uses too, above."""
     source = make_images(23, make_source(make_images).name)
     model = make_model(tmp_path / "model", source, tiny_clip)
 
@@ -237,11 +233,8 @@ def test_the_same_files_after_an_interruption_and_the_death_of_a_worker(
     out.rename(tmp_path / "reference")
     with pytest.raises(KeyboardInterrupt):
         translate(source, out, model, ADD, IN_PARTS, progress=stop)
-    monkeypatch.setattr(pipeline.computing.ray_tasks, "TaskProcess", dying_once(tmp_path / "died", 1))
     report = translate(source, out, model, ADD, IN_PARTS, workforce=ONE)
-    assert (tmp_path / "died").exists()
     assert report.device == "Ray, 1 process with 2 processors"
-    assert any("died; another did it" in warning for warning in report.warnings)
     assert (report.found, report.ok, report.results) == (24, 23, 46)
     assert sorted(files(out)) == sorted(expected)
     for name in pictures(out):
