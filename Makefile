@@ -7,12 +7,10 @@ DATA ?= ../shared/data
 WORK ?= experiments
 BREAK ?=
 BIN := .venv/bin
-# of the tests: one more than there are processors, since many wait for processes of their own
-PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))')
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench break experiments gpu clean
+.PHONY: help demo test lint format bench break experiments cluster gpu clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -20,8 +18,8 @@ help:  ## this list
 demo: $(READY)  ## draw faces, label, train for MINUTES=6, translate; writes OUT=demo and its page index.html
 	$(BIN)/lanit demo --minutes $(MINUTES) --out $(OUT) --overwrite
 
-test: $(READY)  ## the tests, without those marked network or gpu, on every processor
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist worksteal
+test: $(READY)  ## the tests, without those marked network, gpu or cluster, on every processor
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -43,6 +41,9 @@ break: $(READY)  ## about 25 minutes: damaged files, kills, full disks, two writ
 experiments: $(READY)  ## hours: supervision, label rules, ablations; into WORK=experiments; DATA=a folder of animals
 	$(BIN)/python -m benchmarks.experiments run --work $(WORK) --data $(DATA)
 	$(BIN)/python -m benchmarks.experiments report --work $(WORK)
+
+cluster: $(READY)  ## the tests that start many processes on a Ray cluster of their own; minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster
 
 gpu: $(READY)  ## the tests and benchmarks that need a CUDA device
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \

@@ -115,7 +115,7 @@ def stop_after(rows: int) -> Callable[[int, int, str], None]:
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_same_rows_and_embeddings_after_an_interruption_and_the_death_of_a_worker(
     make_images: Callable[..., Path],
     tiny_clip: ClipModel,
@@ -188,7 +188,7 @@ def test_results_come_in_order_and_what_a_worker_raises_as_one_line(two_processe
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_same_labels(make_store: Callable[..., Store], two_processes: Workforce, alarm: None) -> None:
     vectors = F.normalize(torch.randn(31, 12, generator=torch.Generator().manual_seed(3)), dim=1)
     store = make_store(vectors[:26].numpy(), part_rows=7)
@@ -214,7 +214,7 @@ def test_the_same_labels(make_store: Callable[..., Store], two_processes: Workfo
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_same_files_after_an_interruption(
     make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, two_processes: Workforce, alarm: None
 ) -> None:
