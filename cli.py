@@ -371,9 +371,13 @@ def label(
     choose_offsets: Annotated[
         bool, typer.Option("--choose-offsets", help="Give phrases the offsets at which their labels are most stable.")
     ] = False,
-    without_views: Annotated[
-        bool, typer.Option("--without-views", help="Embed no crops of images, which tell how stable labels are.")
-    ] = False,
+    views: Annotated[
+        bool | None,
+        typer.Option(
+            "--views/--without-views",
+            help="Embed two crops of some images, which tell how stable labels are.  [default: if it takes a minute]",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and write nothing.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of --clusters.")] = 0,
     engine: EngineOption = "local",
@@ -415,7 +419,7 @@ def label(
     request = LabelRequest(
         phrases=tuple(phrases or ()), prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders,
         from_table=from_table, clusters=clusters, words=words, people=not without_people, seed=seed,
-        stabilise=Stabilise(views=not without_views, template=choose_template, offsets=choose_offsets),
+        stabilise=Stabilise(views=views, template=choose_template, offsets=choose_offsets),
     )  # fmt: skip
     if forget_people:
         return _forget_people(request, _open_store(store), dry_run, as_json)

@@ -127,7 +127,7 @@ SAID = {
     ("export", "shard_size"): str(DEFAULT_SHARD_MB),
 }
 """Of options that are none unless given: what then holds, as the help says it after "default:"."""
-PROSE = {"the newest", "built in", "torch's cache", "one a processor", "auto, else a new one",
+PROSE = {"if it takes a minute", "the newest", "built in", "torch's cache", "one a processor", "auto, else a new one",
          "one a GPU, else one a node"}  # fmt: skip
 OWN = {
     "embed": {"inputs", "clip", "clip_arch", "precision"},
@@ -137,7 +137,7 @@ OWN = {
         "forget_people",
         "choose_template",
         "choose_offsets",
-        "without_views",
+        "views",
         "clip",
         "clip_arch",
     },

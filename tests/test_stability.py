@@ -264,6 +264,19 @@ def test_without_images_labels_are_written_and_a_note_says_what_is_missing(
         away.rename(world[0] / "faces")
 
 
+def test_crops_that_would_take_long_are_left_until_they_are_asked_for(
+    bare: Store, sample: Any, phrases: PromptSet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.stability.views._TRIED", -1.0)
+    monkeypatch.setattr("pipeline.inspection.label_report.PATIENCE", 1e-6)
+    report = label_and_report(bare, sample, phrases, Rule(), stabilise=ENOUGH)
+    assert report.created
+    assert report.statistics.stability is None
+    assert "would take about 1 minutes here. Add --views" in " ".join(capsys.readouterr().err.split())
+    asked = label_and_report(bare, sample, phrases, Rule(), stabilise=Stabilise(views=True, least=100))
+    assert asked.statistics.stability is not None
+
+
 def test_too_few_images_are_said_where_they_are_to_choose_by(bare: Store, sample: Any, phrases: PromptSet) -> None:
     quiet = label_and_report(bare, sample, phrases, Rule(), stabilise=Stabilise())
     assert quiet.statistics.stability is None

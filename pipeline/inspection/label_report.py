@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from pipeline.stability.choices import (
     with_offsets,
     with_templates,
 )
-from pipeline.stability.views import Stabilise, make_views
+from pipeline.stability.views import PATIENCE, Stabilise, make_views
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
@@ -159,10 +160,10 @@ def _stable(
     """The report with how stable the labels are, where there are images enough. Labels do not wait for that: they are
     written already, so that what goes wrong here is a note."""
     report = replace(report, templates=chosen.templates, template_chosen=asked.template, offsets=chosen.offsets)
-    if not asked.views or how.rule.kind == "given" or store.ok < asked.least:
+    if asked.views is False or how.rule.kind == "given" or store.ok < asked.least:
         return report
     try:
-        views = make_views(store, clip, progress, asked.least)
+        views = make_views(store, clip, progress, asked.least, math.inf if asked.views else PATIENCE)
     except LanitError as error:
         console.note(f"how stable the labels are was not looked at: {error.message}. {error.hint}")
         return report

@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import re
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,22 +40,25 @@ LEAST_IMAGES = 500
 
 _RECIPE = "two crops of flip_and_crop, seeded by the content"
 _FILE = re.compile(r"views-[0-9a-f]{16}-[0-9a-f]{16}\.npy")
+PATIENCE = 60.0  # seconds that crops may take where nobody asked for them
+_TRIED = 2.0  # seconds after which it can be told how long they take
 _BATCH = 16  # images, of which twice as many go through CLIP at once
 
 
 @dataclass(frozen=True)
 class Stabilise:
     """What ``lanit label`` makes of two crops of some images. views: whether they are embedded, where there are enough
-    images to say anything; then the report says how stable labels are, and whether other templates would be more so.
+    images to say anything; where it is none, if that takes no more than ``PATIENCE``. Then the report says how stable
+    labels are, and whether other templates would be more so.
     template, offsets: choose them by that. least: images that it takes."""
 
-    views: bool = True
+    views: bool | None = None
     template: bool = False
     offsets: bool = False
     least: int = LEAST_IMAGES
 
     def __post_init__(self) -> None:
-        if not self.views and (self.template or self.offsets):
+        if self.views is False and (self.template or self.offsets):
             option = "--choose-template" if self.template else "--choose-offsets"
             raise UsageError(f"{option} chooses by the crops that --without-views leaves out", "Drop one of the two.")
 
@@ -76,11 +81,18 @@ def read_views(store: Store) -> Views | None:
     return None if kept is None else _views(kept, path)
 
 
-def make_views(store: Store, clip: ClipModel, progress: Progress | None = None, least: int = LEAST_IMAGES) -> Views:
+def make_views(
+    store: Store,
+    clip: ClipModel,
+    progress: Progress | None = None,
+    least: int = LEAST_IMAGES,
+    patience: float = math.inf,
+) -> Views:
     """The crops of at most ``MOST_IMAGES`` images, read from ``cache/`` or embedded; those embedded before are kept.
 
     clip: the model that filled the store. progress: called with (images done, images to embed, what). Raises LanitError
-    where the store has fewer than ``least`` images, or fewer can be read.
+    where the store has fewer than ``least`` images, or fewer can be read, and as soon as it shows that it would take
+    longer than ``patience`` seconds.
     """
     from pipeline.store.store_images import StoreImages
 
@@ -103,8 +115,14 @@ def make_views(store: Store, clip: ClipModel, progress: Progress | None = None, 
                                         return_indices=True)  # fmt: skip
         views["crops"][here], known[here] = other["crops"][there], True
     images, wanted = StoreImages(store, rows), np.flatnonzero(~known).tolist()
+    begun = time.monotonic()
     for batch, crops in _embedded(images, wanted, digests, clip, progress):
         views["crops"][batch], known[batch] = crops, True
+        took, share = time.monotonic() - begun, (wanted.index(batch[-1]) + 1) / len(wanted)
+        if took > _TRIED and took / share > patience:
+            minutes = math.ceil(took / share / 60)
+            message = f"two crops of {len(wanted):,} images would take about {minutes} minutes here"
+            raise LanitError(message, "Add --views to have them embedded, once.")
     views = views[known]
     if len(views) < least:
         raise LanitError(
