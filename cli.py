@@ -241,10 +241,10 @@ def embed(
     from pipeline.showing import console
     from pipeline.store.store_folder import claim_store
 
-    console.notes(understood(open_inputs(inputs, image_column)))  # a mistyped name should not wait for a model to load
+    origins = open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
+    console.notes(understood(origins))
     claim_store(store)
-    from pipeline.embedding.embed import EmbedOptions
-    from pipeline.embedding.embed import embed as embed_inputs
+    from pipeline.embedding.embed import EmbedOptions, embed_opened
     from pipeline.embedding.terminal_tables import show_embed
     from pipeline.settings import engine_maker, workforce_of
     from pipeline.store.store_clip import clip_to_embed
@@ -259,7 +259,7 @@ def embed(
         console.note(f"CLIP {model.spec} in {model.fingerprint.precision} on {force or model.device}; store {store}")
         make = engine_maker(force, model, options)
         with console.progress("embedding") as advance:
-            report = embed_inputs(inputs, store, model, options, progress=advance, engine=make)
+            report = embed_opened(origins, store, model, options, progress=advance, engine=make)
     _answer(report, show_embed, as_json, warnings=report.warnings)
 
 

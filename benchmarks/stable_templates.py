@@ -30,9 +30,9 @@ from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from pipeline.sample_world.dataset import write_faces
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
-from pipeline.stability import views as views_module
 from pipeline.stability.choices import choose_offsets, compare_templates, with_offsets, with_templates
-from pipeline.stability.views import Views, make_views
+from pipeline.stability.crops import make_views
+from pipeline.stability.views import Views
 from pipeline.store.store import Store
 
 POOR = (
@@ -124,10 +124,7 @@ def spoiled_worlds(work: Path, faces: int, clip: Any, phrases: PromptSet) -> Non
         spoiled_faces(folder / "faces", faces, spoil)
         store = stored(folder, clip)
         truth = draw_faces(SPOILED_SEED, range(faces), 64)[1][:, [ATTRIBUTES.index(d) for d in phrases.domains]]
-        views_module.MOST_IMAGES = faces
-        views = make_views(store, clip)
-        kept = views_module.read_views(store)
-        assert kept is not None
+        views = make_views(store, clip, most=faces)
         order = np.argsort(store.images(["image_id"])["image_id"].to_numpy())  # the rows of the views
         embeddings = store.embeddings()[order]
         truth = truth[order]

@@ -34,7 +34,8 @@ from pipeline.stability.choices import (
     with_offsets,
     with_templates,
 )
-from pipeline.stability.views import Stabilise, Views, make_views, read_views, two_crops
+from pipeline.stability.crops import make_views, two_crops
+from pipeline.stability.views import Stabilise, Views, read_views
 from pipeline.store.store import Store
 
 FACES = 160
@@ -117,9 +118,7 @@ def test_a_label_that_is_hardly_ever_on_is_not_chosen_for_it() -> None:
     assert mean_score([rare, Agreement(500, 0, 0, 500)]) == pytest.approx((rare.score + 1) / 2)
 
 
-def test_crops_are_made_once_and_then_only_of_new_images(
-    store: Store, sample: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crops_are_made_once_and_then_only_of_new_images(store: Store, sample: Any, tmp_path: Path) -> None:
     views = read_views(store)
     assert views is not None
     assert views.crops.shape == (2, FACES, store.embedding_dim)
@@ -138,8 +137,7 @@ def test_crops_are_made_once_and_then_only_of_new_images(
     kept = {crop.tobytes() for crop in more.crops[0]}
     assert all(crop.tobytes() in kept for crop in views.crops[0])
     assert len(list((store.root / "cache").glob("views-*"))) == 1
-    monkeypatch.setattr("pipeline.stability.views.MOST_IMAGES", 50)
-    assert len(make_views(grown, sample, least=10)) == 50
+    assert len(make_views(grown, sample, least=10, most=50)) == 50
 
 
 def test_damaged_crops_are_made_again(store: Store, sample: Any) -> None:
@@ -267,7 +265,7 @@ def test_without_images_labels_are_written_and_a_note_says_what_is_missing(
 def test_crops_that_would_take_long_are_left_until_they_are_asked_for(
     bare: Store, sample: Any, phrases: PromptSet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.stability.views._TRIED", -1.0)
+    monkeypatch.setattr("pipeline.stability.crops._TRIED", -1.0)
     monkeypatch.setattr("pipeline.inspection.label_report.PATIENCE", 1e-6)
     report = label_and_report(bare, sample, phrases, Rule(), stabilise=ENOUGH)
     assert report.created

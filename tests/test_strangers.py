@@ -17,6 +17,7 @@ from pipeline.clip.models import load_clip
 from pipeline.clip.world import FILE_NAME, World, read_world
 from pipeline.labelling.chance import phrases_of_chance, shuffled_phrases
 from pipeline.labelling.label import label
+from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.prompt_sets import prompt_set_of_words, read_prompt_set
 from pipeline.sample_world.faces import draw_faces
 from pipeline.store.store import Store
@@ -98,9 +99,10 @@ def test_the_words_of_the_sample_world_tell_more_than_chance_and_shuffled_ones_d
 ) -> None:
     store = store_of(tmp_path, faces, sample)
     known = read_prompt_set("sample-faces")
-    assert phrases_of_chance(store, sample, known) == ()
+    assert phrases_of_chance(store, sample, known, embed_prompts(sample, known)) == ()
     words = ["smiling", "eyeglasses", "qzvx", "wrgl bnf"]
-    assert phrases_of_chance(store, sample, prompt_set_of_words(words, "face")) == ("qzvx", "wrgl bnf")
+    for prompts in (prompt_set_of_words(words, "face"), prompt_set_of_words(words, "face").first_template()):
+        assert phrases_of_chance(store, sample, prompts, embed_prompts(sample, prompts)) == ("qzvx", "wrgl bnf")
 
 
 def test_shuffled_phrases_have_the_letters_of_the_phrases() -> None:

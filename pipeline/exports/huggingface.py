@@ -14,13 +14,11 @@ import pyarrow.parquet as pq
 from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
-from pipeline.exports.shards import write_shards
+from pipeline.exports.shards import RowBatches, write_shards
 from pipeline.files import write_bytes
 from pipeline.showing.markdown import markdown_text
 
 CARD_NAME = "README.md"
-_GROUP_ROWS = 100  # rows of a row group: what a reader must hold to show one of them
-_GROUP_BYTES = 32_000_000
 
 
 class HuggingFace:
@@ -91,9 +89,7 @@ class _Table:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
         self._writer = pq.ParquetWriter(path, schema, compression="snappy")
-        self._schema = schema
-        self._rows: list[dict[str, Any]] = []
-        self._size = 0
+        self._rows = RowBatches(schema, self._writer.write_table)  # a batch is a row group
 
     def add(self, record: Record, data: bytes, embedding: np.ndarray | None) -> None:
         row = {
@@ -106,18 +102,10 @@ class _Table:
             "margins": record.margins,
             "embedding": embedding,
         }
-        self._rows.append({name: row[name] for name in self._schema.names})
-        self._size += len(data)
-        if len(self._rows) == _GROUP_ROWS or self._size >= _GROUP_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-            self._rows, self._size = [], 0
+        self._rows.add(row, len(data))
 
     def close(self) -> None:
-        self._flush()
+        self._rows.flush()
         self._writer.close()
 
 

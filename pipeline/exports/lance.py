@@ -16,12 +16,10 @@ from pipeline.exports.destination import INVENTORY_NAME, flush_to_disk
 from pipeline.exports.inventory import Writes, Written, entries, listed_names
 from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
-from pipeline.exports.shards import write_shards
+from pipeline.exports.shards import RowBatches, write_shards
 
 DATASET_NAME = "images.lance"
 _VERSION = "2.1"  # of Lance's files; its default moves on
-_BATCH_ROWS = 100
-_BATCH_BYTES = 32_000_000
 
 
 class Lance:
@@ -114,11 +112,10 @@ class _DataFile:
 
     def __init__(self, lance: Any, path: Path, schema: pa.Schema, domains: tuple[str, ...]) -> None:
         self.path = path
-        self._schema, self._domains = schema, domains
+        self._domains = domains
         path.unlink(missing_ok=True)
         self._writer = lance.file.LanceFileWriter(str(path), schema, version=_VERSION)
-        self._rows: list[dict[str, Any]] = []
-        self._size = 0
+        self._rows = RowBatches(schema, self._writer.write_batch)
 
     def add(self, record: Record, data: bytes, embedding: np.ndarray | None) -> None:
         row = {
@@ -131,18 +128,10 @@ class _DataFile:
             "margins": record.margins,
             "vector": embedding,
         }
-        self._rows.append({name: row[name] for name in self._schema.names})
-        self._size += len(data)
-        if len(self._rows) == _BATCH_ROWS or self._size >= _BATCH_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_batch(pa.Table.from_pylist(self._rows, self._schema))
-            self._rows, self._size = [], 0
+        self._rows.add(row, len(data))
 
     def close(self) -> None:
-        self._flush()
+        self._rows.flush()
         self._writer.close()
 
 

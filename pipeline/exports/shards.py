@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.exports.destination import flush_to_disk
 from pipeline.exports.inventory import Written
 from pipeline.exports.selection import Advance, Chunk, Missing, Record, Selection, read_ahead
 from pipeline.store.store_images import StoreImages
+
+_BATCH_ROWS = 100
+_BATCH_BYTES = 32_000_000
 
 
 class Shard(Protocol):
@@ -24,6 +28,28 @@ class Shard(Protocol):
 
     def close(self) -> None:
         """Complete the file."""
+
+
+class RowBatches:
+    """Rows of a table until there are enough of them for a batch: what a reader must hold to show one of them."""
+
+    def __init__(self, schema: pa.Schema, write: Callable[[pa.Table], object]) -> None:
+        self._schema, self._write = schema, write
+        self._rows: list[dict[str, Any]] = []
+        self._size = 0
+
+    def add(self, row: dict[str, Any], size: int) -> None:
+        """row: more than the columns of the schema, perhaps. size: of its image, in bytes."""
+        self._rows.append({name: row[name] for name in self._schema.names})
+        self._size += size
+        if len(self._rows) == _BATCH_ROWS or self._size >= _BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that are waiting."""
+        if self._rows:
+            self._write(pa.Table.from_pylist(self._rows, self._schema))
+            self._rows, self._size = [], 0
 
 
 def write_shards(

@@ -15,6 +15,7 @@ from pipeline.files import storable, temporary_name
 from pipeline.importing.vectors import Vectors
 from pipeline.inputs.catalogue import connect_scratch, scratch_errors
 from pipeline.inputs.storage import is_url, parent_of
+from pipeline.path_names import with_slashes
 
 _TRIED = 1000  # names, over all inputs, from which the folder is found that they once lay in
 _AMBIGUOUS = -1
@@ -36,12 +37,15 @@ class Pairing:
         self._names_path = temporary_name(folder / "names.sqlite")
         self._prefixes: dict[str, tuple[str, ...]] = {}
         self._names = connect_scratch(self._names_path)
-        self.rows = self._learn()
-        if not self.rows:
+        try:
+            self.rows = self._learn()
+            if not self.rows:
+                raise LanitError(f"{vectors.name} holds no embeddings", "Give another file.")
+            shape = (self.rows, vectors.dim)
+            self._array: np.ndarray = np.memmap(self._array_path, np.float32, "r", shape=shape)
+        except BaseException:
             self.close()
-            raise LanitError(f"{vectors.name} holds no embeddings", "Give another file.")
-        shape = (self.rows, vectors.dim)
-        self._array: np.ndarray = np.memmap(self._array_path, np.float32, "r", shape=shape)
+            raise
 
     def close(self) -> None:
         self._names.close()
@@ -120,8 +124,7 @@ def unit(block: np.ndarray) -> np.ndarray:
 
 def _plain(name: str) -> str:
     """As names of images are written in a store."""
-    name = storable(name)
-    return name if is_url(name) else posixpath.normpath(name.replace("\\", "/"))
+    return with_slashes(storable(name))
 
 
 def _starts(name: str) -> list[int]:

@@ -16,7 +16,7 @@ from pipeline.decoding.images import IMAGE_SUFFIXES, is_image_name
 from pipeline.decoding.limits import ImageError
 from pipeline.files import storable
 from pipeline.inputs.local import is_empty
-from pipeline.inputs.places import NoImagesError, Place
+from pipeline.inputs.places import BaseInput, NoImagesError, Place
 from pipeline.inputs.storage import UNKNOWN, Stat, Troubles, file_name, is_url, located, parent_of
 from pipeline.inputs.storages import storage_of
 from pipeline.inputs.table_cells import listed_path, path_cells, table_schema
@@ -28,7 +28,7 @@ METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The names of the metadata file of Hugging Face's imagefolder, the first that is there counting."""
 
 
-class Folder:
+class Folder(BaseInput):
     """An :class:`pipeline.inputs.places.Input`. A path is relative to the folder; one that a metadata file lists may
     also be absolute or a URL.
 
@@ -36,17 +36,8 @@ class Folder:
     that it lists, once each, missing ones too; the others are ignored.
     """
 
-    later_counts = False
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.image_column: str | None = None
-        self.ignored = 0
-        self.warnings: list[str] = []
-        self.unlisted: list[str] = []
-
     def places(self) -> Iterator[Place]:
-        self.ignored, self.warnings, self.unlisted = 0, [], []
+        self._begin_listing()
         troubles = Troubles()
         found, table = False, ""
         listing: _Listing | None = None

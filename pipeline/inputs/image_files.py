@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.inputs.places import NoImagesError, Place
+from pipeline.inputs.places import BaseInput, NoImagesError, Place
 from pipeline.inputs.storage import file_name
 from pipeline.inputs.storages import storage_of
 
 
-class ImageFile:
+class ImageFile(BaseInput):
     """An :class:`pipeline.inputs.places.Input` of one image, whose path is the name of the file."""
-
-    later_counts = False
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.image_column: str | None = None
-        self.ignored = 0
-        self.warnings: list[str] = []
-        self.unlisted: list[str] = []
 
     def places(self) -> Iterator[Place]:
         if not self.exists():

@@ -64,6 +64,22 @@ class Input(Protocol):
         not. Raises LanitError where that cannot be found out."""
 
 
+class BaseInput:
+    """What the inputs here share: their name, and what a listing finds beside images. See :class:`Input`."""
+
+    later_counts = False
+
+    def __init__(self, source: str, image_column: str | None = None) -> None:
+        self.source, self.image_column = source, image_column
+        self._begin_listing()
+
+    def _begin_listing(self) -> None:
+        """Forget what an earlier one found."""
+        self.ignored = 0
+        self.warnings: list[str] = []
+        self.unlisted: list[str] = []
+
+
 def listed(origin: Input) -> list[Place]:
     """The images of an input in memory, those that others of the same name replace left out."""
     places = list(origin.places())

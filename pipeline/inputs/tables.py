@@ -17,7 +17,7 @@ from pipeline.inputs.cell_rows import CellRows
 from pipeline.inputs.columns import ImageColumn, choose_column
 from pipeline.inputs.image_cells import held_bytes, image_cell
 from pipeline.inputs.parquet_rows import ParquetRows, of_large_pages
-from pipeline.inputs.places import Place
+from pipeline.inputs.places import BaseInput, Place
 from pipeline.inputs.storage import UNKNOWN, Troubles, file_name, is_url, located, parent_of
 from pipeline.inputs.storages import storage_of
 from pipeline.inputs.table_cells import listed_path, names_images, opened_table, path_cells, table_schema
@@ -28,7 +28,7 @@ _LONGEST_KEY = 4096  # characters; a column that is no name after all may hold a
 _FEW_ROWS = 64  # read at a time where only the bytes themselves tell which rows have any
 
 
-class Table:
+class Table(BaseInput):
     """An :class:`pipeline.inputs.places.Input`. The images are in the column that
     :func:`pipeline.inputs.columns.choose_column` chooses.
 
@@ -38,14 +38,8 @@ class Table:
     else the path of Hugging Face's struct, else such as ``row-000000012``. A row of the struct without bytes is a path.
     """
 
-    later_counts = False
-
     def __init__(self, source: str, image_column: str | None) -> None:
-        self.source = source
-        self.image_column = image_column
-        self.ignored = 0
-        self.warnings: list[str] = []
-        self.unlisted: list[str] = []
+        super().__init__(source, image_column)
         self._rows: ParquetRows | CellRows | None = None
         self._lock = threading.Lock()
 
@@ -65,7 +59,7 @@ class Table:
         return choose_column(schema, self.image_column, self.source, partial(names_images, self.source))
 
     def places(self) -> Iterator[Place]:
-        self.ignored, self.warnings, self.unlisted = 0, [], []
+        self._begin_listing()
         troubles = Troubles()
         column = self.column()
         found = False

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from lanit.errors import LanitError
 from pipeline.decoding.limits import ImageError
 from pipeline.inputs.passed_over import is_image_member
-from pipeline.inputs.places import Place
+from pipeline.inputs.places import BaseInput, Place
 from pipeline.inputs.storages import storage_of
 from pipeline.path_names import one_spelling
 from pipeline.stand_ins import refusal, stand_in
@@ -24,7 +24,7 @@ _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 
 
-class Tar:
+class Tar(BaseInput):
     """An :class:`pipeline.inputs.places.Input`. A path is the name of a member, in the one spelling; an offset where
     its data begins.
 
@@ -33,15 +33,8 @@ class Tar:
 
     later_counts = True
 
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.image_column: str | None = None
-        self.ignored = 0
-        self.warnings: list[str] = []
-        self.unlisted: list[str] = []
-
     def places(self) -> Iterator[Place]:
-        self.ignored, self.warnings, self.unlisted = 0, [], []
+        self._begin_listing()
         found = False
         modified = storage_of(self.source).stat(self.source).modified_ns
         links: dict[str, str] = {}

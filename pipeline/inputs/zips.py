@@ -15,7 +15,7 @@ import numpy as np
 from lanit.errors import LanitError
 from pipeline.decoding.limits import ImageError
 from pipeline.inputs.passed_over import is_image_member
-from pipeline.inputs.places import Place
+from pipeline.inputs.places import BaseInput, Place
 from pipeline.inputs.storages import storage_of
 from pipeline.path_names import one_spelling
 from pipeline.stand_ins import refusal, stand_in
@@ -29,17 +29,13 @@ _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard"}
 _ENCRYPTED, _UTF8 = 0x1, 0x800  # flags
 
 
-class Zip:
+class Zip(BaseInput):
     """An :class:`pipeline.inputs.places.Input`. A path is the name of a member, an offset where its header begins."""
 
     later_counts = True
 
     def __init__(self, source: str) -> None:
-        self.source = source
-        self.image_column: str | None = None
-        self.ignored = 0
-        self.warnings: list[str] = []
-        self.unlisted: list[str] = []
+        super().__init__(source)
         self._known: _Directory | None = None
         self._lock = threading.Lock()
 
@@ -47,7 +43,7 @@ class Zip:
         return Zip, (self.source,)  # the directory is read again where it is needed
 
     def places(self) -> Iterator[Place]:
-        self.ignored, self.warnings, self.unlisted = 0, [], []
+        self._begin_listing()
         modified = storage_of(self.source).stat(self.source).modified_ns
         members, start = _central_directory(self.source)
         self._known = _Directory(members, start)

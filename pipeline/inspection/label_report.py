@@ -19,6 +19,7 @@ from pipeline.prompts.nearest_words import LearnedWord
 from pipeline.showing import console
 from pipeline.stability.agreements import keep_view_labels, label_views
 from pipeline.stability.choices import (
+    GAIN,
     OffsetChoice,
     TemplateChoice,
     choose_offsets,
@@ -26,9 +27,12 @@ from pipeline.stability.choices import (
     with_offsets,
     with_templates,
 )
-from pipeline.stability.views import PATIENCE, Stabilise, make_views
+from pipeline.stability.crops import make_views
+from pipeline.stability.views import PATIENCE, Stabilise
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.clip.models import ClipModel
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import RevisionFile
@@ -108,14 +112,15 @@ def label_and_report(
     something is to be chosen by crops, and there are too few images for it.
     """
     how = HowToLabel(how) if isinstance(how, Rule) else how
-    chosen = _choose(store, clip, prompts, how.rule, stabilise, progress)
+    look = _Look(store, clip, how.rule, stabilise, progress)
+    chosen = look.chosen(prompts)
     if not dry_run:
         made = label(store, clip, chosen.prompts, how, progress)
-        return _stable(store, clip, how, chosen, stabilise, made, _report(made, None, dry_run=False), progress)
+        return look.at(made, chosen, how.centres, _report(made, None, dry_run=False))
     newest = _newest(store)
     with trial(store, clip, chosen.prompts, how, progress) as made:
         report = _report(made, compare_labels(newest, made.file) if newest else None, dry_run=True)
-        return _stable(store, clip, how, chosen, stabilise, made, report, progress)
+        return look.at(made, chosen, how.centres, report)
 
 
 @dataclass(frozen=True)
@@ -127,54 +132,66 @@ class _Chosen:
     offsets: tuple[OffsetChoice, ...] = ()
 
 
-def _choose(
-    store: Store, clip: ClipModel, prompts: PromptSet, rule: Rule, asked: Stabilise, progress: Progress | None
-) -> _Chosen:
-    """Templates first: an offset cannot mend a template that turns the directions of its phrases."""
-    if not (asked.template or asked.offsets):
-        return _Chosen(prompts)
-    if not rule.by_similarity:
-        raise UsageError(
-            f"{rule.describe()} do not come from templates and offsets", "Label by phrases: --prompts FILE."
-        )
-    views, templates, offsets = make_views(store, clip, progress, asked.least), None, tuple[OffsetChoice, ...]()
-    if asked.template:
-        templates = compare_templates(views, clip, prompts, rule, progress)
-        prompts = with_templates(prompts, templates.best)
-    if asked.offsets:
-        offsets = choose_offsets(views, clip, prompts, rule)
-        prompts = with_offsets(prompts, offsets)
-    return _Chosen(prompts, templates, offsets)
+@dataclass(frozen=True)
+class _Look:
+    """At two crops of some images, before labels are written and after."""
 
+    store: Store
+    clip: ClipModel
+    rule: Rule
+    asked: Stabilise
+    progress: Progress | None
 
-def _stable(
-    store: Store,
-    clip: ClipModel,
-    how: HowToLabel,
-    chosen: _Chosen,
-    asked: Stabilise,
-    made: Labelled,
-    report: LabelReport,
-    progress: Progress | None,
-) -> LabelReport:
-    """The report with how stable the labels are, where there are images enough. Labels do not wait for that: they are
-    written already, so that what goes wrong here is a note."""
-    report = replace(report, templates=chosen.templates, template_chosen=asked.template, offsets=chosen.offsets)
-    if asked.views is False or how.rule.kind == "given" or store.ok < asked.least:
+    def chosen(self, prompts: PromptSet) -> _Chosen:
+        """Templates first: an offset cannot mend a template that turns the directions of its phrases."""
+        asked, rule = self.asked, self.rule
+        if not (asked.template or asked.offsets):
+            return _Chosen(prompts)
+        if not rule.by_similarity:
+            message = f"{rule.describe()} do not come from templates and offsets"
+            raise UsageError(message, "Label by phrases: --prompts FILE.")
+        views = make_views(self.store, self.clip, self.progress, asked.least)
+        templates, offsets = None, tuple[OffsetChoice, ...]()
+        if asked.template:
+            templates = compare_templates(views, self.clip, prompts, rule, self.progress)
+            prompts = with_templates(prompts, templates.best)
+        if asked.offsets:
+            offsets = choose_offsets(views, self.clip, prompts, rule)
+            prompts = with_offsets(prompts, offsets)
+        return _Chosen(prompts, templates, offsets)
+
+    def at(self, made: Labelled, chosen: _Chosen, centres: Tensor | None, report: LabelReport) -> LabelReport:
+        """The report with how stable the labels are, where there are images enough. Labels do not wait for that: they
+        are written already, so that what goes wrong here is a note."""
+        asked = self.asked
+        report = replace(report, templates=chosen.templates, template_chosen=asked.template, offsets=chosen.offsets)
+        if asked.views is False or self.rule.kind == "given" or self.store.ok < asked.least:
+            return report
+        patience = math.inf if asked.views else PATIENCE
+        try:
+            views = make_views(self.store, self.clip, self.progress, asked.least, patience)
+        except LanitError as error:
+            console.note(f"how stable the labels are was not looked at: {error.message}. {error.hint}")
+            return report
+        labels = label_views(views, made.embedded, self.rule, centres)
+        if not report.dry_run:
+            keep_view_labels(self.store, views, made.file, labels)
+        report = replace(report, statistics=with_stability(report.statistics, labels.agreements()))
+        new = report.created or report.dry_run
+        if report.templates is None and new and self._may_be_bettered(report, chosen.prompts):
+            try:
+                found = compare_templates(views, self.clip, chosen.prompts, self.rule, self.progress, patience)
+            except LanitError as error:
+                console.note(f"{error.message}. {error.hint}")
+                return report
+            report = replace(report, templates=found)
         return report
-    try:
-        views = make_views(store, clip, progress, asked.least, math.inf if asked.views else PATIENCE)
-    except LanitError as error:
-        console.note(f"how stable the labels are was not looked at: {error.message}. {error.hint}")
-        return report
-    labels = label_views(views, made.embedded, how.rule, how.centres)
-    if not report.dry_run:
-        keep_view_labels(store, views, made.file, labels)
-    report = replace(report, statistics=with_stability(report.statistics, labels.agreements()))
-    written = report.created or report.dry_run
-    if report.templates is None and written and how.rule.by_similarity and chosen.prompts.learned is None:
-        report = replace(report, templates=compare_templates(views, clip, chosen.prompts, how.rule, progress))
-    return report
+
+    def _may_be_bettered(self, report: LabelReport, prompts: PromptSet) -> bool:
+        """Whether other templates could be so much more stable that it would be worth a word."""
+        stability = report.statistics.stability
+        worth = stability is not None and stability.mean + GAIN < 1
+        return worth and self.rule.by_similarity and prompts.learned is None
 
 
 def _report(made: Labelled, comparison: Comparison | None, *, dry_run: bool) -> LabelReport:

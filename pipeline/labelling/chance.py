@@ -17,28 +17,38 @@ from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.store.store_clip import sampled_embeddings
 
 if TYPE_CHECKING:
+    from lanit.labels import EmbeddedPrompts
     from pipeline.clip.models import ClipModel
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.store import Store
 
 LEAST_IMAGES = 50  # below, a spread is a guess
 _NAMED = 20
+_ROUNDING = 1e-4  # of float32 sums: to a small CLIP some words are one and the same
 _SHUFFLED = 16  # phrases of shuffled letters that chance is judged by
 
 
-def phrases_of_chance(store: Store, clip: ClipModel, prompts: PromptSet) -> tuple[str, ...]:
+def phrases_of_chance(store: Store, clip: ClipModel, prompts: PromptSet, embedded: EmbeddedPrompts) -> tuple[str, ...]:
     """Those phrases of ``prompts`` that tell no more than the middle one of phrases whose letters are shuffled, on a
-    sample of the images, in the first template; none where there are too few images or letters to say."""
+    sample of the images; none where there are too few images or letters to say. embedded: the prompts. All templates
+    are looked at, or the first alone where that takes CLIP fewer sentences.
+    """
     words = shuffled_phrases(prompts.domains)
     embeddings = sampled_embeddings(store)
     if len(embeddings) < LEAST_IMAGES or len(words) < _SHUFFLED:
         return ()
-    one = prompts.first_template().about([*prompts.domains, *words])
-    embedded = embed_prompts(clip, one)
-    spreads = (embeddings @ (embedded.domains - embedded.base).numpy().T).std(axis=0)
-    chance = np.median(spreads[len(prompts.domains) :])
-    pairs = zip(prompts.domains, spreads[: len(prompts.domains)], strict=True)
-    return tuple(phrase for phrase, spread in pairs if spread <= chance)
+    if len(words) * len(prompts.templates) > len(words) + len(prompts.domains):
+        prompts = prompts.first_template()
+        embedded = embed_prompts(clip, prompts)
+    chance = np.median(_spreads(embeddings, embed_prompts(clip, prompts.about(words))))
+    pairs = zip(prompts.domains, _spreads(embeddings, embedded), strict=True)
+    return tuple(phrase for phrase, spread in pairs if spread <= chance * (1 + _ROUNDING))
+
+
+def _spreads(embeddings: np.ndarray, prompts: EmbeddedPrompts) -> np.ndarray:
+    """Standard deviations of the margins of each phrase, float32 (N), over images (n×k)."""
+    spreads: np.ndarray = (embeddings @ (prompts.domains - prompts.base).numpy().T).std(axis=0)
+    return spreads
 
 
 def warn_of_chance(phrases: Sequence[str]) -> list[str]:

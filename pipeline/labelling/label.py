@@ -132,7 +132,9 @@ class _Work:
         return label_blocks(self.store, self.embedded, how.rule, overrides, progress, how.decide, how.centres)
 
     def result(self, revision: RevisionFile, created: bool) -> Labelled:
-        chance = phrases_of_chance(self.store, self.clip, self.prompts) if self.how.rule.by_similarity else ()
+        chance: tuple[str, ...] = ()
+        if self.how.rule.by_similarity:
+            chance = phrases_of_chance(self.store, self.clip, self.prompts, self.embedded)
         return Labelled(
             revision=revision.number,
             file=revision,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lanit.agreement import Agreement
-from lanit.errors import LanitError
 from lanit.rules import Rule
-from pipeline.files import write_bytes
 from pipeline.stability.views import Views, read_views
-from pipeline.store.caches import content_of, named_content
+from pipeline.store.caches import content_of, keep_array, read_array
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,10 +83,9 @@ def keep_view_labels(store: Store, views: Views, revision: RevisionFile, labels:
     for name in ("active", "margins"):
         table[name] = getattr(labels, name).transpose(1, 0, 2)
     table["base"] = labels.base.T
-    file = io.BytesIO()
-    np.save(file, table)
-    with contextlib.suppress(LanitError, OSError):
-        write_bytes(path, named_content(path.name, file.getvalue()))
+    if not keep_array(path, table):
+        return
+    with contextlib.suppress(OSError):
         others = [other for other in path.parent.iterdir() if _FILE.fullmatch(other.name) and other != path]
         others.sort(key=lambda other: other.stat().st_mtime_ns)
         for other in others[: max(0, len(others) + 1 - _KEPT)]:
@@ -102,9 +98,7 @@ def read_view_labels(store: Store, revision: RevisionFile) -> ViewLabels | None:
     views = read_views(store)
     if views is None:
         return None
-    path = _path(store, views, revision)
-    content = content_of(path)
-    table = None if content is None else np.load(io.BytesIO(content))
+    table = read_array(_path(store, views, revision))
     if table is None or table.dtype != _dtype(len(revision.domains)) or len(table) != len(views):
         return None
     active, margins = (np.ascontiguousarray(table[name].transpose(1, 0, 2)) for name in ("active", "margins"))

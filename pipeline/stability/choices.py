@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -102,12 +104,18 @@ def shortened(template: str) -> list[str]:
 
 
 def compare_templates(
-    views: Views, clip: ClipModel, prompts: PromptSet, rule: Rule, progress: Progress | None = None
+    views: Views,
+    clip: ClipModel,
+    prompts: PromptSet,
+    rule: Rule,
+    progress: Progress | None = None,
+    patience: float = math.inf,
 ) -> TemplateChoice:
     """How stable labels are in each candidate's sentences.
 
     Offsets count for the templates that they were given with alone. progress: called with (candidates done, in all).
-    Raises LanitError where prompts were learned, since no template says what those are.
+    Raises LanitError where prompts were learned, since no template says what those are, and as soon as it shows that
+    it would take longer than ``patience`` seconds.
     """
     if prompts.learned is not None:
         raise LanitError(
@@ -120,12 +128,16 @@ def compare_templates(
     sample = replace(prompts, domains=phrases, offsets=offsets, weights=weights)
     rows = candidate_templates(prompts)
     found: list[Candidate] = []
+    begun = time.monotonic()
     for number, (title, templates, bases) in enumerate(rows, 1):
         other = sample if not found else replace(sample, templates=templates, bases=bases, offsets=())
         scores = label_views(views, embed_prompts(clip, other), rule).agreements()
         found.append(Candidate(title, templates, bases, mean_score(scores)))
         if progress is not None:
-            progress(number, len(rows))
+            progress(number, len(rows), "templates")
+        if (time.monotonic() - begun) * len(rows) / number > patience:
+            message = f"other templates were not tried, which would take over {patience:.0f} seconds here"
+            raise LanitError(message, "Add --choose-template --dry-run to see them.")
     ranked = tuple(sorted(found, key=lambda candidate: -candidate.score))  # stable: of equal ones the user's own first
     return TemplateChoice(found[0], ranked, len(phrases))
 

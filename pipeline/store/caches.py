@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lanit.errors import LanitError
-from pipeline.files import is_unwritable, sweep_beside, temporary_name
+from pipeline.files import is_unwritable, sweep_beside, temporary_name, write_bytes
 
 if TYPE_CHECKING:
     from pipeline.store.store import Store
@@ -32,6 +35,26 @@ def content_of(path: Path) -> bytes | None:
         return None
     content = data[:-_DIGEST_BYTES]
     return content if named_content(path.name, content) == data else None
+
+
+def read_array(path: Path) -> np.ndarray | None:
+    """What :func:`keep_array` wrote; none where it is missing, damaged or anybody else's."""
+    content = content_of(path)
+    if content is None:
+        return None
+    kept: np.ndarray = np.load(io.BytesIO(content))
+    return kept
+
+
+def keep_array(path: Path, array: np.ndarray) -> bool:
+    """Write an array, of numbers or records. Returns whether it is kept: nothing is where nothing can be written."""
+    file = io.BytesIO()
+    np.save(file, array)
+    try:
+        write_bytes(path, named_content(path.name, file.getvalue()))
+    except (LanitError, OSError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

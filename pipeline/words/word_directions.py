@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lanit.errors import LanitError
-from pipeline.files import sweep_beside, write_bytes
+from pipeline.files import sweep_beside
 from pipeline.progress import Progress
 from pipeline.prompts.embed_prompts import embed_prompts
-from pipeline.store.caches import content_of, named_content
+from pipeline.store.caches import content_of, keep_array, read_array
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
@@ -58,13 +57,10 @@ def cached_directions(
         content.append(prompts.learned.digest())
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     path = store.root / "cache" / f"words-{key}.npy"
-    kept = _kept(path)
+    kept = read_array(path)
     if kept is None or kept.shape != (len(words), clip.embedding_dim):
         kept = directions_of(clip, prompts, words, progress)
-        file = io.BytesIO()
-        np.save(file, kept)
-        with contextlib.suppress(LanitError, OSError):
-            write_bytes(path, named_content(path.name, file.getvalue()))
+        keep_array(path, kept)
     with contextlib.suppress(LanitError, OSError):
         _forget_others(path, clip.embedding_dim)
     return kept
@@ -78,14 +74,6 @@ def _forget_others(path: Path, dim: int) -> None:
             sweep_beside(path.with_name(named[1]))
         if named and other.name == named[1] != path.name and _is_ours(other, dim):
             other.unlink()
-
-
-def _kept(path: Path) -> np.ndarray | None:
-    content = content_of(path)
-    if content is None:
-        return None
-    kept: np.ndarray = np.load(io.BytesIO(content))
-    return kept
 
 
 def _is_ours(path: Path, dim: int) -> bool:
