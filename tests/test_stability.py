@@ -245,6 +245,19 @@ def test_reports_show_stability_without_opening_an_image(
     assert single.stability == pytest.approx(np.mean(scores))
 
 
+def test_the_page_shows_stability_with_its_interval(store: Store, sample: Any, phrases: PromptSet) -> None:
+    from pipeline.inspection.page import label_page
+
+    label_and_report(store, sample, phrases, Rule(), stabilise=Stabilise(views=False))
+    assert "Stable" not in label_page(inspect_store(store, InspectOptions()), store)
+    label_and_report(store, sample, phrases, Rule(), stabilise=ENOUGH)
+    report = inspect_store(store, InspectOptions())
+    page = label_page(report, store)
+    shown = next(d for d in report.statistics.domains if d.stability is not None)
+    assert f"{shown.stability_low:.2f} to {shown.stability_high:.2f}" in page
+    assert f"by {FACES} images, two crops of each" in " ".join(page.split())
+
+
 def test_without_images_labels_are_written_and_a_note_says_what_is_missing(
     bare: Store, sample: Any, phrases: PromptSet, world: tuple[Path, Store], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,8 @@ class Cell:
 def columns_of(statistics: LabelStatistics) -> tuple[Column, ...]:
     """The columns that this report has something to say in."""
     columns = [*_ALWAYS]
+    if statistics.stability is not None:
+        columns.append(_STABLE)
     if any(d.offset for d in statistics.domains):
         columns.append(_of("offset", "Offset", "Of the prompt file: labels begin above it", signed))
     if statistics.human:
@@ -54,7 +56,11 @@ def columns_of(statistics: LabelStatistics) -> tuple[Column, ...]:
 def cell(column: Column, domain: DomainStatistics, scores: DomainScores | None) -> Cell:
     """What the column says of one domain."""
     value = column.value(domain, scores)
-    extra = domain.companion.domain if column is _COMPANION and domain.companion is not None else ""
+    extra = ""
+    if column is _COMPANION and domain.companion is not None:
+        extra = domain.companion.domain
+    elif column is _STABLE and domain.stability_low is not None and domain.stability_high is not None:
+        extra = f"{domain.stability_low:.2f} to {domain.stability_high:.2f}"
     return Cell(column, "–" if value is None else column.text(value), value, extra)
 
 
@@ -85,6 +91,9 @@ _COMPANION = Column(
     "The phrase it is most correlated with, and how many of its images carry that too",
     share,
     lambda domain, _: None if domain.companion is None else domain.companion.share,
+)
+_STABLE = _of(
+    "stability", "Stable", "How far the labels of two crops agree beyond chance: κ, with its 95 % interval", score
 )
 _ALWAYS = (
     _of("count", "Images", "Images that carry the label", whole),
