@@ -73,6 +73,9 @@ class Mirror:
     def prompts(self, context: torch.Tensor | None) -> EmbeddedPrompts:
         return self._setting.prompts
 
+    def settle(self, context: torch.Tensor | None) -> None:
+        pass
+
 
 @pytest.fixture(autouse=True)
 def mirror(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from lanit.ranks import Draws
 @dataclass(frozen=True)
 class Moment:
     """Where a run stands. step: the iteration that comes; planned: all of them, 0 while not yet known; learning:
-    whether phase 2 has begun, in which prompts are learned (METHOD 13)."""
+    whether prompts are being learned now, as in phase 2 until they are settled (METHOD 13)."""
 
     step: int
     planned: int
@@ -94,3 +94,7 @@ class Method(Protocol):
 
     def prompts(self, context: Tensor | None) -> EmbeddedPrompts:
         """The prompts with a context that they learned, without a graph; as written without one."""
+
+    def settle(self, context: Tensor | None) -> None:
+        """Learn the prompts no more: they stay as ``context`` has them, as written without one. Called where
+        ``learns_prompts``, and again on the state that was put back."""

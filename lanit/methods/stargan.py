@@ -80,6 +80,7 @@ class Stargan:
             _adam(list(generative.parameters()), options.learning_rate),
             _adam(list(discriminator.parameters()), options.learning_rate),
         )
+        self._fixed = setting.prompts
         self._learner = setting.learner if options.terms.prompt_update != "generator-only" else None
         self._contexts = nn.ParameterDict()
         if self._learner is not None:
@@ -103,8 +104,8 @@ class Stargan:
         )
 
         def guidance() -> Guidance:
-            """Text embeddings of the prompts as written in phase 1, as they are now in phase 2."""
-            prompts = self._setting.prompts
+            """Text embeddings of the prompts as they are now in phase 2; as written before it, as settled after."""
+            prompts = self._fixed
             if learning and self._learner is not None:
                 prompts = prompts.moved(*self._learner.text_features())
             return Guidance(self._setting.encode, prompts)
@@ -140,6 +141,13 @@ class Stargan:
         if self._learner is None or context is None:
             return self._setting.prompts
         return self._setting.prompts.moved(*self._learner.text_features(context))
+
+    @torch.no_grad()
+    def settle(self, context: Tensor | None) -> None:
+        if context is not None:
+            for kept in self._contexts.values():
+                kept.copy_(context)
+        self._fixed = self.prompts(context)
 
 
 def compile_networks(nets: Networks) -> None:

@@ -19,19 +19,30 @@ from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.training.clock import Clock
 from pipeline.training.optimiser_state import load_optimiser, optimiser_tensors
 
+FALLS = 2
+"""Refreshes in a row that leave labels less stable than they were, after which prompts are learned no more."""
+
 
 @dataclass
 class Learner:
-    """prompts_from: share of the steps at which phase 2 begins. Every process has one, and they are equal."""
+    """prompts_from: share of the steps at which phase 2 begins. kept: of a run whose prompts are checked, the context
+    of the labels in use, (M×L×w); none while those are of the prompts as written. Every process has one, and they are
+    equal."""
 
     method: Method
     prompts_from: float
     clock: Clock = field(default_factory=Clock)
+    kept: Tensor | None = None
 
     @property
     def learning(self) -> bool:
         """Whether the prompts are being learned now (METHOD 13)."""
-        return self.method.learns_prompts and self.clock.learning
+        return self.method.learns_prompts and self.clock.learning and not self.clock.settled
+
+    @property
+    def learned(self) -> bool:
+        """Whether the prompts in use are others than those written."""
+        return self.context() is not None
 
     def begin_phase_2_when_due(self) -> None:
         """From its share of the planned steps on, a run learns its prompts."""
@@ -40,15 +51,37 @@ class Learner:
             clock.learning |= learns_prompts(clock.step, clock.planned, self.prompts_from)
 
     def moment(self) -> Moment:
-        return Moment(self.clock.step, self.clock.planned, self.clock.learning)
+        return Moment(self.clock.step, self.clock.planned, self.learning)
 
     def context(self) -> Tensor | None:
-        """What the average has learned of the prompts, (M×L×w); none in phase 1."""
+        """What was learned of the prompts in use, (M×L×w): the average, or what was kept of it; none in phase 1."""
+        if self.clock.stability is not None:
+            return self.kept
         return self.method.context() if self.learning else None
 
     def embedded(self) -> EmbeddedPrompts:
-        """The averaged prompts: what labels, samples and the model use."""
+        """The prompts in use: those of labels, samples and the model."""
         return self.method.prompts(self.context())
+
+    def judge_refresh(self, stability: float) -> bool:
+        """Whether prompts of this mean κ, the average as it stands, are at least as stable as those in use: then they
+        are in use from now on. After ``FALLS`` in a row that are not, no more is learned."""
+        clock = self.clock
+        assert clock.stability is not None, "only a run that is checked judges"
+        if stability >= clock.stability:
+            average = self.method.context()
+            assert average is not None, "prompts are learned"
+            clock.stability, clock.falls, self.kept = stability, 0, average.detach().clone()
+            return True
+        clock.falls += 1
+        if clock.falls >= FALLS:
+            self.settle()
+        return False
+
+    def settle(self) -> None:
+        """The prompts in use stay what they are."""
+        self.clock.settled = True
+        self.method.settle(self.kept)
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
         """Named tensors of all that the method must put back. Raises LanitError where a weight is not finite."""
@@ -62,17 +95,27 @@ class Learner:
             for name, part in self.method.state().items()
         }
 
-    def put_back(self, checkpoint: Path, clock: Clock) -> None:
-        """The state of a checkpoint, whose files are as they were written."""
+    def put_back(self, checkpoint: Path, clock: Clock, kept: Tensor | None) -> None:
+        """The state of a checkpoint, whose files are as they were written. kept: as above."""
         for name, part in self.method.state().items():
             tensors = read_tensors(checkpoint / f"{name}.safetensors")
             if isinstance(part, torch.optim.Optimizer):
                 load_optimiser(part, tensors, checkpoint)
             else:
                 load_strictly(part, tensors, checkpoint)
-        self.clock = clock
+        self.clock, self.kept = clock, kept
+        if clock.settled:
+            self.settle()
 
 
 def as_learned(prompts: PromptSet, context: Tensor | None) -> PromptSet:
     """The set with what was learned of it, if anything was."""
     return prompts if context is None else with_context(prompts, context)
+
+
+def kept_context(labels: PromptSet, written: PromptSet, device: torch.device) -> Tensor | None:
+    """What a run whose prompts are checked has in use, (M×L×w): that of the prompts of its labels; none where those are
+    still the prompts that it began with."""
+    if labels.learned is None or labels == written:
+        return None
+    return torch.from_numpy(labels.learned.array().copy()).to(device)

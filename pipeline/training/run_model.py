@@ -16,15 +16,17 @@ from lanit.networks import GenerativeNetworks, NetworkOptions
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.models.bundle import Bundle, check_prompts, load_bundle
 from pipeline.models.tensor_folders import load_strictly, read_tensors
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import LabelRevision
 from pipeline.training.clock import Clock
-from pipeline.training.learner import Learner, as_learned
+from pipeline.training.learner import Learner, as_learned, kept_context
 from pipeline.training.training_data import TrainingData
 
 
 @dataclass(frozen=True)
 class RunModel:
-    """What stays the same of a run's model. images, batch_size: trained on. device, precision, options: for people."""
+    """What stays the same of a run's model. images, batch_size: trained on. device, precision, options: for people.
+    written: the prompts that the run began with."""
 
     sizes: NetworkOptions
     fingerprint: Fingerprint
@@ -35,6 +37,7 @@ class RunModel:
     device: str
     precision: str
     options: dict[str, Any]
+    written: PromptSet
 
     def now(self, learner: Learner, data: TrainingData) -> Bundle:
         """The model as it stands."""
@@ -45,10 +48,11 @@ class RunModel:
         """The model of a checkpoint, whose clock and labels these are. Raises LanitError where that is damaged."""
         networks = copy.deepcopy(learner.method.averaged)
         load_strictly(networks, read_tensors(checkpoint / "average.safetensors"), checkpoint)
-        context = None
-        if learner.method.learns_prompts and clock.learning:
-            context = read_tensors(checkpoint / "prompts.safetensors")["average"]
-            context = context.to(next(networks.parameters()).device)
+        device, context = next(networks.parameters()).device, None
+        if clock.stability is not None:
+            context = kept_context(labels.prompt_set, self.written, device)
+        elif learner.method.learns_prompts and clock.learning:
+            context = read_tensors(checkpoint / "prompts.safetensors")["average"].to(device)
         exclusive = exclusive_pairs(torch.from_numpy(labels.active))
         return self._bundle(learner, networks, context, clock, labels, exclusive)
 

@@ -29,7 +29,8 @@ from pipeline.store.store import LabelRevision, Store
 from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint
 from pipeline.training.clock import Clock, clock_of
 from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
-from pipeline.training.learner import Learner
+from pipeline.training.guard import PromptGuard
+from pipeline.training.learner import Learner, kept_context
 from pipeline.training.processes import Processes
 from pipeline.training.refresh import RunLabels
 from pipeline.training.run_files import RunFiles
@@ -84,9 +85,11 @@ def prepare_run(
             device=str(device),
             precision="bf16" if bf16 else "float32",
             options=options.to_json(),
+            written=labels.prompt_set,
         ),
         clip=clip,
         evaluator=_evaluator(store, data, options, device),
+        guard=PromptGuard(store, clip),
     )
     found = processes.from_first(lambda: newest_whole_checkpoint(folder, config["run"], console.warn))
     if found is not None:
@@ -140,8 +143,9 @@ def _resume(run: TrainingRun, checkpoint: Path, state: dict[str, Any]) -> None:
     clock = clock_of(state)
     if run.options.steps and not run.options.minutes:
         clock.planned = run.options.steps
-    run.learner.put_back(checkpoint, clock)
-    run.data.use(run.labels.read_current(clock.revision))
+    labels = run.labels.read_current(clock.revision)
+    run.learner.put_back(checkpoint, clock, kept_context(labels.prompt_set, run.model.written, run.device))
+    run.data.use(labels)
     run.files.forget_lines_after(clock, state.get("metrics"), console.warn)
 
 

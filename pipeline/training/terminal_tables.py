@@ -33,6 +33,9 @@ def show_train(report: TrainReport) -> None:
     console.say(f"the model of this run is in {report.run}/model")
     if report.best is not None and report.best_step != report.steps:
         console.say(f"the best by {report.best_by} ({report.best:.4g}, step {report.best_step:,}) in {report.run}/best")
+    if report.stability is not None:
+        until = "; prompts were learned until labels got less stable" if report.settled else ""
+        console.say(f"labels of two crops agree {console.percent(report.stability)} beyond chance{until}")
     if report.learned:
         show_learned_words(report.learned)
         console.say(f"its prompts, as learned, are for: lanit label --prompts {shlex.quote(report.run)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from lanit.errors import LanitError
@@ -28,11 +29,13 @@ from pipeline.models.run_folder import locked_run
 from pipeline.progress import Progress
 from pipeline.prompts.nearest_words import LearnedWord, learned_words
 from pipeline.showing import console
+from pipeline.stability.agreements import ViewLabels
 from pipeline.store.store import Store
 from pipeline.training.batches import Fetcher, make_batch
 from pipeline.training.clock import Clock
 from pipeline.training.evaluation import BETTER_BELOW
-from pipeline.training.learner import Learner, as_learned
+from pipeline.training.guard import stability_of
+from pipeline.training.learner import FALLS, Learner, as_learned
 from pipeline.training.loss_log import LossLog
 from pipeline.training.processes import Pace, Processes, joined_processes
 from pipeline.training.refresh import refresh_line
@@ -51,7 +54,8 @@ class TrainReport:
     """What a call of :func:`train` did. steps, images, seconds: of the whole run; started_at: where it resumed.
 
     best: the best evaluation and its step, none where there was none. processes: how many trained.
-    learned: what learned prompts are near to; empty where none were learned.
+    learned: what learned prompts are near to; empty where none were learned. stability: mean κ of its labels over two
+    crops, none where prompts were not checked by it; settled: whether they are learned no more.
     """
 
     run: str
@@ -68,6 +72,8 @@ class TrainReport:
     best: float | None
     interrupted: bool
     learned: tuple[LearnedWord, ...]
+    stability: float | None
+    settled: bool
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -102,7 +108,7 @@ def train(
             stopped = processes.any(bool(signals))
         done = clock.step - started_at
         learned: tuple[LearnedWord, ...] = ()
-        if run.learner.learning:
+        if run.learner.learned:
             learned = learned_words(clip, as_learned(run.data.labels.prompt_set, run.learner.context()))
         return TrainReport(
             run=str(folder),
@@ -119,6 +125,8 @@ def train(
             best=clock.best if clock.best_step else None,
             interrupted=stopped,
             learned=learned,
+            stability=clock.stability,
+            settled=clock.settled,
         )
 
 
@@ -198,7 +206,7 @@ def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Prog
         if evaluates or saves or _due(clock.step, options.log_every):
             _log(run, losses)  # of networks that are finite, before they are judged or saved
         if run.relabels and learner.learning and _due(clock.step, options.refresh_every):
-            _refresh(run)
+            (_refresh if clock.stability is None else _refresh_if_stable)(run)
         if last or _due(clock.step, options.sample_every):
             run.files.add_line(clock, _sample(run))
         if (evaluates and _evaluate(run)) or saves:
@@ -223,8 +231,23 @@ def _first_of_all(run: TrainingRun) -> None:
         with run.processes.first_alone():
             if run.processes.first:
                 line = run.labels.rehearse(run.data.labels, run.learner.embedded())
-                run.files.add_line(run.learner.clock, line)
+                run.files.add_line(run.learner.clock, line | _begin_to_check(run))
+        run.learner.clock.stability = run.processes.shared(run.learner.clock.stability)
     _save(run)
+
+
+def _begin_to_check(run: TrainingRun) -> dict[str, float]:
+    """Measure how stable the labels are that prompts begin with, if that is asked for and can be told."""
+    run.learner.clock.stability = None
+    if run.options.keep_prompts == "last":
+        return {}
+    try:
+        found = stability_of(run.guard.look(run.learner.embedded(), run.data.labels.rule))
+    except LanitError as error:
+        console.warn(f"prompts are learned unchecked: {error.message}; --set prompts_from=1 leaves them as written")
+        return {}
+    run.learner.clock.stability = found
+    return {"stability": round(found, 4)}
 
 
 def _complete(run: TrainingRun) -> None:
@@ -280,8 +303,35 @@ def _step(learner: Learner, data: TrainingData, fetcher: Fetcher, options: Train
     return learner.method.step(batch, learner.moment(), draws)
 
 
-def _refresh(run: TrainingRun) -> None:
-    """Label the store by the prompts as learned so far, and train on that from now on."""
+def _refresh_if_stable(run: TrainingRun) -> None:
+    """Refresh by the prompts as learned so far where labels are then no less stable; else those of before stay."""
+    learner, clock, begun = run.learner, run.learner.clock, time.monotonic()
+    seen: ViewLabels | None = None
+    if run.processes.first:
+        try:
+            seen = run.guard.look(learner.method.prompts(learner.method.context()), run.data.labels.rule)
+        except LanitError as error:
+            console.warn(f"how stable labels are shows no more ({error.message}): prompts stay as they are")
+    stability = run.processes.shared(None if seen is None else stability_of(seen))
+    if stability is None:
+        learner.settle()
+        return
+    if learner.judge_refresh(stability):
+        _refresh(run, {"stability": round(stability, 4), "kept": True})
+        if seen is not None:
+            run.guard.keep(clock.revision, seen)
+        return
+    line = refresh_line("refresh", clock.revision, run.data.labels, np.zeros(len(run.data.labels.domains), int), begun)
+    run.files.add_line(clock, line | {"stability": round(stability, 4), "kept": False})
+    if clock.settled and run.processes.first:
+        console.note(
+            f"prompts are learned no more from step {clock.step:,} on: {FALLS} refreshes in a row would have left "
+            f"labels less stable than those of revision {clock.revision}, which stay"
+        )
+
+
+def _refresh(run: TrainingRun, more: dict[str, Any] | None = None) -> None:
+    """Label the store by the prompts as learned so far, and train on that from now on. more: of the line."""
     before, number, begun = run.data.labels, 0, time.monotonic()
     if run.processes.first:
         written = as_learned(before.prompt_set, run.learner.context())
@@ -290,7 +340,7 @@ def _refresh(run: TrainingRun) -> None:
     if number != before.number:
         run.use_labels(number)
     flips = (run.data.labels.active != before.active).sum(axis=0)
-    run.files.add_line(run.learner.clock, refresh_line("refresh", number, before, flips, begun))
+    run.files.add_line(run.learner.clock, refresh_line("refresh", number, before, flips, begun) | (more or {}))
 
 
 def _sample(run: TrainingRun) -> dict[str, Any]:

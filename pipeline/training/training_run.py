@@ -9,6 +9,7 @@ import torch
 from pipeline.clip.models import ClipModel
 from pipeline.models.bundle import Bundle
 from pipeline.training.evaluation import Evaluator
+from pipeline.training.guard import PromptGuard
 from pipeline.training.learner import Learner
 from pipeline.training.processes import Processes
 from pipeline.training.refresh import RunLabels
@@ -21,7 +22,8 @@ from pipeline.training.training_data import TrainingData
 @dataclass(frozen=True)
 class TrainingRun:
     """learner: the method, and the step it is at. data: what its steps draw from. labels: of the store, read and made
-    anew. files, model: what is written. clip, evaluator: its judges. Every process holds all; the first one writes."""
+    anew. files, model: what is written. clip, evaluator, guard: its judges. Every process holds all; the first one
+    writes."""
 
     options: TrainOptions
     processes: Processes
@@ -32,6 +34,7 @@ class TrainingRun:
     model: RunModel
     clip: ClipModel
     evaluator: Evaluator
+    guard: PromptGuard
 
     @property
     def device(self) -> torch.device:
