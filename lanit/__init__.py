@@ -1,7 +1,7 @@
 """The method of LANIT: torch only. It opens no file, and importing it is free.
 
-:func:`load`, :func:`read_labels` and :func:`command` are the doorway out of this package, to the ``pipeline`` and
-``cli`` beside it, which are imported when they are called, whatever files of these names lie where the user works.
+The functions here are the doorway out of this package, to the ``pipeline`` and ``cli`` beside it, which are imported
+when they are called, whatever files of these names lie where the user works.
 """
 
 from __future__ import annotations
@@ -9,10 +9,67 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
+    from typing import Any
 
     from pipeline.api import Model, ModelName
+    from pipeline.embedding.embed import EmbedOptions
     from pipeline.label_frame import LabelFrame, StoreName
+    from pipeline.stages import Images, ImageStore, Run, StoreLabels
+
+    __version__: str
+
+
+def embed(
+    images: Images,
+    store: StoreName = "manifests",
+    *,
+    clip: str | None = None,
+    device: str = "auto",
+    options: EmbedOptions | None = None,
+) -> ImageStore:
+    """Embed images with CLIP into a store, and return it: ``store.label(["smiling"], noun="face")`` labels them.
+
+    images: a folder, a tar, a table, a URL and so on, as ``lanit embed`` takes them, or a list of such. What the store
+    has already is not embedded again. clip: the store's, else the default of ``lanit embed``. options: of the work, see
+    :class:`pipeline.embedding.embed.EmbedOptions`. Raises LanitError where images, CLIP or store cannot be had.
+    """
+    _beside("pipeline")
+    from pipeline.stages import embed
+
+    return embed(images, store, clip=clip, device=device, options=options)
+
+
+def open_store(store: StoreName = "manifests", *, device: str = "auto") -> ImageStore:
+    """A store made before, by :func:`embed` or by ``lanit embed``. Raises LanitError where there is none."""
+    _beside("pipeline")
+    from pipeline.stages import ImageStore
+
+    return ImageStore(store, device=device)
+
+
+def train(
+    labels: StoreLabels,
+    out: StoreName,
+    *,
+    preset: str = "paper",
+    size: int | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> Run:
+    """Train a translator between the labelled domains in the folder ``out``; ``run.model`` translates.
+
+    preset, size, steps, minutes: as ``lanit train`` takes them; settings: any other option by its name there. The same
+    call continues an interrupted run; KeyboardInterrupt saves it first. Raises LanitError where the run cannot be
+    trained, UsageError for options that do not go together.
+    """
+    _beside("pipeline")
+    from pipeline.stages import train
+
+    return train(labels, out, preset=preset, size=size, steps=steps, minutes=minutes, settings=settings, device=device)
 
 
 def load(model: ModelName, *, device: str = "auto", clip: str | None = None) -> Model:
@@ -46,6 +103,14 @@ def command() -> None:
     """What ``lanit`` runs in a terminal."""
     _beside("pipeline")
     _beside("cli").main()
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module 'lanit' has no attribute '{name}'")
+    from importlib.metadata import version
+
+    return version("lanit")
 
 
 def _beside(name: str) -> ModuleType:

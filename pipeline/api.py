@@ -60,6 +60,9 @@ class Model:
         self._clip_spec = clip
         self._clip: ClipModel | None = None
 
+    def __repr__(self) -> str:
+        return f"model of {', '.join(self.domains)}; {self.image_size} px, on {self.device}"
+
     @property
     def domains(self) -> tuple[str, ...]:
         return self._translator.domains
