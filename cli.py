@@ -768,6 +768,49 @@ def train(
         raise typer.Exit(130) if rank else KeyboardInterrupt
 
 
+@app.command(short_help="Show training runs side by side.")
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Runs, or folders of runs.  [default: runs]")
+    ] = None,
+    html: PageOption = None,
+    watch: Annotated[
+        float | None, typer.Option(min=1, metavar="SECONDS", help="With --html: write the page again and again.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show training runs side by side: how far they are, how fast, their best, and the options in which they differ.
+
+    The page has their curves and their grids of translations over time. With --watch it is written again every so many
+    seconds, and reloads itself, until Ctrl-C.
+
+    \b
+    Example:
+      lanit runs
+      lanit runs runs/first runs/second
+      lanit runs runs/first --html first.html --watch 30
+    """
+    from pipeline.runs.run_list import list_runs
+    from pipeline.runs.terminal_tables import show_runs
+
+    if watch is not None and html is None:
+        raise UsageError("--watch writes a page again and again", "Add --html runs.html, or leave it out.")
+    _check_page(html)
+    named = folders or [Path("runs")]
+    found = list_runs(named)
+
+    def page(advance: Progress) -> str:
+        from pipeline.runs.page import runs_page
+
+        return runs_page(found, reload=watch)
+
+    _answer(found, show_runs, as_json, warnings=found.warnings, html=html, page=page)
+    if watch is not None and html is not None:
+        from pipeline.runs.page import keep_writing
+
+        keep_writing(named, html, watch)
+
+
 @app.command(short_help="Translate images to phrases or to a reference's style.")
 def translate(
     inputs: Annotated[

@@ -36,6 +36,7 @@ from pipeline.labelling.label_sources import LabelRequest
 from pipeline.model_exports.export_model import export_model
 from pipeline.model_exports.sharing import pull, push
 from pipeline.play.server import PlayOptions
+from pipeline.runs.run_list import list_runs
 from pipeline.sample_world.dataset import write_faces
 from pipeline.sample_world.demo import run_demo
 from pipeline.searching.duplicates import SAMPLE_THRESHOLD, USUAL_THRESHOLD, find_duplicates
@@ -97,6 +98,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "index": (rebuild_index,),
     "models": (list_models,),
     "train": (TrainOptions, StarganOptions, train),
+    "runs": (list_runs,),
     "translate": (TranslateOptions, TranslateRequest),
     "play": (PlayOptions,),
     "evaluate": (EvaluationOptions, Tools),
@@ -128,7 +130,7 @@ SAID = {
 }
 """Of options that are none unless given: what then holds, as the help says it after "default:"."""
 PROSE = {"if it takes a minute", "the newest", "built in", "torch's cache", "one a processor", "auto, else a new one",
-         "one a GPU, else one a node"}  # fmt: skip
+         "one a GPU, else one a node", "runs"}  # fmt: skip
 OWN = {
     "embed": {"inputs", "clip", "clip_arch", "precision"},
     "import": {"source", "clip", "clip_arch"},
@@ -147,6 +149,7 @@ OWN = {
     "duplicates": {"table"},
     "index": {"kind"},
     "train": {"preset", "settings", "clip", "clip_arch"},
+    "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},
     "evaluate": {"runs", "real", "fake", "truth"},
     "export": {"to"},

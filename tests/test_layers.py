@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "store models",
         "words searching exports embedding model_exports stability",
         "labelling suggestion translating importing",
-        "training inspection",
+        "training inspection runs",
         "api settings label_frame",
         "stages",
         "sample_world",

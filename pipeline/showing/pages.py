@@ -65,7 +65,12 @@ def data_uri(picture: np.ndarray) -> str:
     """A uint8 RGB array (H, W, 3) as the address of a PNG picture within the page."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return png_uri(buffer.getvalue())
+
+
+def png_uri(data: bytes) -> str:
+    """PNG data as the address of a picture within the page."""
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
 
 
 def jpeg_uri(data: bytes) -> str:
