@@ -727,6 +727,10 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other option; may be repeated.")
     ] = None,
+    log: Annotated[
+        Literal["tensorboard", "trackio", "wandb"] | None,
+        typer.Option(help="Tell this of every line and grid too; each is an extra: lanit[tensorboard] and so on."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved options as JSON and stop.")] = False,
     revision: RevisionOption = None,
     clip: ClipOption = None,
@@ -745,6 +749,7 @@ def train(
       lanit train --out runs/faces
       lanit train --out runs/small --preset small-64 --minutes 30
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
+      lanit train --out runs/faces --log tensorboard
       torchrun --nproc-per-node 4 --no-python lanit train --out runs/faces
     """
     from pipeline.models.run_folder import check_run_folder
@@ -762,7 +767,7 @@ def train(
     if not (rank := launched_rank()):  # of several processes the first speaks, and looks after the folder
         check_run_folder(out)  # before hours of decoding
     with console.silent(when=rank > 0):
-        report = train_on(_open_store(store), out, options, clip, clip_arch, revision, device)
+        report = train_on(_open_store(store), out, options, clip, clip_arch, revision, device, log)
         _answer(report, show_train, as_json)
     if report.interrupted:
         raise typer.Exit(130) if rank else KeyboardInterrupt

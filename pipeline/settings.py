@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.embedding.embed import EmbedOptions, EngineMaker
     from pipeline.labelling.label_decisions import Decider
     from pipeline.store.store import Store
+    from pipeline.training.logs import LogName
     from pipeline.training.train_options import TrainOptions
     from pipeline.training.training import TrainReport
 
@@ -99,6 +100,7 @@ def train_on(
     clip_architecture: str | None,
     revision: int | None,
     device: str,
+    log: LogName | None = None,
 ) -> TrainReport:
     """Train the run ``out``, having said on what; the first process also decodes the images at training size before.
 
@@ -123,4 +125,4 @@ def train_on(
         with console.progress("decoding at training size") as advance:
             open_sized_images(store, options.size, options.cache_gb, advance, console.warn)
     with console.progress("training", "steps") as advance:
-        return train(store, out, options, model, revision=revision, device=device, progress=advance)
+        return train(store, out, options, model, revision=revision, device=device, progress=advance, log=log)

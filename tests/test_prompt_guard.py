@@ -19,7 +19,7 @@ from pipeline.prompts.learned_prompts import read_learned_prompts
 from pipeline.stability.agreements import ViewLabels, read_view_labels
 from pipeline.stability.crops import make_views
 from pipeline.store.store import Store
-from pipeline.training import guard, training
+from pipeline.training import guard, refreshing
 from tests.training_world import PROMPTS, TINY, changed, copy_of, draw_store, go, metrics
 
 STEPS, LEARNING = 14, 3
@@ -53,7 +53,7 @@ def seen_as(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
             known[key] = left.pop(0)
         return known[key]
 
-    monkeypatch.setattr(training, "stability_of", stability)
+    monkeypatch.setattr(refreshing, "stability_of", stability)
 
 
 def refreshes(run: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,29 @@ from pipeline.training.clock import Clock, clock_of
 from pipeline.training.learner import Learner
 from pipeline.training.run_model import holds
 
+Watcher = Callable[[dict[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class RunFiles:
     """The folder of a run. digest: of the configuration that the run began with, by which its checkpoints know it; none
-    of an older lanit's. keep: how many checkpoints stay besides the best. writes: whether this process does."""
+    of an older lanit's. keep: how many checkpoints stay besides the best. writes: whether this process does.
+    watchers: told of each line."""
 
     folder: Path
     digest: str | None
     keep: int
     batch_size: int
     writes: bool
+    watchers: list[Watcher] = field(default_factory=list)
 
     def add_line(self, clock: Clock, values: dict[str, Any]) -> None:
         """A line of metrics, with step, images and seconds before its own values."""
         if self.writes:
             stand = {"step": clock.step, "images": clock.step * self.batch_size, "seconds": round(clock.seconds, 2)}
             add_line(self.folder / METRICS, stand | values)
+            for watch in self.watchers:
+                watch(stand | values)
 
     def kinds_at(self, step: int) -> set[str]:
         """Which kinds of lines there are of a step."""

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
 from lanit.errors import LanitError
@@ -29,16 +28,15 @@ from pipeline.models.run_folder import locked_run
 from pipeline.progress import Progress
 from pipeline.prompts.nearest_words import LearnedWord, learned_words
 from pipeline.showing import console
-from pipeline.stability.agreements import ViewLabels
 from pipeline.store.store import Store
 from pipeline.training.batches import Fetcher, make_batch
 from pipeline.training.clock import Clock
 from pipeline.training.evaluation import BETTER_BELOW
-from pipeline.training.guard import stability_of
-from pipeline.training.learner import FALLS, Learner, as_learned
+from pipeline.training.learner import Learner, as_learned
+from pipeline.training.logs import LogName, is_sample, numbers, open_log
 from pipeline.training.loss_log import LossLog
 from pipeline.training.processes import Pace, Processes, joined_processes
-from pipeline.training.refresh import refresh_line
+from pipeline.training.refreshing import begin_to_check, refresh_labels
 from pipeline.training.run_setup import prepare_run
 from pipeline.training.samples import draw_sample
 from pipeline.training.train_options import TrainOptions
@@ -88,12 +86,14 @@ def train(
     revision: int | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    log: LogName | None = None,
 ) -> TrainReport:
     """Train, or continue the run in ``folder``; Ctrl-C and SIGTERM save a checkpoint first.
 
-    progress: called with (steps done, steps planned). Raises LanitError where the folder is somebody else's or another
-    command writes there, where the store has no labels that fit, where the folder holds a run with other options, where
-    memory does not suffice, or where a loss is not finite, naming it.
+    progress: called with (steps done, steps planned). log: what is told of every line, beside the run's own. Raises
+    LanitError where the folder is somebody else's or another command writes there, where the store has no labels that
+    fit, where the folder holds a run with other options, where memory does not suffice, or where a loss is not finite,
+    naming it.
     """
     with joined_processes(device) as processes, _claimed(folder, processes):
         run = prepare_run(store, folder, options, clip, revision, processes)
@@ -103,6 +103,7 @@ def train(
             _stop_on_signal() as signals,
             _enough_memory(options),
             contextlib.closing(Fetcher(run.data.images)) as fetcher,
+            _logged(run, log),
         ):
             _loop(run, fetcher, signals, progress)
             stopped = processes.any(bool(signals))
@@ -137,6 +138,20 @@ def _claimed(folder: Path, processes: Processes) -> Iterator[None]:
         with processes.first_alone():
             if processes.first:
                 held.enter_context(locked_run(folder))
+        yield
+
+
+@contextlib.contextmanager
+def _logged(run: TrainingRun, name: LogName | None) -> Iterator[None]:
+    """Tell the log of every line while the run is at it; of several processes the first does."""
+    if name is None or not run.processes.first:
+        yield
+        return
+    files = run.files
+    with contextlib.closing(open_log(name, files.folder, run.options.to_json(), run.learner.clock.step)) as log:
+        files.watchers.append(
+            lambda line: log.add(line["step"], numbers(line), files.sample(line["step"]) if is_sample(line) else None)
+        )
         yield
 
 
@@ -206,7 +221,7 @@ def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Prog
         if evaluates or saves or _due(clock.step, options.log_every):
             _log(run, losses)  # of networks that are finite, before they are judged or saved
         if run.relabels and learner.learning and _due(clock.step, options.refresh_every):
-            (_refresh if clock.stability is None else _refresh_if_stable)(run)
+            refresh_labels(run)
         if last or _due(clock.step, options.sample_every):
             run.files.add_line(clock, _sample(run))
         if (evaluates and _evaluate(run)) or saves:
@@ -231,23 +246,9 @@ def _first_of_all(run: TrainingRun) -> None:
         with run.processes.first_alone():
             if run.processes.first:
                 line = run.labels.rehearse(run.data.labels, run.learner.embedded())
-                run.files.add_line(run.learner.clock, line | _begin_to_check(run))
+                run.files.add_line(run.learner.clock, line | begin_to_check(run))
         run.learner.clock.stability = run.processes.shared(run.learner.clock.stability)
     _save(run)
-
-
-def _begin_to_check(run: TrainingRun) -> dict[str, float]:
-    """Measure how stable the labels are that prompts begin with, if that is asked for and can be told."""
-    run.learner.clock.stability = None
-    if run.options.keep_prompts == "last":
-        return {}
-    try:
-        found = stability_of(run.guard.look(run.learner.embedded(), run.data.labels.rule))
-    except LanitError as error:
-        console.warn(f"prompts are learned unchecked: {error.message}; --set prompts_from=1 leaves them as written")
-        return {}
-    run.learner.clock.stability = found
-    return {"stability": round(found, 4)}
 
 
 def _complete(run: TrainingRun) -> None:
@@ -301,46 +302,6 @@ def _step(learner: Learner, data: TrainingData, fetcher: Fetcher, options: Train
     latent_dim = learner.method.averaged.latent_dim
     batch = make_batch(pixels, data.labels.active[rows], latent_dim, options.crop, processes.device, draws)
     return learner.method.step(batch, learner.moment(), draws)
-
-
-def _refresh_if_stable(run: TrainingRun) -> None:
-    """Refresh by the prompts as learned so far where labels are then no less stable; else those of before stay."""
-    learner, clock, begun = run.learner, run.learner.clock, time.monotonic()
-    seen: ViewLabels | None = None
-    if run.processes.first:
-        try:
-            seen = run.guard.look(learner.method.prompts(learner.method.context()), run.data.labels.rule)
-        except LanitError as error:
-            console.warn(f"how stable labels are shows no more ({error.message}): prompts stay as they are")
-    stability = run.processes.shared(None if seen is None else stability_of(seen))
-    if stability is None:
-        learner.settle()
-        return
-    if learner.judge_refresh(stability):
-        _refresh(run, {"stability": round(stability, 4), "kept": True})
-        if seen is not None:
-            run.guard.keep(clock.revision, seen)
-        return
-    line = refresh_line("refresh", clock.revision, run.data.labels, np.zeros(len(run.data.labels.domains), int), begun)
-    run.files.add_line(clock, line | {"stability": round(stability, 4), "kept": False})
-    if clock.settled and run.processes.first:
-        console.note(
-            f"prompts are learned no more from step {clock.step:,} on: {FALLS} refreshes in a row would have left "
-            f"labels less stable than those of revision {clock.revision}, which stay"
-        )
-
-
-def _refresh(run: TrainingRun, more: dict[str, Any] | None = None) -> None:
-    """Label the store by the prompts as learned so far, and train on that from now on. more: of the line."""
-    before, number, begun = run.data.labels, 0, time.monotonic()
-    if run.processes.first:
-        written = as_learned(before.prompt_set, run.learner.context())
-        number = run.labels.refresh(before, run.learner.embedded(), written, run.learner.clock.step)
-    number = run.processes.shared(number)
-    if number != before.number:
-        run.use_labels(number)
-    flips = (run.data.labels.active != before.active).sum(axis=0)
-    run.files.add_line(run.learner.clock, refresh_line("refresh", number, before, flips, begun) | (more or {}))
 
 
 def _sample(run: TrainingRun) -> dict[str, Any]:
