@@ -371,6 +371,9 @@ def label(
     choose_offsets: Annotated[
         bool, typer.Option("--choose-offsets", help="Give phrases the offsets at which their labels are most stable.")
     ] = False,
+    offsets_from_people: Annotated[
+        bool, typer.Option("--offsets-from-people", help="Fit the offsets of phrases to the labels that people gave.")
+    ] = False,
     views: Annotated[
         bool | None,
         typer.Option(
@@ -418,7 +421,8 @@ def label(
 
     request = LabelRequest(
         phrases=tuple(phrases or ()), prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders,
-        from_table=from_table, clusters=clusters, words=words, people=not without_people, seed=seed,
+        from_table=from_table, clusters=clusters, words=words, people=not without_people,
+        offsets_from_people=offsets_from_people, seed=seed,
         stabilise=Stabilise(views=views, template=choose_template, offsets=choose_offsets),
     )  # fmt: skip
     if forget_people:

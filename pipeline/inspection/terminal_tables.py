@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.inspection.label_report import LabelReport
     from pipeline.inspection.label_statistics import LabelStatistics
     from pipeline.inspection.rules_table import RuleOutcome
+    from pipeline.labelling.people_offsets import RefittedOffset
     from pipeline.stability.choices import Candidate
 
 _CANDIDATES = 8  # templates shown of those compared
@@ -133,6 +134,24 @@ def _show_choices(report: LabelReport) -> None:
     if report.offsets:
         chosen = [(o.domain, f"{o.offset:g}", f"{o.before:.3f}", f"{o.after:.3f}") for o in report.offsets]
         console.table("Offsets chosen by agreement of two crops", ("phrase", "offset", "κ before", "κ after"), chosen)
+    if report.refitted:
+        _show_refitted(report.refitted)
+
+
+def _show_refitted(refitted: Sequence[RefittedOffset]) -> None:
+    """Offsets fitted to answers of people, taken or not; and why others were not fitted."""
+    rows = [
+        (each.domain, f"{each.answers:,}", f"{each.before:g}", f"{fit.offset:g}", f"{fit.low:.3g} to {fit.high:.3g}",
+         _score(fit.f1_before), _score(fit.f1_after), f"{fit.gain_low:.2f} to {fit.gain_high:.2f}",
+         "yes" if fit.taken else "no")
+        for each in refitted if (fit := each.fit) is not None
+    ]  # fmt: skip
+    columns = ("phrase", "answers", "offset", "fitted", "95 %", "F1", "F1 fitted", "gain, 95 %", "taken")
+    if rows:
+        console.table("Offsets fitted to labels by people; F1 of answers that were left out of the fit", columns, rows)
+    for each in refitted:
+        if each.fit is None:
+            console.note(each.text)
 
 
 def _lines(candidate: Candidate) -> str:

@@ -46,6 +46,7 @@ class HowToLabel:
 
     given: labels of a table or of folders, which replace CLIP's in this revision alone. answers: labels by people,
     which are kept, and replace any other here and in later revisions. people: whether those kept do so here.
+    refit: whether offsets are fitted to what people said first, by :func:`pipeline.inspection.label_report`.
     centres: of the rule ``clusters``, unit-norm (N×k). decide: what works the labels out; none for this process.
     """
 
@@ -53,6 +54,7 @@ class HowToLabel:
     given: Truth | None = None
     answers: Truth | None = None
     people: bool = True
+    refit: bool = False
     centres: torch.Tensor | None = None
     decide: Decider | None = None
 

@@ -28,7 +28,8 @@ class LabelRequest:
     """What ``lanit label`` was asked for; each option as it was typed, none where it was not.
 
     phrases: those typed after the command, or "-" alone for standard input.
-    rule: as :meth:`lanit.rules.Rule.parse` takes it. people: whether labels by people that the store keeps count.
+    rule: as :meth:`lanit.rules.Rule.parse` takes it. people: whether labels by people that the store keeps count;
+    offsets_from_people: whether offsets are fitted to them.
     seed: of the clusters. stabilise: by crops of some images.
     """
 
@@ -42,6 +43,7 @@ class LabelRequest:
     clusters: int | None = None
     words: Path | None = None
     people: bool = True
+    offsets_from_people: bool = False
     seed: int = 0
     stabilise: Stabilise = field(default_factory=Stabilise)
 
@@ -63,6 +65,11 @@ class LabelRequest:
         if self.rule_or(Rule()).kind == "given" and not self.people:
             message = "--rule given has labels by people alone, and --without-people none"
             raise UsageError(message, "Drop one of the two.")
+        if self.offsets_from_people and not (self.phrases or self.prompts):
+            raise UsageError("--offsets-from-people goes with phrases", "Give them with --prompts FILE.")
+        if self.offsets_from_people and (self.stabilise.offsets or not self.people):
+            option = "--choose-offsets" if self.stabilise.offsets else "--without-people"
+            raise UsageError(f"--offsets-from-people does not go with {option}", "Drop one of the two.")
 
     @property
     def by_clusters(self) -> bool:
@@ -97,7 +104,7 @@ def label_source(store: Store, request: LabelRequest) -> LabelSource | None:
         if rule.kind == "given" and answers is None and not read_people(store).kept:
             message = "--rule given needs labels by people, and the store has none"
             raise UsageError(message, "Add --labels FILE, or --labels folders.")
-        return prompts, HowToLabel(rule, answers=answers, people=request.people)
+        return prompts, HowToLabel(rule, answers=answers, people=request.people, refit=request.offsets_from_people)
     if request.from_table is not None:
         given = read_truth(request.from_table, None, blanks=True)
         advice = "Rename that column or class, or leave it out."
