@@ -352,6 +352,14 @@ def label(
     from_table: Annotated[
         Path | None, typer.Option(metavar="FILE", help="No prompts: label images by a table, annotations or a tar's.")
     ] = None,
+    fill: Annotated[
+        bool,
+        typer.Option("--fill", help="Learn the labels that are not known from those that are, starting at the words."),
+    ] = False,
+    keep: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="SHARE", help="Of what is known, take that of a share of the images alone."),
+    ] = None,
     clusters: Annotated[
         int | None,
         typer.Option(min=2, metavar="K", help="No prompts: K groups of look-alikes, one label for each image."),
@@ -382,7 +390,7 @@ def label(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and write nothing.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --clusters.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --clusters and --keep.")] = 0,
     engine: EngineOption = "local",
     address: AddressOption = None,
     actors: ActorsOption = None,
@@ -422,7 +430,7 @@ def label(
     request = LabelRequest(
         phrases=tuple(phrases or ()), prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders,
         from_table=from_table, clusters=clusters, words=words, people=not without_people,
-        offsets_from_people=offsets_from_people, seed=seed,
+        offsets_from_people=offsets_from_people, fill=fill, keep=keep, seed=seed,
         stabilise=Stabilise(views=views, template=choose_template, offsets=choose_offsets),
     )  # fmt: skip
     if forget_people:

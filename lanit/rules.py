@@ -15,7 +15,8 @@ class _Kind:
     """text: as :meth:`Rule.parse` takes it, and words: for people, {} being the value in both.
 
     needs: what the value must be, for people; allows: whether one is; whole: of whole numbers. such_as: as typed.
-    by_similarity: whether similarities decide, and not people or centres. weighted: whether weights count.
+    by_similarity: whether similarities decide, and not people or a head. weighted: whether weights count.
+    by_head: whether a head on embeddings decides, so that the rule is none that is typed.
     """
 
     text: str
@@ -26,6 +27,7 @@ class _Kind:
     such_as: str = ""
     by_similarity: bool = True
     weighted: bool = False
+    by_head: bool = False
 
 
 _KINDS: dict[str, _Kind] = {
@@ -42,8 +44,9 @@ _KINDS: dict[str, _Kind] = {
     "given": _Kind("given", "labels as given", by_similarity=False),
     "clusters": _Kind(
         "clusters={}", "{} clusters", "clusters are a whole number of at least 2", lambda value: value >= 2,
-        whole=True, such_as="--clusters 10", by_similarity=False,
+        whole=True, such_as="--clusters 10", by_similarity=False, by_head=True,
     ),
+    "filled": _Kind("filled", "known labels, the rest filled in", by_similarity=False, by_head=True),
 }  # fmt: skip
 
 SPELLINGS = ", ".join(
@@ -57,8 +60,9 @@ class Rule:
     """How similarities become labels.
 
     kind: ``adaptive`` (f_n > f_base, METHOD 1), ``top-k`` (the ``value`` largest f_n),
-        ``fixed`` (f_n > ``value``), ``argmax`` (one-hot), ``given`` (none but what people gave, METHOD 4) or
-        ``clusters`` (one-hot, the nearest of ``value`` centres, METHOD §7).
+        ``fixed`` (f_n > ``value``), ``argmax`` (one-hot), ``given`` (none but what people gave, METHOD 4),
+        ``clusters`` (one-hot, the nearest of ``value`` centres, METHOD §7) or ``filled`` (a head on embeddings that was
+        fitted to known labels, :mod:`lanit.heads`).
     value: K for top-k and clusters, a cosine for fixed, unused otherwise. seed: of the clusters, unused otherwise.
     """
 
@@ -79,7 +83,7 @@ class Rule:
         anything else."""
         for name, kind in _KINDS.items():
             start, takes_value, _ = kind.text.partition("{}")
-            if name == "clusters" or not text.startswith(start) or not (takes_value or text == start):
+            if kind.by_head or not text.startswith(start) or not (takes_value or text == start):
                 continue
             if not takes_value:
                 return cls(name)
@@ -99,8 +103,13 @@ class Rule:
 
     @property
     def by_similarity(self) -> bool:
-        """Whether similarities decide; false where people's labels or centres do."""
+        """Whether similarities decide; false where people's labels or a head do."""
         return self._kind.by_similarity
+
+    @property
+    def by_head(self) -> bool:
+        """Whether a head on embeddings decides: clusters, labels filled in."""
+        return self._kind.by_head
 
     @property
     def weighted(self) -> bool:

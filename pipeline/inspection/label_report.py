@@ -183,7 +183,8 @@ class _Look:
             report, templates=chosen.templates, template_chosen=asked.template, offsets=chosen.offsets,
             refitted=chosen.refitted,
         )  # fmt: skip
-        if asked.views is False or self.rule.kind == "given" or self.store.ok < asked.least:
+        rule = made.file.rule
+        if asked.views is False or rule.kind == "given" or self.store.ok < asked.least:
             return report
         patience = math.inf if asked.views else PATIENCE
         try:
@@ -191,12 +192,12 @@ class _Look:
         except LanitError as error:
             console.note(f"how stable the labels are was not looked at: {error.message}. {error.hint}")
             return report
-        labels = label_views(views, made.embedded, self.rule, self.how.centres)
+        labels = label_views(views, made.embedded, rule, made.head)
         if not report.dry_run:
             keep_view_labels(self.store, views, made.file, labels)
         report = replace(report, statistics=with_stability(report.statistics, labels.agreements()))
         new = report.created or report.dry_run
-        if report.templates is None and new and self._may_be_bettered(report, chosen.prompts):
+        if report.templates is None and new and self._may_be_bettered(report, chosen.prompts, rule):
             try:
                 found = compare_templates(views, self.clip, chosen.prompts, self.rule, self.progress, patience)
             except LanitError as error:
@@ -205,11 +206,12 @@ class _Look:
             report = replace(report, templates=found)
         return report
 
-    def _may_be_bettered(self, report: LabelReport, prompts: PromptSet) -> bool:
+    @staticmethod
+    def _may_be_bettered(report: LabelReport, prompts: PromptSet, rule: Rule) -> bool:
         """Whether other templates could be so much more stable that it would be worth a word."""
         stability = report.statistics.stability
         worth = stability is not None and stability.mean + GAIN < 1
-        return worth and self.rule.by_similarity and prompts.learned is None
+        return worth and rule.by_similarity and prompts.learned is None
 
 
 def _report(made: Labelled, comparison: Comparison | None, *, dry_run: bool) -> LabelReport:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from lanit.errors import LanitError
-from lanit.labels import Rule
+from lanit.heads import LinearHead
+from lanit.rules import Rule
 from pipeline.commands import store_option
 from pipeline.progress import Progress
 from pipeline.prompts.prompt_sets import PromptSet, prompt_set_of
@@ -35,11 +36,11 @@ _BEHIND = 16.0  # more than any two values of (c − m)·(ū_word − ū_base) d
 
 @dataclass(frozen=True)
 class Clusters:
-    """K clusters, those of most images first. prompts: their names, as a prompt set. centres: unit-norm float32 (K×k).
-    rule: what labels an image with the nearest. fitted: images that they were found in."""
+    """K clusters, those of most images first. prompts: their names, as a prompt set. head: gives each image the
+    nearest centre, unit-norm float32 (K×k), under ``rule``. fitted: images that they were found in."""
 
     prompts: PromptSet
-    centres: torch.Tensor
+    head: LinearHead
     rule: Rule
     fitted: int
 
@@ -85,7 +86,8 @@ def find_clusters(
     chosen = [words[n] for n in finalists]
     values = _values(centres, mean, directions_of(clip, every_word, chosen, progress))
     names = [chosen[n] for n in name_each(values, chosen)]
-    return Clusters(every_word.about(names), torch.from_numpy(centres), rule, len(embeddings))
+    head = LinearHead(torch.from_numpy(centres), torch.zeros(count), one_hot=True)
+    return Clusters(every_word.about(names), head, rule, len(embeddings))
 
 
 def name_each(values: np.ndarray, words: Sequence[str]) -> list[int]:
