@@ -364,6 +364,10 @@ def label(
         int | None,
         typer.Option(min=2, metavar="K", help="No prompts: K groups of look-alikes, one label for each image."),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="How to find clusters: k-means or mutual-information.  [default: k-means]"),
+    ] = None,
     words: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Words to name clusters by.  [default: built in]")
     ] = None,
@@ -378,6 +382,12 @@ def label(
     ] = False,
     choose_offsets: Annotated[
         bool, typer.Option("--choose-offsets", help="Give phrases the offsets at which their labels are most stable.")
+    ] = False,
+    learn_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--learn-prompts", help="Learn prompts from two crops of some images, if that is more stable. Experimental."
+        ),
     ] = False,
     offsets_from_people: Annotated[
         bool, typer.Option("--offsets-from-people", help="Fit the offsets of phrases to the labels that people gave.")
@@ -429,9 +439,9 @@ def label(
 
     request = LabelRequest(
         phrases=tuple(phrases or ()), prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders,
-        from_table=from_table, clusters=clusters, words=words, people=not without_people,
+        from_table=from_table, clusters=clusters, by=by, words=words, people=not without_people,
         offsets_from_people=offsets_from_people, fill=fill, keep=keep, seed=seed,
-        stabilise=Stabilise(views=views, template=choose_template, offsets=choose_offsets),
+        stabilise=Stabilise(views=views, template=choose_template, offsets=choose_offsets, learn=learn_prompts),
     )  # fmt: skip
     if forget_people:
         return _forget_people(request, _open_store(store), dry_run, as_json)

@@ -3,10 +3,10 @@
     python -m benchmarks.filled_labels --work DIR [--faces 3000] [--seeds 911 912 913]
     python -m benchmarks.filled_labels --store STORE --truth FILE --template "a photo of a face with {}."
 
-Of a store and a table that knows all labels, 1, 5, 20 and 80 % of four fifths of the images are taken to be known; macro
-F1 is of the last fifth, which no share holds. *Words*: what ``lanit label --fill`` does. *No words*: the same head with
-nothing to begin at. Three draws of the shares each. Without a store the images are drawn faces made noisy, of which the
-sample CLIP knows little.
+Of a store and a table that knows all labels, a fifth of the images is for scoring; of the others 1, 5, 20 and 100 % are
+taken to be known. Figures are macro F1. *Words*: what ``lanit label --fill`` does. *None*: the same head with nothing
+to begin at; phrases of which hardly anything is known go by their words in both. Three draws of the shares each.
+Without a store the images are drawn faces made noisy, of which the sample CLIP knows little.
 """
 
 from __future__ import annotations

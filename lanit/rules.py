@@ -9,6 +9,9 @@ from typing import Any
 
 from lanit.errors import UsageError, excerpt
 
+K_MEANS, MUTUAL_INFORMATION = "k-means", "mutual-information"
+"""How clusters are found."""
+
 
 @dataclass(frozen=True)
 class _Kind:
@@ -64,13 +67,19 @@ class Rule:
         ``clusters`` (one-hot, the nearest of ``value`` centres, METHOD §7) or ``filled`` (a head on embeddings that was
         fitted to known labels, :mod:`lanit.heads`).
     value: K for top-k and clusters, a cosine for fixed, unused otherwise. seed: of the clusters, unused otherwise.
+    by: how clusters are found, ``k-means`` or ``mutual-information``, unused otherwise.
     """
 
     kind: str = "adaptive"
     value: float = 0.0
     seed: int = 0
+    by: str = K_MEANS
 
     def __post_init__(self) -> None:
+        if self.by not in (K_MEANS, MUTUAL_INFORMATION):
+            raise UsageError(
+                f"clusters are not found by '{excerpt(self.by)}'", f"Choose {K_MEANS} or {MUTUAL_INFORMATION}."
+            )
         if self.kind not in _KINDS:
             raise UsageError(f"unknown rule '{self.kind}'", f"Choose one of {', '.join(_KINDS)}.")
         whole = not self._kind.whole or float(self.value).is_integer()
@@ -119,12 +128,17 @@ class Rule:
     def describe(self) -> str:
         """In words: "adaptive threshold", "top-k, k = 2", "cosine above 0.25", "arg-max", "10 clusters, seed 0"."""
         words = self._kind.words.format(f"{self.value:g}")
-        return f"{words}, seed {self.seed}" if self.kind == "clusters" else words
+        if self.kind != "clusters":
+            return words
+        how = "" if self.by == K_MEANS else f" by {self.by.replace('-', ' ')}"
+        return f"{words}{how}, seed {self.seed}"
 
     def to_json(self) -> dict[str, Any]:
-        """``kind`` and ``value``, and of clusters the ``seed``: what ``Rule(**…)`` takes back."""
+        """``kind`` and ``value``, of clusters ``seed``, and ``by`` if not k-means: what ``Rule(**…)`` takes back."""
         stored: dict[str, Any] = {"kind": self.kind, "value": self.value}
-        return stored | {"seed": self.seed} if self.kind == "clusters" else stored
+        if self.kind != "clusters":
+            return stored
+        return stored | {"seed": self.seed} | ({} if self.by == K_MEANS else {"by": self.by})
 
     @property
     def _kind(self) -> _Kind:

@@ -30,6 +30,7 @@ from pipeline.stability.choices import (
     with_templates,
 )
 from pipeline.stability.crops import make_views
+from pipeline.stability.prompt_learning import PromptLearning, keep_learned_prompts, learn_prompts
 from pipeline.stability.views import PATIENCE, Stabilise
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class LabelReport:
     labels given that name no image here. comparison: with the newest revision, in a dry run.
     learned: what learned prompts are near to; else empty. templates: how stable labels are in others, where that was
     looked at; template_chosen: whether the most stable are those of the revision. offsets: those that were chosen.
-    refitted: offsets fitted to what people said, taken or not.
+    refitted: offsets fitted to what people said, taken or not. learning: what came of learning prompts.
     """
 
     revision: int
@@ -75,11 +76,12 @@ class LabelReport:
     template_chosen: bool = False
     offsets: tuple[OffsetChoice, ...] = ()
     refitted: tuple[RefittedOffset, ...] = ()
+    learning: PromptLearning | None = None
 
     def to_json(self) -> dict[str, Any]:
         nested = (
             "unknown_words", "chance", "warnings", "people", "statistics", "comparison", "learned", "templates",
-            "offsets", "refitted",
+            "offsets", "refitted", "learning",
         )  # fmt: skip
         values = {name: value for name, value in vars(self).items() if name not in nested}
         return values | {
@@ -93,6 +95,7 @@ class LabelReport:
             "templates": self.templates.to_json() if self.templates else None,
             "offsets": [asdict(choice) for choice in self.offsets],
             "refitted": [asdict(each) for each in self.refitted],
+            "learning": self.learning.to_json() if self.learning else None,
         }
 
 
@@ -119,6 +122,8 @@ def label_and_report(
     chosen = look.chosen(prompts)
     if not dry_run:
         made = label(store, clip, chosen.prompts, how, progress)
+        if chosen.learning is not None and chosen.learning.accepted:
+            keep_learned_prompts(store, chosen.prompts)
         return look.at(made, chosen, _report(made, None, dry_run=False))
     newest = _newest(store)
     with trial(store, clip, chosen.prompts, how, progress) as made:
@@ -134,6 +139,7 @@ class _Chosen:
     templates: TemplateChoice | None = None
     offsets: tuple[OffsetChoice, ...] = ()
     refitted: tuple[RefittedOffset, ...] = ()
+    learning: PromptLearning | None = None
 
 
 @dataclass(frozen=True)
@@ -153,20 +159,23 @@ class _Look:
     def chosen(self, prompts: PromptSet) -> _Chosen:
         """Templates first: an offset cannot mend a template that turns the directions of its phrases."""
         asked, rule = self.asked, self.rule
-        if not (asked.template or asked.offsets):
+        if not asked.needs_crops:
             return self._refitted(_Chosen(prompts))
         if not rule.by_similarity:
             message = f"{rule.describe()} do not come from templates and offsets"
             raise UsageError(message, "Label by phrases: --prompts FILE.")
         views = make_views(self.store, self.clip, self.progress, asked.least)
-        templates, offsets = None, tuple[OffsetChoice, ...]()
+        templates, learning, offsets = None, None, tuple[OffsetChoice, ...]()
         if asked.template:
             templates = compare_templates(views, self.clip, prompts, rule, self.progress)
             prompts = with_templates(prompts, templates.best)
+        if asked.learn:
+            learning = learn_prompts(views, self.clip, prompts, rule, self.progress)
+            prompts = learning.prompts
         if asked.offsets:
             offsets = choose_offsets(views, self.clip, prompts, rule)
             prompts = with_offsets(prompts, offsets)
-        return self._refitted(_Chosen(prompts, templates, offsets))
+        return self._refitted(_Chosen(prompts, templates, offsets, learning=learning))
 
     def _refitted(self, chosen: _Chosen) -> _Chosen:
         if not self.how.refit:
@@ -181,7 +190,7 @@ class _Look:
         asked = self.asked
         report = replace(
             report, templates=chosen.templates, template_chosen=asked.template, offsets=chosen.offsets,
-            refitted=chosen.refitted,
+            refitted=chosen.refitted, learning=chosen.learning,
         )  # fmt: skip
         rule = made.file.rule
         if asked.views is False or rule.kind == "given" or self.store.ok < asked.least:

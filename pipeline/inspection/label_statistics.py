@@ -6,15 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from lanit.agreement import NEAR_SYNONYMS as NEAR_SYNONYMS
 from lanit.rules import Rule
 from pipeline.inspection.scores import Scores
 from pipeline.labelling.people_labels import PeopleCounts
 from pipeline.store.fill_figures import FillFigures
-
-NEAR_SYNONYMS = 0.8
-"""Two prompts whose labels correlate (φ) this strongly or more say the same of nearly every image. φ rather than the
-share of labels in common, which is high between any two prompts that fire nearly always."""
-
 
 MINIMUM_IMAGES = 100
 """The fewest images of a domain worth training on: the smallest sets that Zhao et al. (Differentiable Augmentation for

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanit.errors import UsageError
-from lanit.rules import Rule
+from lanit.rules import K_MEANS, Rule
 from pipeline.labelling.image_folders import image_folders
 from pipeline.labelling.known_labels import FOLDERS, Truth, fitted, folder_names, folder_truth, image_keys, read_truth
 from pipeline.labelling.people import read_people
@@ -32,7 +32,7 @@ class LabelRequest:
     rule: as :meth:`lanit.rules.Rule.parse` takes it. people: whether labels by people that the store keeps count;
     offsets_from_people: whether offsets are fitted to them.
     fill: whether labels that are not known follow from those that are; keep: the share of the latter to take.
-    seed: of the clusters, and of that share. stabilise: by crops of some images.
+    by: how clusters are found. seed: of the clusters, and of that share. stabilise: by crops of some images.
     """
 
     phrases: tuple[str, ...] = ()
@@ -43,6 +43,7 @@ class LabelRequest:
     from_folders: bool = False
     from_table: Path | None = None
     clusters: int | None = None
+    by: str | None = None
     words: Path | None = None
     people: bool = True
     offsets_from_people: bool = False
@@ -59,6 +60,14 @@ class LabelRequest:
             raise UsageError(message, "Try: lanit label --help")
         if self.by_clusters and self.rule is not None:
             raise UsageError("--rule does not go with --clusters, which label each image once", "Leave --rule out.")
+        if self.stabilise.learn and self.stabilise.offsets:
+            raise UsageError(
+                "--learn-prompts learns offsets, too, and --choose-offsets chooses them", "Drop one of the two."
+            )
+        if not self.by_clusters and self.by is not None:
+            raise UsageError("--by is how --clusters are found", "Add --clusters 10, or leave --by out.")
+        if self.by_clusters:
+            Rule("clusters", self.clusters or 0, by=self.by or K_MEANS)
         if not self.by_clusters and self.words is not None:
             raise UsageError("--words are the names of --clusters", "Add --clusters 10, or leave --words out.")
         if self.labels is not None and (self.from_folders or self.from_table is not None):
@@ -168,7 +177,14 @@ def cluster_source(store: Store, request: LabelRequest, clip: ClipModel) -> Labe
     words = read_vocabulary(request.words)
     with console.progress("reading words", "words") as advance:
         found = find_clusters(
-            store, clip, request.clusters or 0, words, noun=request.noun, seed=request.seed, progress=advance
+            store,
+            clip,
+            request.clusters or 0,
+            words,
+            noun=request.noun,
+            seed=request.seed,
+            by=request.by or K_MEANS,
+            progress=advance,
         )
     answers = _answers(store, request, found.prompts)
     return found.prompts, HowToLabel(found.rule, answers=answers, people=request.people, head=found.head)
