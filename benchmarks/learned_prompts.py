@@ -2,8 +2,8 @@
 
     python -m benchmarks.learned_prompts --work DIR [--faces 1000] [--seeds 921 922 923]
 
-Five starts, of which four are poor, in worlds of clean faces of each seed, and in four of spoiled ones (noisy, small, of
-a warm cast, dark) of the first. Half of the images teach and the other half judges, as in ``lanit label
+Five starts, of which four are poor, in worlds of clean faces of each seed, and in four of spoiled ones (noisy, small,
+of a warm cast, dark) of the first. Half of the images teach and the other half judges, as in ``lanit label
 --learn-prompts``; macro F1 is of all.
 """
 
