@@ -27,6 +27,7 @@ from pipeline.labelling.label import HowToLabel, label, relabel
 from pipeline.labelling.label_sources import LabelRequest
 from pipeline.prompts.embed_prompts import embed_prompts, with_texts
 from pipeline.prompts.prompt_sets import PromptSet, ensemble
+from pipeline.stability.views import Views
 from pipeline.store.store import Store
 from pipeline.words.kmeans import cluster_centres
 from pipeline.words.vocabulary import Vocabulary
@@ -62,6 +63,30 @@ def test_clusters_are_the_groups_that_were_drawn_largest_first(store: Store, tin
     assert (revision.active == np.stack([truth == 1, truth == 0, truth == 2], axis=1)).all()
     assert found.fitted == 40
     torch.testing.assert_close(found.head.weights.norm(dim=1), torch.ones(3))
+
+
+def test_clusters_by_mutual_information_are_revisions_like_those_of_k_means(
+    store: Store, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, embeddings = np.random.default_rng(1), store.embeddings()
+    crops = np.stack([embeddings + 0.02 * rng.normal(size=embeddings.shape) for _ in range(2)])
+    crops /= np.linalg.norm(crops, axis=2, keepdims=True)
+    monkeypatch.setattr(cluster_labels, "make_views", lambda *rest: Views(crops.astype(np.float32), "made up"))
+    found = find_clusters(store, tiny_clip, 3, VOCABULARY, by="mutual-information")
+    assert found.rule == Rule("clusters", 3, 0, "mutual-information")
+    revision = store.labels(label(store, tiny_clip, found.prompts, HowToLabel(found.rule, head=found.head)).revision)
+    truth = groups((12, 21, 7), tiny_clip.embedding_dim)[1]
+    assert (revision.active == np.stack([truth == 1, truth == 0, truth == 2], axis=1)).all()
+    assert revision.rule == found.rule
+    plain = find_clusters(store, tiny_clip, 3, VOCABULARY)
+    assert found.prompts.domains == plain.prompts.domains, "the same groups have the same names"
+    assert label(store, tiny_clip, plain.prompts, HowToLabel(plain.rule, head=plain.head)).created
+
+
+@pytest.mark.parametrize("words", ["red --by k-means", "--clusters 3 --by magic"])
+def test_how_clusters_are_found_goes_with_clusters_and_is_one_of_two(words: str, tmp_path: Path) -> None:
+    refused = CliRunner().invoke(cli.app, ["label", *words.split(), "--store", str(tmp_path)])
+    assert refused.exit_code == 2
 
 
 def test_a_cluster_is_named_by_the_word_that_sets_it_apart_most(store: Store, tiny_clip: Any) -> None:
@@ -180,11 +205,11 @@ def test_the_nearest_centre_is_a_loop_over_centres() -> None:
         torch.nn.functional.normalize(torch.randn(rows, 7, generator=random, dtype=torch.float64)) for rows in (23, 5)
     )
     expected = [min(range(5), key=lambda n: (image - centres[n]).square().sum()) for image in images]
-    found = LinearHead(centres, torch.zeros(5), one_hot=True).labels(images)
+    found = LinearHead(centres, centres.new_zeros(5), one_hot=True).labels(images)
     assert found.dtype == torch.bool
     assert found.sum(dim=1).tolist() == [1] * 23
     assert found.float().argmax(dim=1).tolist() == expected
-    twice = LinearHead(centres[[0, 0]], torch.zeros(2), one_hot=True)
+    twice = LinearHead(centres[[0, 0]], centres.new_zeros(2), one_hot=True)
     assert twice.labels(images)[:, 0].all(), "of equal centres the first"
 
 

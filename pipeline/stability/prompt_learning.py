@@ -42,8 +42,8 @@ _OFFSET_RATE = 0.2  # of Adam, in units of CLIP's logit
 
 @dataclass(frozen=True)
 class PromptLearning:
-    """given, learned: prompts as they were, and what came of them. before, after: κ of the judging images by the ones and
-    by the others. images: that taught, and that judged. alike: pairs of phrases that came to label the same images.
+    """given, learned: prompts as they were, and what came of them. before, after: κ of the judging images by these and
+    by those. images: that taught, and that judged. alike: pairs of phrases that came to label the same images.
     accepted: whether what was learned is taken."""
 
     given: PromptSet
