@@ -352,9 +352,21 @@ def label(
     from_table: Annotated[
         Path | None, typer.Option(metavar="FILE", help="No prompts: label images by a table, annotations or a tar's.")
     ] = None,
+    fill: Annotated[
+        bool,
+        typer.Option("--fill", help="Learn the labels that are not known from those that are, starting at the words."),
+    ] = False,
+    keep: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="SHARE", help="Of what is known, take that of a share of the images alone."),
+    ] = None,
     clusters: Annotated[
         int | None,
         typer.Option(min=2, metavar="K", help="No prompts: K groups of look-alikes, one label for each image."),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="How to find clusters: k-means or mutual-information.  [default: k-means]"),
     ] = None,
     words: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Words to name clusters by.  [default: built in]")
@@ -371,6 +383,15 @@ def label(
     choose_offsets: Annotated[
         bool, typer.Option("--choose-offsets", help="Give phrases the offsets at which their labels are most stable.")
     ] = False,
+    learn_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--learn-prompts", help="Learn prompts from two crops of some images, if that is more stable. Experimental."
+        ),
+    ] = False,
+    offsets_from_people: Annotated[
+        bool, typer.Option("--offsets-from-people", help="Fit the offsets of phrases to the labels that people gave.")
+    ] = False,
     views: Annotated[
         bool | None,
         typer.Option(
@@ -379,7 +400,7 @@ def label(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and write nothing.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --clusters.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --clusters and --keep.")] = 0,
     engine: EngineOption = "local",
     address: AddressOption = None,
     actors: ActorsOption = None,
@@ -418,8 +439,9 @@ def label(
 
     request = LabelRequest(
         phrases=tuple(phrases or ()), prompts=prompts, noun=noun, rule=rule, labels=labels, from_folders=from_folders,
-        from_table=from_table, clusters=clusters, words=words, people=not without_people, seed=seed,
-        stabilise=Stabilise(views=views, template=choose_template, offsets=choose_offsets),
+        from_table=from_table, clusters=clusters, by=by, words=words, people=not without_people,
+        offsets_from_people=offsets_from_people, fill=fill, keep=keep, seed=seed,
+        stabilise=Stabilise(views=views, template=choose_template, offsets=choose_offsets, learn=learn_prompts),
     )  # fmt: skip
     if forget_people:
         return _forget_people(request, _open_store(store), dry_run, as_json)

@@ -163,11 +163,13 @@ def truth_of(folder: Path, phrases: PromptSet) -> np.ndarray:
     return np.array([[line.split(",")[n] == "1" for n in columns] for line in lines[1:]])
 
 
-def spoiled_faces(out: Path, count: int, spoil: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> None:
+def spoiled_faces(
+    out: Path, count: int, spoil: Callable[[np.ndarray, np.random.Generator], np.ndarray], seed: int = SPOILED_SEED
+) -> None:
     if out.exists() and len(list(out.iterdir())) == count:
         return
     out.mkdir(parents=True, exist_ok=True)
-    images, _ = draw_faces(SPOILED_SEED, range(count), 64)
+    images, _ = draw_faces(seed, range(count), 64)
     for number, image in enumerate(images):
         changed = spoil(image, np.random.default_rng(number)).clip(0, 255).astype(np.uint8)
         Image.fromarray(changed).save(out / f"face-{number:05d}.png")

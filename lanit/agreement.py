@@ -10,6 +10,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+NEAR_SYNONYMS = 0.8
+"""Two prompts whose labels correlate (φ) this strongly or more say the same of nearly every image. φ rather than the
+share of labels in common, which is high between any two prompts that fire nearly always."""
+
 _Z = 1.959964  # of a 95 % interval
 _LEAST_CHANCE = 0.02  # a label this rare on both sides agrees by chance nearly always: κ would divide noise by noise
 

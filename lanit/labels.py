@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lanit.errors import LanitError
+from lanit.heads import LinearHead
 from lanit.rules import Rule as Rule
 
 
@@ -80,14 +80,6 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True)
 
 
-def nearest_centre(images: Tensor, centres: Tensor) -> Tensor:
-    """One-hot, bool (B×K): the centre of the largest cosine, of equal ones the first (METHOD §7).
-
-    images: unit-norm (B×k); centres: unit-norm (K×k).
-    """
-    return F.one_hot(similarity(images, centres).argmax(dim=1), len(centres)).bool()
-
-
 def decide(
     rule: Rule, margins: Tensor, similarity_base: Tensor, offsets: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
@@ -95,12 +87,11 @@ def decide(
 
     An offset is subtracted from its domain's margin, whatever the rule. A weight multiplies the margin where domains
     compete, so under top-k and arg-max alone; without either, their order is that of f_n. offsets, weights: float (N).
-    Raises LanitError for clusters, which margins do not tell.
+    Raises LanitError for clusters and labels filled in, which margins do not tell.
     """
-    if rule.kind == "clusters":
-        raise LanitError(
-            "clusters are found in embeddings, not in margins", "Label by words: lanit label --prompts FILE."
-        )
+    if rule.by_head:
+        message = f"{rule.describe()}: these are found in embeddings, not in margins"
+        raise LanitError(message, "Label by words: lanit label --prompts FILE.")
     if rule.kind == "given":
         return torch.zeros_like(margins, dtype=torch.bool)
     if rule.kind == "adaptive":
@@ -112,18 +103,21 @@ def decide(
 
 
 def assign(
-    rule: Rule, images: Tensor, prompts: EmbeddedPrompts, centres: Tensor | None = None
+    rule: Rule, images: Tensor, prompts: EmbeddedPrompts, head: LinearHead | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Labels (bool B×N) under ``rule``; margins (float B×N) and f_base (float B) whatever the rule. One product.
 
-    images: unit-norm (B×k). centres: of the rule ``clusters`` alone, unit-norm (N×k); domain n is the name of centre n.
+    images: unit-norm (B×k). head: of the rules ``clusters`` and ``filled``; what it does not decide, the words do.
     """
     texts = torch.cat([prompts.domains - prompts.base, prompts.base[None]])
     product = texts @ images.T  # a third faster than its transpose, N being small
     margins, similarity_base = product[:-1].T, product[-1]
-    if centres is None:
+    if head is None:
         return decide(rule, margins, similarity_base, prompts.offsets, prompts.weights), margins, similarity_base
-    return nearest_centre(images, centres), margins, similarity_base
+    active = head.labels(images)
+    if head.columns is not None:
+        active = prompts.active(margins).index_copy(1, head.columns, active)
+    return active, margins, similarity_base
 
 
 def with_slack(active: Tensor) -> Tensor:

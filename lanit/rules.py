@@ -9,13 +9,17 @@ from typing import Any
 
 from lanit.errors import UsageError, excerpt
 
+K_MEANS, MUTUAL_INFORMATION = "k-means", "mutual-information"
+"""How clusters are found."""
+
 
 @dataclass(frozen=True)
 class _Kind:
     """text: as :meth:`Rule.parse` takes it, and words: for people, {} being the value in both.
 
     needs: what the value must be, for people; allows: whether one is; whole: of whole numbers. such_as: as typed.
-    by_similarity: whether similarities decide, and not people or centres. weighted: whether weights count.
+    by_similarity: whether similarities decide, and not people or a head. weighted: whether weights count.
+    by_head: whether a head on embeddings decides, so that the rule is none that is typed.
     """
 
     text: str
@@ -26,6 +30,7 @@ class _Kind:
     such_as: str = ""
     by_similarity: bool = True
     weighted: bool = False
+    by_head: bool = False
 
 
 _KINDS: dict[str, _Kind] = {
@@ -42,8 +47,9 @@ _KINDS: dict[str, _Kind] = {
     "given": _Kind("given", "labels as given", by_similarity=False),
     "clusters": _Kind(
         "clusters={}", "{} clusters", "clusters are a whole number of at least 2", lambda value: value >= 2,
-        whole=True, such_as="--clusters 10", by_similarity=False,
+        whole=True, such_as="--clusters 10", by_similarity=False, by_head=True,
     ),
+    "filled": _Kind("filled", "known labels, the rest filled in", by_similarity=False, by_head=True),
 }  # fmt: skip
 
 SPELLINGS = ", ".join(
@@ -57,16 +63,23 @@ class Rule:
     """How similarities become labels.
 
     kind: ``adaptive`` (f_n > f_base, METHOD 1), ``top-k`` (the ``value`` largest f_n),
-        ``fixed`` (f_n > ``value``), ``argmax`` (one-hot), ``given`` (none but what people gave, METHOD 4) or
-        ``clusters`` (one-hot, the nearest of ``value`` centres, METHOD §7).
+        ``fixed`` (f_n > ``value``), ``argmax`` (one-hot), ``given`` (none but what people gave, METHOD 4),
+        ``clusters`` (one-hot, the nearest of ``value`` centres, METHOD §7) or ``filled`` (a head on embeddings that was
+        fitted to known labels, :mod:`lanit.heads`).
     value: K for top-k and clusters, a cosine for fixed, unused otherwise. seed: of the clusters, unused otherwise.
+    by: how clusters are found, ``k-means`` or ``mutual-information``, unused otherwise.
     """
 
     kind: str = "adaptive"
     value: float = 0.0
     seed: int = 0
+    by: str = K_MEANS
 
     def __post_init__(self) -> None:
+        if self.by not in (K_MEANS, MUTUAL_INFORMATION):
+            raise UsageError(
+                f"clusters are not found by '{excerpt(self.by)}'", f"Choose {K_MEANS} or {MUTUAL_INFORMATION}."
+            )
         if self.kind not in _KINDS:
             raise UsageError(f"unknown rule '{self.kind}'", f"Choose one of {', '.join(_KINDS)}.")
         whole = not self._kind.whole or float(self.value).is_integer()
@@ -79,7 +92,7 @@ class Rule:
         anything else."""
         for name, kind in _KINDS.items():
             start, takes_value, _ = kind.text.partition("{}")
-            if name == "clusters" or not text.startswith(start) or not (takes_value or text == start):
+            if kind.by_head or not text.startswith(start) or not (takes_value or text == start):
                 continue
             if not takes_value:
                 return cls(name)
@@ -99,8 +112,13 @@ class Rule:
 
     @property
     def by_similarity(self) -> bool:
-        """Whether similarities decide; false where people's labels or centres do."""
+        """Whether similarities decide; false where people's labels or a head do."""
         return self._kind.by_similarity
+
+    @property
+    def by_head(self) -> bool:
+        """Whether a head on embeddings decides: clusters, labels filled in."""
+        return self._kind.by_head
 
     @property
     def weighted(self) -> bool:
@@ -110,12 +128,17 @@ class Rule:
     def describe(self) -> str:
         """In words: "adaptive threshold", "top-k, k = 2", "cosine above 0.25", "arg-max", "10 clusters, seed 0"."""
         words = self._kind.words.format(f"{self.value:g}")
-        return f"{words}, seed {self.seed}" if self.kind == "clusters" else words
+        if self.kind != "clusters":
+            return words
+        how = "" if self.by == K_MEANS else f" by {self.by.replace('-', ' ')}"
+        return f"{words}{how}, seed {self.seed}"
 
     def to_json(self) -> dict[str, Any]:
-        """``kind`` and ``value``, and of clusters the ``seed``: what ``Rule(**…)`` takes back."""
+        """``kind`` and ``value``, of clusters ``seed``, and ``by`` if not k-means: what ``Rule(**…)`` takes back."""
         stored: dict[str, Any] = {"kind": self.kind, "value": self.value}
-        return stored | {"seed": self.seed} if self.kind == "clusters" else stored
+        if self.kind != "clusters":
+            return stored
+        return stored | {"seed": self.seed} | ({} if self.by == K_MEANS else {"by": self.by})
 
     @property
     def _kind(self) -> _Kind:

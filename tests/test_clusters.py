@@ -17,7 +17,8 @@ import cli
 import pipeline.labelling.cluster_labels as cluster_labels
 import pipeline.labelling.label_decisions
 from lanit.errors import LanitError, UsageError
-from lanit.labels import Rule, decide, nearest_centre
+from lanit.heads import LinearHead
+from lanit.labels import Rule, decide
 from pipeline.embedding.embed import embed
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.labelling.cluster_labels import find_clusters, name_each
@@ -26,6 +27,7 @@ from pipeline.labelling.label import HowToLabel, label, relabel
 from pipeline.labelling.label_sources import LabelRequest
 from pipeline.prompts.embed_prompts import embed_prompts, with_texts
 from pipeline.prompts.prompt_sets import PromptSet, ensemble
+from pipeline.stability.views import Views
 from pipeline.store.store import Store
 from pipeline.words.kmeans import cluster_centres
 from pipeline.words.vocabulary import Vocabulary
@@ -56,13 +58,35 @@ def store(make_store: Callable[..., Store], tiny_clip: Any) -> Store:
 
 def test_clusters_are_the_groups_that_were_drawn_largest_first(store: Store, tiny_clip: Any) -> None:
     found = find_clusters(store, tiny_clip, 3, VOCABULARY)
-    revision = store.labels(
-        label(store, tiny_clip, found.prompts, HowToLabel(found.rule, centres=found.centres)).revision
-    )
+    revision = store.labels(label(store, tiny_clip, found.prompts, HowToLabel(found.rule, head=found.head)).revision)
     truth = groups((12, 21, 7), tiny_clip.embedding_dim)[1]
     assert (revision.active == np.stack([truth == 1, truth == 0, truth == 2], axis=1)).all()
     assert found.fitted == 40
-    torch.testing.assert_close(found.centres.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(found.head.weights.norm(dim=1), torch.ones(3))
+
+
+def test_clusters_by_mutual_information_are_revisions_like_those_of_k_means(
+    store: Store, tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, embeddings = np.random.default_rng(1), store.embeddings()
+    crops = np.stack([embeddings + 0.02 * rng.normal(size=embeddings.shape) for _ in range(2)])
+    crops /= np.linalg.norm(crops, axis=2, keepdims=True)
+    monkeypatch.setattr(cluster_labels, "make_views", lambda *rest: Views(crops.astype(np.float32), "made up"))
+    found = find_clusters(store, tiny_clip, 3, VOCABULARY, by="mutual-information")
+    assert found.rule == Rule("clusters", 3, 0, "mutual-information")
+    revision = store.labels(label(store, tiny_clip, found.prompts, HowToLabel(found.rule, head=found.head)).revision)
+    truth = groups((12, 21, 7), tiny_clip.embedding_dim)[1]
+    assert (revision.active == np.stack([truth == 1, truth == 0, truth == 2], axis=1)).all()
+    assert revision.rule == found.rule
+    plain = find_clusters(store, tiny_clip, 3, VOCABULARY)
+    assert found.prompts.domains == plain.prompts.domains, "the same groups have the same names"
+    assert label(store, tiny_clip, plain.prompts, HowToLabel(plain.rule, head=plain.head)).created
+
+
+@pytest.mark.parametrize("words", ["red --by k-means", "--clusters 3 --by magic"])
+def test_how_clusters_are_found_goes_with_clusters_and_is_one_of_two(words: str, tmp_path: Path) -> None:
+    refused = CliRunner().invoke(cli.app, ["label", *words.split(), "--store", str(tmp_path)])
+    assert refused.exit_code == 2
 
 
 def test_a_cluster_is_named_by_the_word_that_sets_it_apart_most(store: Store, tiny_clip: Any) -> None:
@@ -73,7 +97,7 @@ def test_a_cluster_is_named_by_the_word_that_sets_it_apart_most(store: Store, ti
     embeddings = store.embeddings().astype(np.float64)
     left = {
         (n, word): float((centre - embeddings.mean(axis=0)) @ (text - embedded.base.double().numpy()))
-        for n, centre in enumerate(found.centres.double().numpy())
+        for n, centre in enumerate(found.head.weights.double().numpy())
         for word, text in zip(WORDS, embedded.domains.double().numpy(), strict=True)
     }
     names: dict[int, str] = {}
@@ -96,10 +120,10 @@ def test_names_are_unique_and_forms_of_one_word_come_last() -> None:
 def test_the_same_again_is_the_same_and_another_seed_says_so(store: Store, tiny_clip: Any) -> None:
     def made(seed: int) -> Any:
         found = find_clusters(store, tiny_clip, 3, VOCABULARY, seed=seed)
-        return found, label(store, tiny_clip, found.prompts, HowToLabel(found.rule, centres=found.centres))
+        return found, label(store, tiny_clip, found.prompts, HowToLabel(found.rule, head=found.head))
 
     (first, report), (again, second) = made(0), made(0)
-    assert torch.equal(first.centres, again.centres)
+    assert torch.equal(first.head.weights, again.head.weights)
     assert (report.created, second.created) == (True, False)
     _, third = made(1)
     assert third.created
@@ -111,9 +135,9 @@ def test_the_revision_is_like_any_other(store: Store, tiny_clip: Any) -> None:
     found = find_clusters(store, tiny_clip, 3, VOCABULARY)
     paths = tuple(store.ok_images()["path"].to_pylist()[:2])
     given = Truth("path", paths, found.prompts.domains, np.array([[True] * 3, [False] * 3]))
-    plain = store.labels(label(store, tiny_clip, found.prompts, HowToLabel(found.rule, centres=found.centres)).revision)
+    plain = store.labels(label(store, tiny_clip, found.prompts, HowToLabel(found.rule, head=found.head)).revision)
     merged = store.labels(
-        label(store, tiny_clip, found.prompts, HowToLabel(found.rule, answers=given, centres=found.centres)).revision
+        label(store, tiny_clip, found.prompts, HowToLabel(found.rule, answers=given, head=found.head)).revision
     )
     assert (plain.active.sum(axis=1) == 1).all()
     embedded = embed_prompts(tiny_clip, found.prompts)
@@ -133,7 +157,7 @@ def test_no_word_of_the_templates_of_names_is_warned_of(store: Store, tiny_clip:
     words = frozenset(word for phrase in WORDS for word in phrase.split())
     clip = dataclasses.replace(tiny_clip, vocabulary=words)
     found = find_clusters(store, clip, 3, VOCABULARY)
-    assert label(store, clip, found.prompts, HowToLabel(found.rule, centres=found.centres)).unknown_words == ()
+    assert label(store, clip, found.prompts, HowToLabel(found.rule, head=found.head)).unknown_words == ()
     assert "photo" in label(store, clip, found.prompts, Rule()).unknown_words
 
 
@@ -141,9 +165,7 @@ def test_labels_of_clusters_stay_where_training_moves_the_prompts(store: Store, 
     found = find_clusters(store, tiny_clip, 3, VOCABULARY)
     paths = tuple(store.ok_images()["path"].to_pylist()[:1])
     given = Truth("path", paths, found.prompts.domains, np.array([[True] * 3]))
-    number = label(
-        store, tiny_clip, found.prompts, HowToLabel(found.rule, answers=given, centres=found.centres)
-    ).revision
+    number = label(store, tiny_clip, found.prompts, HowToLabel(found.rule, answers=given, head=found.head)).revision
     before = store.labels(number)
     moved = torch.nn.functional.normalize(torch.randn(4, 24, generator=torch.Generator().manual_seed(0)))
     after = store.labels(relabel(store, before, with_texts(found.prompts, moved[:3], moved[3]), "train:run step 3"))
@@ -169,7 +191,7 @@ def test_a_sample_is_fitted_and_every_image_is_labelled(
     some = find_clusters(store, tiny_clip, 3, VOCABULARY)
     assert fitted == [19] == [some.fitted]
     first, second = (
-        store.labels(label(store, tiny_clip, each.prompts, HowToLabel(each.rule, centres=each.centres)).revision)
+        store.labels(label(store, tiny_clip, each.prompts, HowToLabel(each.rule, head=each.head)).revision)
         for each in (whole, some)
     )
     assert second.rows == 40
@@ -183,11 +205,12 @@ def test_the_nearest_centre_is_a_loop_over_centres() -> None:
         torch.nn.functional.normalize(torch.randn(rows, 7, generator=random, dtype=torch.float64)) for rows in (23, 5)
     )
     expected = [min(range(5), key=lambda n: (image - centres[n]).square().sum()) for image in images]
-    found = nearest_centre(images, centres)
+    found = LinearHead(centres, centres.new_zeros(5), one_hot=True).labels(images)
     assert found.dtype == torch.bool
     assert found.sum(dim=1).tolist() == [1] * 23
     assert found.float().argmax(dim=1).tolist() == expected
-    assert nearest_centre(images, centres[[0, 0]])[:, 0].all(), "of equal centres the first"
+    twice = LinearHead(centres[[0, 0]], centres.new_zeros(2), one_hot=True)
+    assert twice.labels(images)[:, 0].all(), "of equal centres the first"
 
 
 def test_what_cannot_be_clustered_is_refused_in_one_line(

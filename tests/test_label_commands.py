@@ -244,3 +244,36 @@ def test_what_was_typed_wrongly_is_said_in_one_line(arguments: list[str], messag
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert store().revisions() == [1]
+
+
+@pytest.mark.usefixtures("world")
+def test_offsets_are_fitted_to_labels_by_people_given_now_or_before() -> None:
+    red = store().labels().margin[:, 0]
+    paths, bar = store().ok_images()["path"].to_pylist(), sorted(red)[6]
+    rows = [f"{path},{int(value > bar)}" for path, value in zip(paths, red, strict=True)]
+    Path("checked.csv").write_text("path,red\n" + "\n".join(rows))
+    shown = run("label", "--prompts", "prompts.txt", "--labels", "checked.csv", "--offsets-from-people", "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert "Offsets fitted to labels by people" in shown.stdout
+    report = run("label", "--prompts", "prompts.txt", "--labels", "checked.csv", "--offsets-from-people", "--json")
+    [refitted] = json.loads(report.stdout)["refitted"]
+    assert (refitted["domain"], refitted["answers"], refitted["yes"], refitted["before"]) == ("red", 12, 5, 0.0)
+    assert sorted(red)[6] <= refitted["fit"]["offset"] <= sorted(red)[7]
+    offset = refitted["fit"]["offset"] if refitted["fit"]["taken"] else 0.0
+    assert store().labels().prompt_set.offsets == (offset, 0.001, 0.0)
+    again = run("label", "--prompts", "prompts.txt", "--offsets-from-people", "--json")
+    assert json.loads(again.stdout)["refitted"] == [refitted]
+
+
+@pytest.mark.usefixtures("world")
+def test_offsets_from_people_say_what_they_lack() -> None:
+    nobody = run("label", "--prompts", "prompts.txt", "--offsets-from-people")
+    assert nobody.exit_code == 1
+    assert "no person said anything" in nobody.stderr
+    for other in ("--without-people", "--choose-offsets", "--rule argmax"):
+        refused = run(
+            "label", "--prompts", "prompts.txt", "--labels", "labels.csv", "--offsets-from-people", *other.split()
+        )
+        assert refused.exit_code == 2, other
+    assert run("label", "--from-folders", "--offsets-from-people").exit_code == 2
+    assert store().revisions() == [1]

@@ -16,6 +16,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 from cli import app
 from lanit.agreement import Agreement, mean_score
 from lanit.errors import LanitError, UsageError
+from lanit.heads import LinearHead
 from lanit.labels import EmbeddedPrompts, Rule
 from pipeline.clip.models import load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
@@ -303,7 +304,7 @@ def test_labels_as_given_have_no_stability_and_clusters_do(store: Store, sample:
     assert given.statistics.stability is None
     centres = torch.from_numpy(store.embeddings()[[0, 60]])
     two = PromptSet(("first", "second"), ("{}.",), (".",), "two")
-    how = HowToLabel(Rule("clusters", 2), centres=centres)
+    how = HowToLabel(Rule("clusters", 2), head=LinearHead(centres, torch.zeros(2), one_hot=True))
     report = label_and_report(store, sample, two, how, stabilise=ENOUGH)
     assert report.statistics.stability is not None
     assert report.statistics.stability.mean > 0.5

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
+from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner
 
 import cli
@@ -28,6 +29,7 @@ from pipeline.labelling.label import label
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from pipeline.sample_world.dataset import write_faces
 from pipeline.sample_world.faces import ATTRIBUTES
+from pipeline.stability.views import Views
 from pipeline.store.store import Store
 from pipeline.suggestion.suggest import SuggestOptions, SuggestReport, suggest_prompts
 from pipeline.suggestion.unexplained import Scorer, pick_words
@@ -297,6 +299,41 @@ def test_the_last_of_exclusive_words_is_not_taken_as_said_by_the_absence_of_the_
     assert plain.score(margins[:3].T, margins[3]) > 0.95  # which is what least squares would conclude
     alone = scores_of(margins[3:], margins[:0])[0]
     assert scores_of(margins[3:], margins[:3])[0] > 0.9 * alone
+
+
+def test_words_that_two_crops_disagree_on_rank_lower_and_their_kappa_is_told(
+    store: Store, clip: ClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = Vocabulary("two", ("gray hair", "bald"))
+    label(store, clip, without("gray hair", "bald"), Rule())
+    plain = suggest_prompts(store, clip, words)
+    assert [each.stability for each in plain.suggestions] == [None, None]
+    best = plain.suggestions[0].word
+    embeddings = store.embeddings()
+    direction = directions_of(clip, without("gray hair", "bald"), [best])[0]
+    turned = embeddings.copy()
+    turned[::3] -= 2 * (turned[::3] @ direction)[:, None] * direction / (direction @ direction)  # the other label
+    views = Views(np.stack([embeddings, turned]), "made up")
+    monkeypatch.setattr(pipeline.suggestion.suggest, "read_views", lambda store: views)
+    found = {each.word: each for each in suggest_prompts(store, clip, words).suggestions}
+    for word, each in found.items():
+        way = directions_of(clip, without("gray hair", "bald"), [word])[0]
+        kappa = cohen_kappa_score(embeddings @ way > 0, turned @ way > 0)
+        assert each.stability == pytest.approx(kappa, abs=1e-9)
+    before = {each.word: each.score for each in plain.suggestions}
+    if best in found:  # else it fell below what is worth suggesting
+        assert found[best].score < 0.7 * before[best]
+
+
+def test_picked_words_are_ranked_by_their_score_times_their_trust() -> None:
+    margins = np.random.default_rng(0).normal(size=(6, 80)).astype(np.float32)
+    even = np.full(80, 1 / 80)
+    scores = Scorer(margins, margins[:0], even).scores()
+    trust = np.linspace(0.1, 1, 6)
+    first, *_ = pick_words(Scorer(margins, margins[:0], even), list("abcdef"), 1, trust=trust)
+    assert first.word == int(np.argmax(scores * trust))
+    assert first.score == pytest.approx(float((scores * trust).max()))
+    assert pick_words(Scorer(margins, margins[:0], even), list("abcdef"), 3, trust=np.zeros(6)) == []
 
 
 def test_of_equal_words_the_one_on_images_of_more_weight_wins() -> None:

@@ -14,7 +14,9 @@ from pipeline.inspection.label_statistics import LabelStatistics
 from pipeline.inspection.stability import with_stability
 from pipeline.labelling.label import HowToLabel, Labelled, label, trial
 from pipeline.labelling.people_labels import PeopleCounts
+from pipeline.labelling.people_offsets import RefittedOffset, refit_offsets_of, with_refitted
 from pipeline.progress import Progress
+from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.nearest_words import LearnedWord
 from pipeline.showing import console
 from pipeline.stability.agreements import keep_view_labels, label_views
@@ -28,11 +30,10 @@ from pipeline.stability.choices import (
     with_templates,
 )
 from pipeline.stability.crops import make_views
+from pipeline.stability.prompt_learning import PromptLearning, keep_learned_prompts, learn_prompts
 from pipeline.stability.views import PATIENCE, Stabilise
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pipeline.clip.models import ClipModel
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import RevisionFile
@@ -51,6 +52,7 @@ class LabelReport:
     labels given that name no image here. comparison: with the newest revision, in a dry run.
     learned: what learned prompts are near to; else empty. templates: how stable labels are in others, where that was
     looked at; template_chosen: whether the most stable are those of the revision. offsets: those that were chosen.
+    refitted: offsets fitted to what people said, taken or not. learning: what came of learning prompts.
     """
 
     revision: int
@@ -73,11 +75,13 @@ class LabelReport:
     templates: TemplateChoice | None = None
     template_chosen: bool = False
     offsets: tuple[OffsetChoice, ...] = ()
+    refitted: tuple[RefittedOffset, ...] = ()
+    learning: PromptLearning | None = None
 
     def to_json(self) -> dict[str, Any]:
         nested = (
             "unknown_words", "chance", "warnings", "people", "statistics", "comparison", "learned", "templates",
-            "offsets",
+            "offsets", "refitted", "learning",
         )  # fmt: skip
         values = {name: value for name, value in vars(self).items() if name not in nested}
         return values | {
@@ -90,6 +94,8 @@ class LabelReport:
             "learned": [asdict(word) for word in self.learned],
             "templates": self.templates.to_json() if self.templates else None,
             "offsets": [asdict(choice) for choice in self.offsets],
+            "refitted": [asdict(each) for each in self.refitted],
+            "learning": self.learning.to_json() if self.learning else None,
         }
 
 
@@ -112,15 +118,17 @@ def label_and_report(
     something is to be chosen by crops, and there are too few images for it.
     """
     how = HowToLabel(how) if isinstance(how, Rule) else how
-    look = _Look(store, clip, how.rule, stabilise, progress)
+    look = _Look(store, clip, how, stabilise, progress)
     chosen = look.chosen(prompts)
     if not dry_run:
         made = label(store, clip, chosen.prompts, how, progress)
-        return look.at(made, chosen, how.centres, _report(made, None, dry_run=False))
+        if chosen.learning is not None and chosen.learning.accepted:
+            keep_learned_prompts(store, chosen.prompts)
+        return look.at(made, chosen, _report(made, None, dry_run=False))
     newest = _newest(store)
     with trial(store, clip, chosen.prompts, how, progress) as made:
         report = _report(made, compare_labels(newest, made.file) if newest else None, dry_run=True)
-        return look.at(made, chosen, how.centres, report)
+        return look.at(made, chosen, report)
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,8 @@ class _Chosen:
     prompts: PromptSet
     templates: TemplateChoice | None = None
     offsets: tuple[OffsetChoice, ...] = ()
+    refitted: tuple[RefittedOffset, ...] = ()
+    learning: PromptLearning | None = None
 
 
 @dataclass(frozen=True)
@@ -138,34 +148,52 @@ class _Look:
 
     store: Store
     clip: ClipModel
-    rule: Rule
+    how: HowToLabel
     asked: Stabilise
     progress: Progress | None
+
+    @property
+    def rule(self) -> Rule:
+        return self.how.rule
 
     def chosen(self, prompts: PromptSet) -> _Chosen:
         """Templates first: an offset cannot mend a template that turns the directions of its phrases."""
         asked, rule = self.asked, self.rule
-        if not (asked.template or asked.offsets):
-            return _Chosen(prompts)
+        if not asked.needs_crops:
+            return self._refitted(_Chosen(prompts))
         if not rule.by_similarity:
             message = f"{rule.describe()} do not come from templates and offsets"
             raise UsageError(message, "Label by phrases: --prompts FILE.")
         views = make_views(self.store, self.clip, self.progress, asked.least)
-        templates, offsets = None, tuple[OffsetChoice, ...]()
+        templates, learning, offsets = None, None, tuple[OffsetChoice, ...]()
         if asked.template:
             templates = compare_templates(views, self.clip, prompts, rule, self.progress)
             prompts = with_templates(prompts, templates.best)
+        if asked.learn:
+            learning = learn_prompts(views, self.clip, prompts, rule, self.progress)
+            prompts = learning.prompts
         if asked.offsets:
             offsets = choose_offsets(views, self.clip, prompts, rule)
             prompts = with_offsets(prompts, offsets)
-        return _Chosen(prompts, templates, offsets)
+        return self._refitted(_Chosen(prompts, templates, offsets, learning=learning))
 
-    def at(self, made: Labelled, chosen: _Chosen, centres: Tensor | None, report: LabelReport) -> LabelReport:
+    def _refitted(self, chosen: _Chosen) -> _Chosen:
+        if not self.how.refit:
+            return chosen
+        embedded = embed_prompts(self.clip, chosen.prompts)
+        found = refit_offsets_of(self.store, embedded, chosen.prompts, self.rule, self.how.answers)
+        return replace(chosen, prompts=with_refitted(chosen.prompts, found), refitted=found)
+
+    def at(self, made: Labelled, chosen: _Chosen, report: LabelReport) -> LabelReport:
         """The report with how stable the labels are, where there are images enough. Labels do not wait for that: they
         are written already, so that what goes wrong here is a note."""
         asked = self.asked
-        report = replace(report, templates=chosen.templates, template_chosen=asked.template, offsets=chosen.offsets)
-        if asked.views is False or self.rule.kind == "given" or self.store.ok < asked.least:
+        report = replace(
+            report, templates=chosen.templates, template_chosen=asked.template, offsets=chosen.offsets,
+            refitted=chosen.refitted, learning=chosen.learning,
+        )  # fmt: skip
+        rule = made.file.rule
+        if asked.views is False or rule.kind == "given" or self.store.ok < asked.least:
             return report
         patience = math.inf if asked.views else PATIENCE
         try:
@@ -173,12 +201,12 @@ class _Look:
         except LanitError as error:
             console.note(f"how stable the labels are was not looked at: {error.message}. {error.hint}")
             return report
-        labels = label_views(views, made.embedded, self.rule, centres)
+        labels = label_views(views, made.embedded, rule, made.head)
         if not report.dry_run:
             keep_view_labels(self.store, views, made.file, labels)
         report = replace(report, statistics=with_stability(report.statistics, labels.agreements()))
         new = report.created or report.dry_run
-        if report.templates is None and new and self._may_be_bettered(report, chosen.prompts):
+        if report.templates is None and new and self._may_be_bettered(report, chosen.prompts, rule):
             try:
                 found = compare_templates(views, self.clip, chosen.prompts, self.rule, self.progress, patience)
             except LanitError as error:
@@ -187,11 +215,12 @@ class _Look:
             report = replace(report, templates=found)
         return report
 
-    def _may_be_bettered(self, report: LabelReport, prompts: PromptSet) -> bool:
+    @staticmethod
+    def _may_be_bettered(report: LabelReport, prompts: PromptSet, rule: Rule) -> bool:
         """Whether other templates could be so much more stable that it would be worth a word."""
         stability = report.statistics.stability
         worth = stability is not None and stability.mean + GAIN < 1
-        return worth and self.rule.by_similarity and prompts.learned is None
+        return worth and rule.by_similarity and prompts.learned is None
 
 
 def _report(made: Labelled, comparison: Comparison | None, *, dry_run: bool) -> LabelReport:

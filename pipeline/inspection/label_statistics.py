@@ -6,14 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from lanit.agreement import NEAR_SYNONYMS as NEAR_SYNONYMS
 from lanit.rules import Rule
 from pipeline.inspection.scores import Scores
 from pipeline.labelling.people_labels import PeopleCounts
-
-NEAR_SYNONYMS = 0.8
-"""Two prompts whose labels correlate (φ) this strongly or more say the same of nearly every image. φ rather than the
-share of labels in common, which is high between any two prompts that fire nearly always."""
-
+from pipeline.store.fill_figures import FillFigures
 
 MINIMUM_IMAGES = 100
 """The fewest images of a domain worth training on: the smallest sets that Zhao et al. (Differentiable Augmentation for
@@ -141,7 +138,8 @@ class LabelStatistics:
     most alike, of near_synonym_pairs in all; alike: all of them, in groups. smallest: the domain with the fewest
     images; minimum: the fewest worth training on.
     human: labels that people set; human_differ: see :class:`DomainStatistics`. people: labels by people that are kept
-    with the store. stability: where crops were embedded. augmented, duplicates, scores: where asked for.
+    with the store. fill: of labels filled in from known ones. stability: where crops were embedded. augmented,
+    duplicates, scores: where asked for.
     """
 
     revision: int
@@ -167,6 +165,7 @@ class LabelStatistics:
     human: int = 0
     human_differ: int | None = None
     people: PeopleCounts = field(default_factory=PeopleCounts)
+    fill: FillFigures | None = None
     stability: Stability | None = None
     augmented: Augmented | None = None
     duplicates: Duplicates | None = None

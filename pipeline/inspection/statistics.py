@@ -76,6 +76,7 @@ def summarise(revision: Labels, epsilon: float | None = None) -> LabelStatistics
         smallest=domains[smallest],
         smallest_count=int(counts.active[smallest]),
         human=int(counts.human.sum()),
+        fill=revision.fill,
         human_differ=None if counts.differ is None else int(counts.differ.sum()),
     )
 

@@ -12,6 +12,7 @@ from pipeline.showing import console
 if TYPE_CHECKING:
     from pipeline.inspection.label_statistics import DomainStatistics, Duplicates, LabelStatistics
     from pipeline.inspection.scores import Scores
+    from pipeline.store.fill_figures import FillFigures
 
 
 MOST_DOMAINS = 60
@@ -32,6 +33,8 @@ def show_statistics(statistics: LabelStatistics, *, hints: bool = False) -> None
     _show_domains(statistics)
     _show_together(statistics)
     _show_images(statistics)
+    if statistics.fill is not None:
+        _show_fill(statistics.fill)
     if statistics.duplicates is not None:
         _show_duplicates(statistics.duplicates)
     if statistics.scores is not None:
@@ -166,6 +169,30 @@ def _say_entries(entries: Sequence[tuple[str, str]]) -> None:
         for line in textwrap.wrap(f"{name:18}{text}", 80, subsequent_indent=" " * 18):
             console.say(line.replace(_NO_BREAK, " "))
     console.say("")
+
+
+def _show_fill(found: FillFigures) -> None:
+    """What is known, and how far the labels that were filled in from it agree with known ones that were left out."""
+    shown = [found.domains[n] for n in listed_domains([d.on for d in found.domains])]
+    left_out = found.left_out > 0
+    columns = ["phrase", "known on", "known off", "F1 by words", "F1 filled in", "95 %"]
+    rows = []
+    for d in shown:
+        row = [d.domain, f"{d.on:,}", f"{d.off:,}", _score(d.f1_words), _score(d.f1), _interval(d.f1_low, d.f1_high)]
+        rows.append(row + ([_score(d.f1_left_out)] if left_out else []))
+    macro = ["macro", "", "", _score(found.f1_words), _score(found.f1), _interval(found.f1_low, found.f1_high)]
+    rows.append(macro + ([_score(found.f1_left_out)] if left_out else []))
+    columns += ["F1 left out"] if left_out else []
+    console.table(f"Filled in from what is known of {found.images:,} images", columns, rows)
+    say_more(len(found.domains))
+    entries = [("F1 filled in", "of known labels, by heads that they were left out of; without it, the words decide")]
+    if left_out:
+        entries.append(
+            ("F1 left out", f"of the labels of {found.left_out:,} images that --keep {found.keep:g} left out")
+        )
+    if found.doubted:
+        entries.append(("doubted", f"{found.doubted:,} known labels look wrong; they stay as they are"))
+    _say_entries(entries)
 
 
 def _show_duplicates(found: Duplicates) -> None:

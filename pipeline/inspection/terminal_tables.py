@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pipeline.inspection.label_report import LabelReport
     from pipeline.inspection.label_statistics import LabelStatistics
     from pipeline.inspection.rules_table import RuleOutcome
+    from pipeline.labelling.people_offsets import RefittedOffset
     from pipeline.stability.choices import Candidate
+    from pipeline.stability.prompt_learning import PromptLearning
 
 _CANDIDATES = 8  # templates shown of those compared
 _SHOWN = 3  # flipped images named for each domain and direction
@@ -133,6 +135,41 @@ def _show_choices(report: LabelReport) -> None:
     if report.offsets:
         chosen = [(o.domain, f"{o.offset:g}", f"{o.before:.3f}", f"{o.after:.3f}") for o in report.offsets]
         console.table("Offsets chosen by agreement of two crops", ("phrase", "offset", "κ before", "κ after"), chosen)
+    if report.learning is not None:
+        _show_learning(report.learning, report.dry_run)
+    if report.refitted:
+        _show_refitted(report.refitted)
+
+
+def _show_learning(found: PromptLearning, dry_run: bool) -> None:
+    from pipeline.stability.prompt_learning import LEAST_GAIN  # torch comes with it
+
+    teaching, judging = found.images
+    how = f"κ {found.before:.3f} before, {found.after:.3f} after, on {judging:,} images; {teaching:,} others taught"
+    if found.accepted:
+        where = "" if dry_run else "; label by them again with the store's folder as --prompts"
+        console.note(f"prompts learned (experimental): {how}{where}")
+    elif found.alike:
+        pairs = listed([f"'{first}' and '{second}'" for first, second in found.alike], LARGEST)
+        console.note(f"what was learned is not taken: {pairs} would label the same images ({how})")
+    else:
+        console.note(f"what was learned is not taken: it is not more stable by {LEAST_GAIN:g} ({how})")
+
+
+def _show_refitted(refitted: Sequence[RefittedOffset]) -> None:
+    """Offsets fitted to answers of people, taken or not; and why others were not fitted."""
+    rows = [
+        (each.domain, f"{each.answers:,}", f"{each.before:g}", f"{fit.offset:g}", f"{fit.low:.3g} to {fit.high:.3g}",
+         _score(fit.f1_before), _score(fit.f1_after), f"{fit.gain_low:.2f} to {fit.gain_high:.2f}",
+         "yes" if fit.taken else "no")
+        for each in refitted if (fit := each.fit) is not None
+    ]  # fmt: skip
+    columns = ("phrase", "answers", "offset", "fitted", "95 %", "F1", "F1 fitted", "gain, 95 %", "taken")
+    if rows:
+        console.table("Offsets fitted to labels by people; F1 of answers that were left out of the fit", columns, rows)
+    for each in refitted:
+        if each.fit is None:
+            console.note(each.text)
 
 
 def _lines(candidate: Candidate) -> str:

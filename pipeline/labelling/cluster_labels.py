@@ -14,10 +14,13 @@ import numpy as np
 import torch
 
 from lanit.errors import LanitError
-from lanit.labels import Rule
+from lanit.heads import LinearHead
+from lanit.rules import K_MEANS, MUTUAL_INFORMATION, Rule
 from pipeline.commands import store_option
 from pipeline.progress import Progress
 from pipeline.prompts.prompt_sets import PromptSet, prompt_set_of
+from pipeline.stability.crops import make_views
+from pipeline.stability.information_clusters import information_head
 from pipeline.words.kmeans import cluster_centres
 from pipeline.words.vocabulary import Vocabulary, new_words, readable_words
 from pipeline.words.word_directions import cached_directions, directions_of
@@ -35,11 +38,11 @@ _BEHIND = 16.0  # more than any two values of (c − m)·(ū_word − ū_base) d
 
 @dataclass(frozen=True)
 class Clusters:
-    """K clusters, those of most images first. prompts: their names, as a prompt set. centres: unit-norm float32 (K×k).
-    rule: what labels an image with the nearest. fitted: images that they were found in."""
+    """K clusters, those of most images first. prompts: their names, as a prompt set. head: gives each image the
+    nearest centre, unit-norm float32 (K×k), under ``rule``. fitted: images that they were found in."""
 
     prompts: PromptSet
-    centres: torch.Tensor
+    head: LinearHead
     rule: Rule
     fitted: int
 
@@ -52,9 +55,13 @@ def find_clusters(
     *,
     noun: str | None = None,
     seed: int = 0,
+    by: str = K_MEANS,
     progress: Progress | None = None,
 ) -> Clusters:
-    """Group the images of ``store`` into ``count`` clusters by spherical k-means, and name each by a word.
+    """Group the images of ``store`` into ``count`` clusters, and name each by a word.
+
+    by: spherical k-means, or mutual information of two crops of some images (which are embedded where they are not
+    yet), beginning at those.
 
     vocabulary: the words to choose from; no two clusters get the same one, nor two forms of one while there are others.
     noun: what the images show; gives the templates that the names are put into. seed: of the sample and of k-means.
@@ -63,7 +70,7 @@ def find_clusters(
     where ``clip`` knows too few of the words, or where faiss is missing.
     """
     store.check_fingerprint(clip.fingerprint)
-    rule = Rule("clusters", count, seed)
+    rule = Rule("clusters", count, seed, by)
     if store.ok < count:
         message = f"the store {store.root} has {store.ok} images with an embedding, too few for {count} clusters"
         fewer = f"Try --clusters {store.ok}, or embed" if store.ok > 1 else "Embed"
@@ -79,13 +86,17 @@ def find_clusters(
         )
     embeddings = store.embeddings_of(_fitted_rows(store.ok, seed))
     centres = _filled(cluster_centres(embeddings, count, seed), embeddings)
+    head = LinearHead(torch.from_numpy(centres), torch.zeros(count), one_hot=True)
+    if by == MUTUAL_INFORMATION:
+        head = information_head(make_views(store, clip, progress), centres, progress)
+        head, centres = _ordered(head, embeddings)
     directions = cached_directions(store, clip, every_word.first_template(), words, progress)
     mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
     finalists = _finalists(_values(centres, mean, directions))
     chosen = [words[n] for n in finalists]
     values = _values(centres, mean, directions_of(clip, every_word, chosen, progress))
     names = [chosen[n] for n in name_each(values, chosen)]
-    return Clusters(every_word.about(names), torch.from_numpy(centres), rule, len(embeddings))
+    return Clusters(every_word.about(names), head, rule, len(embeddings))
 
 
 def name_each(values: np.ndarray, words: Sequence[str]) -> list[int]:
@@ -123,6 +134,24 @@ def _filled(centres: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
             f"Try --clusters {filled}." if filled > 1 else "Label by words: --prompts FILE in the place of --clusters.",
         )
     return np.ascontiguousarray(centres[np.argsort(-sizes, kind="stable")])
+
+
+def _ordered(head: LinearHead, embeddings: np.ndarray) -> tuple[LinearHead, np.ndarray]:
+    """The head, that of most images first, and the mean embedding of each of its clusters, unit-norm (K×k).
+
+    Raises LanitError where one has no image.
+    """
+    labels = head.labels(torch.from_numpy(embeddings)).numpy()
+    sizes = labels.sum(axis=0)
+    if not sizes.all():
+        filled = int((sizes > 0).sum())
+        message = f"by mutual information the images fall into {filled} clusters, not {len(sizes)}"
+        raise LanitError(message, f"Try --clusters {max(filled, 2)}, or leave out --by.")
+    order = np.argsort(-sizes, kind="stable")
+    means = labels.T[order].astype(np.float32) @ embeddings
+    chosen = torch.from_numpy(order)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    return LinearHead(head.weights[chosen], head.bias[chosen], one_hot=True), means
 
 
 def _values(centres: np.ndarray, mean: np.ndarray, directions: np.ndarray) -> np.ndarray:

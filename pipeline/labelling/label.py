@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from lanit.heads import LinearHead
 from lanit.labels import EmbeddedPrompts, Rule
 from pipeline.labelling.chance import phrases_of_chance, warn_of_chance
+from pipeline.labelling.fill import Fill, fill, kept_rows
 from pipeline.labelling.known_labels import image_keys
 from pipeline.labelling.label_decisions import Decider, Decision, decide_here
 from pipeline.labelling.people import add_answers, read_people
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
     from pipeline.labelling.known_labels import Truth
     from pipeline.prompts.prompt_sets import PromptSet
+    from pipeline.store.fill_figures import FillFigures
     from pipeline.store.store import Store
 
 
@@ -46,14 +48,18 @@ class HowToLabel:
 
     given: labels of a table or of folders, which replace CLIP's in this revision alone. answers: labels by people,
     which are kept, and replace any other here and in later revisions. people: whether those kept do so here.
-    centres: of the rule ``clusters``, unit-norm (N×k). decide: what works the labels out; none for this process.
+    refit: whether offsets are fitted to what people said first, by :func:`pipeline.inspection.label_report`.
+    fill: how a head is fitted to what is known, which then decides the rest. head: of the rule ``clusters``. decide:
+    what works the labels out; none for this process.
     """
 
     rule: Rule = field(default_factory=Rule)
     given: Truth | None = None
     answers: Truth | None = None
     people: bool = True
-    centres: torch.Tensor | None = None
+    refit: bool = False
+    fill: Fill | None = None
+    head: LinearHead | None = None
     decide: Decider | None = None
 
 
@@ -67,7 +73,8 @@ class Labelled:
     chance: phrases that tell no more than chance, where similarities decide. warnings: sentences about them and the
     images.
     people: labels by people. not_in_store: rows of the labels given that name no image here.
-    learned: what learned prompts are near to; else empty. embedded: the prompts, as CLIP saw them.
+    learned: what learned prompts are near to; else empty. embedded: the prompts, as CLIP saw them; head: what decided
+    beside them, if anything did.
     """
 
     revision: int
@@ -82,6 +89,7 @@ class Labelled:
     not_in_store: int
     learned: tuple[LearnedWord, ...]
     embedded: EmbeddedPrompts
+    head: LinearHead | None
 
 
 def label(
@@ -123,17 +131,18 @@ class _Work:
     embedded: EmbeddedPrompts
     header: RevisionHeader
     known: _Known | None
+    head: LinearHead | None
     people: PeopleCounts
     not_in_store: int
 
     def blocks(self, progress: Progress | None) -> Iterator[LabelBlock]:
         overrides = self.known.overrides if self.known else None
-        how = self.how
-        return label_blocks(self.store, self.embedded, how.rule, overrides, progress, how.decide, how.centres)
+        rule, decide = self.header.rule, self.how.decide
+        return label_blocks(self.store, self.embedded, rule, overrides, progress, decide, self.head)
 
     def result(self, revision: RevisionFile, created: bool) -> Labelled:
         chance: tuple[str, ...] = ()
-        if self.how.rule.by_similarity:
+        if self.header.rule.by_similarity:
             chance = phrases_of_chance(self.store, self.clip, self.prompts, self.embedded)
         return Labelled(
             revision=revision.number,
@@ -148,12 +157,13 @@ class _Work:
             not_in_store=self.not_in_store,
             learned=learned_words(self.clip, self.prompts) if self.prompts.learned is not None else (),
             embedded=self.embedded,
+            head=self.head,
         )
 
     @property
     def _templates(self) -> tuple[str, ...]:
         """Those that decide labels: clusters are named in templates, which are none of the user's words."""
-        return () if self.how.centres is not None else self.prompts.templates
+        return () if self.header.rule.kind == "clusters" else self.prompts.templates
 
 
 @dataclass(frozen=True)
@@ -165,11 +175,15 @@ class _Known:
     people: AppliedLabels | None
 
     def overrides(self, block: LabelBlock) -> np.ndarray:
-        none = np.full((block.rows, self.domains), -1, np.int8)
-        values = none if self.given is None else self.given[block.start : block.start + block.rows]
+        return self.values(block.start, block.rows)
+
+    def values(self, start: int, rows: int) -> np.ndarray:
+        """Of ``rows`` images from ``start`` on: int8 (rows×N), 1 on, 0 off, −1 where nobody says anything."""
+        none = np.full((rows, self.domains), -1, np.int8)
+        values = none if self.given is None else self.given[start : start + rows]
         if self.people is None:
             return values
-        said = self.people.values(block.start, block.rows, self.domains)
+        said = self.people.values(start, rows, self.domains)
         return np.where(said >= 0, said, values)
 
     def decisive(self) -> list[np.ndarray]:
@@ -184,6 +198,10 @@ def _prepare(store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel 
     how = HowToLabel(how) if isinstance(how, Rule) else how
     store.check_fingerprint(clip.fingerprint)
     given = None if how.given is None else how.given.values(how.given.align(*image_keys(store)), prompts.domains)
+    left_out = None
+    if given is not None and how.fill is not None:
+        kept = kept_rows(given, image_keys(store)[0].to_pylist(), how.fill)[:, None]
+        given, left_out = np.where(kept, given, -1).astype(np.int8), np.where(kept, -1, given).astype(np.int8)
     answers, not_in_store = None, 0
     if how.answers is not None:
         answers, not_in_store = answers_of(how.answers, store, prompts.domains)
@@ -198,10 +216,15 @@ def _prepare(store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel 
         found = apply_people(people, store, prompts.domains)
         applied, counts = (found if len(found.rows) else None), found.counts
     known = None if given is None and applied is None else _Known(len(prompts.domains), given, applied)
-    header = _header(store, embedded, prompts, how.rule, "label", None, known, how.centres)
+    head, rule, figures = how.head, how.rule, None
+    if how.fill is not None:
+        values = (known or _Known(len(prompts.domains), None, None)).values(0, store.ok)
+        filled = fill(store, embedded, prompts.domains, rule, values, left_out, how.fill)
+        head, figures, rule = filled.head, filled.figures, Rule("filled") if filled.head else rule
+    header = _header(store, embedded, prompts, rule, "label", None, known, head, figures)
     return _Work(
-        store=store, clip=clip, prompts=prompts, how=how, embedded=embedded, header=header, known=known, people=counts,
-        not_in_store=not_in_store,
+        store=store, clip=clip, prompts=prompts, how=how, embedded=embedded, header=header, known=known, head=head,
+        people=counts, not_in_store=not_in_store,
     )  # fmt: skip
 
 
@@ -215,7 +238,8 @@ def relabel(
     """Write a revision like ``before``, by prompts embedded anew (METHOD 15), and return its number.
 
     Rule, offsets and weights stay, and so do the labels by people that ``before`` has, whatever they said since; of
-    clusters all labels do, since no text decides them. ``before`` labels the images that the store holds now.
+    clusters, and of labels filled in, all labels do, since no text decides them. ``before`` labels the images that the
+    store holds now.
     prompts: the set that was embedded, such as that of ``before`` with what it has learned; that of ``before`` if left
     out.
     """
@@ -223,10 +247,10 @@ def relabel(
     if before.human is not None:
         values = np.where(before.human, before.active, -1).astype(np.int8)
         known = _Known(len(before.domains), values, None)
-    header = _header(store, embedded, prompts, rule, origin, before.number, known)
-    again = Rule("given") if rule.kind == "clusters" else rule
+    header = _header(store, embedded, prompts, rule, origin, before.number, known, fill=before.fill)
+    again = Rule("given") if rule.by_head else rule
     blocks = label_blocks(store, embedded, again, known.overrides if known else None)
-    if rule.kind == "clusters":
+    if rule.by_head:
         blocks = (
             block.relabelled(before.active[block.start : block.start + block.rows], block.human if known else None)
             for block in blocks
@@ -242,7 +266,8 @@ def _header(
     origin: str,
     parent: int | None,
     known: _Known | None,
-    centres: torch.Tensor | None = None,
+    head: LinearHead | None = None,
+    fill: FillFigures | None = None,
 ) -> RevisionHeader:
     """What the revision will say about itself; the digest covers everything that decides the labels."""
     decisive = [
@@ -251,10 +276,10 @@ def _header(
         embedded.base.numpy(),
         *([] if known is None else known.decisive()),
     ]
-    decisive += [] if centres is None else [centres.numpy()]
+    decisive += [] if head is None else [tensor.numpy() for tensor in head.tensors]
     return RevisionHeader(
         fingerprint=store.fingerprint, prompt_set=prompts, rule=rule, origin=origin, parent=parent,
-        inputs_sha256=digest_of(*decisive), human=known is not None,
+        inputs_sha256=digest_of(*decisive), human=known is not None, fill=fill,
     )  # fmt: skip
 
 
@@ -265,14 +290,14 @@ def label_blocks(
     overrides: Overrides | None = None,
     progress: Progress | None = None,
     decide: Decider | None = None,
-    centres: torch.Tensor | None = None,
+    head: LinearHead | None = None,
 ) -> Iterator[LabelBlock]:
     """Labels of every embedded image, in store order and in blocks; no more than a few parts are in memory at once.
 
     embedded: on the CPU. overrides: labels that people gave. decide: what works the labels out; none for this process.
-    centres: see :func:`label`.
+    head: of the rules ``clusters`` and ``filled``.
     """
-    decision = Decision(rule, embedded, centres)
+    decision = Decision(rule, embedded, head)
     start = 0
     for keys, decided in (decide or decide_here)(store, decision):
         first = 0

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from lanit.heads import LinearHead
 from lanit.labels import EmbeddedPrompts, Rule, assign
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ Decided = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Decision:
-    """What decides labels. centres: unit-norm float32 (N×k), under the rule ``clusters`` alone."""
+    """What decides labels. head: under the rules ``clusters`` and ``filled`` alone."""
 
     rule: Rule
     prompts: EmbeddedPrompts
-    centres: Tensor | None = None
+    head: LinearHead | None = None
 
     def of(self, embeddings: np.ndarray) -> Iterator[Decided]:
         """Block by block. embeddings: unit-norm float32 (n×k)."""
         for start in range(0, len(embeddings), _ROWS):
             images = from_dlpack(embeddings[start : start + _ROWS])  # no copy, though it may be read-only
-            active, margin, base = assign(self.rule, images, self.prompts, self.centres)
+            active, margin, base = assign(self.rule, images, self.prompts, self.head)
             yield active.numpy(), margin.numpy(), base.numpy()
 
 

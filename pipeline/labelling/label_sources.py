@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanit.errors import UsageError
-from lanit.rules import Rule
+from lanit.rules import K_MEANS, Rule
 from pipeline.labelling.image_folders import image_folders
 from pipeline.labelling.known_labels import FOLDERS, Truth, fitted, folder_names, folder_truth, image_keys, read_truth
 from pipeline.labelling.people import read_people
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.clip.models import ClipModel
+    from pipeline.labelling.fill import Fill
     from pipeline.labelling.label import HowToLabel
     from pipeline.store.store import Store
 
@@ -28,8 +29,10 @@ class LabelRequest:
     """What ``lanit label`` was asked for; each option as it was typed, none where it was not.
 
     phrases: those typed after the command, or "-" alone for standard input.
-    rule: as :meth:`lanit.rules.Rule.parse` takes it. people: whether labels by people that the store keeps count.
-    seed: of the clusters. stabilise: by crops of some images.
+    rule: as :meth:`lanit.rules.Rule.parse` takes it. people: whether labels by people that the store keeps count;
+    offsets_from_people: whether offsets are fitted to them.
+    fill: whether labels that are not known follow from those that are; keep: the share of the latter to take.
+    by: how clusters are found. seed: of the clusters, and of that share. stabilise: by crops of some images.
     """
 
     phrases: tuple[str, ...] = ()
@@ -40,8 +43,12 @@ class LabelRequest:
     from_folders: bool = False
     from_table: Path | None = None
     clusters: int | None = None
+    by: str | None = None
     words: Path | None = None
     people: bool = True
+    offsets_from_people: bool = False
+    fill: bool = False
+    keep: float | None = None
     seed: int = 0
     stabilise: Stabilise = field(default_factory=Stabilise)
 
@@ -53,6 +60,14 @@ class LabelRequest:
             raise UsageError(message, "Try: lanit label --help")
         if self.by_clusters and self.rule is not None:
             raise UsageError("--rule does not go with --clusters, which label each image once", "Leave --rule out.")
+        if self.stabilise.learn and self.stabilise.offsets:
+            raise UsageError(
+                "--learn-prompts learns offsets, too, and --choose-offsets chooses them", "Drop one of the two."
+            )
+        if not self.by_clusters and self.by is not None:
+            raise UsageError("--by is how --clusters are found", "Add --clusters 10, or leave --by out.")
+        if self.by_clusters:
+            Rule("clusters", self.clusters or 0, by=self.by or K_MEANS)
         if not self.by_clusters and self.words is not None:
             raise UsageError("--words are the names of --clusters", "Add --clusters 10, or leave --words out.")
         if self.labels is not None and (self.from_folders or self.from_table is not None):
@@ -63,6 +78,33 @@ class LabelRequest:
         if self.rule_or(Rule()).kind == "given" and not self.people:
             message = "--rule given has labels by people alone, and --without-people none"
             raise UsageError(message, "Drop one of the two.")
+        self._check_fill()
+        if self.offsets_from_people and not (self.phrases or self.prompts):
+            raise UsageError("--offsets-from-people goes with phrases", "Give them with --prompts FILE.")
+        if self.offsets_from_people and (self.stabilise.offsets or not self.people):
+            option = "--choose-offsets" if self.stabilise.offsets else "--without-people"
+            raise UsageError(f"--offsets-from-people does not go with {option}", "Drop one of the two.")
+
+    def _check_fill(self) -> None:
+        from_labels = self.from_folders or self.from_table is not None
+        if self.fill and self.by_clusters:
+            raise UsageError("--fill goes with known labels, not with --clusters", "Drop one of the two.")
+        if self.fill and not from_labels and not self.people:
+            message = "--fill learns from labels by people, and --without-people leaves those out"
+            raise UsageError(message, "Drop one of the two.")
+        if self.fill and self.rule is not None and Rule.parse(self.rule).kind not in ("adaptive", "argmax"):
+            message = f"--fill decides by the adaptive rule or by argmax, not by {self.rule}"
+            raise UsageError(message, "Leave --rule out.")
+        if self.keep is not None and not (self.fill and from_labels):
+            message = "--keep takes a share of known labels, to see what --fill makes of them"
+            raise UsageError(message, "Try: lanit label --from-table FILE --fill --keep 0.1")
+
+    @property
+    def filling(self) -> Fill | None:
+        """What --fill and --keep come to."""
+        from pipeline.labelling.fill import Fill
+
+        return Fill(1.0 if self.keep is None else self.keep, self.seed) if self.fill else None
 
     @property
     def by_clusters(self) -> bool:
@@ -94,10 +136,13 @@ def label_source(store: Store, request: LabelRequest) -> LabelSource | None:
             prompts.check_model(store.fingerprint)
             prompts = prompts.prompts
         answers, rule = _answers(store, request, prompts), request.rule_or(Rule())
-        if rule.kind == "given" and answers is None and not read_people(store).kept:
-            message = "--rule given needs labels by people, and the store has none"
+        if (rule.kind == "given" or request.fill) and answers is None and not read_people(store).kept:
+            asked = "--fill" if request.fill else "--rule given"
+            message = f"{asked} needs labels by people, and the store has none"
             raise UsageError(message, "Add --labels FILE, or --labels folders.")
-        return prompts, HowToLabel(rule, answers=answers, people=request.people)
+        return prompts, HowToLabel(
+            rule, answers=answers, people=request.people, refit=request.offsets_from_people, fill=request.filling
+        )
     if request.from_table is not None:
         given = read_truth(request.from_table, None, blanks=True)
         advice = "Rename that column or class, or leave it out."
@@ -108,7 +153,13 @@ def label_source(store: Store, request: LabelRequest) -> LabelSource | None:
         advice = "Say what the images show in a table instead: --from-table FILE"
         named = prompt_set_of(names, "the folders of the images", FOLDERS, request.noun, advice)
         given = _known(store, FOLDERS, named.domains)
-    return named, HowToLabel(request.rule_or(Rule("given")), given=given, people=request.people)
+    rule = Rule("argmax" if _are_classes(given) else "adaptive") if request.fill else Rule("given")
+    return named, HowToLabel(request.rule_or(rule), given=given, people=request.people, fill=request.filling)
+
+
+def _are_classes(given: Truth) -> bool:
+    """Whether each image has just one of several labels, so that the others will have one, too."""
+    return given.known is None and given.labels.shape[1] > 1 and bool((given.labels.sum(axis=1) == 1).all())
 
 
 def _prompts(request: LabelRequest) -> PromptSet | LearnedPrompts:
@@ -126,10 +177,17 @@ def cluster_source(store: Store, request: LabelRequest, clip: ClipModel) -> Labe
     words = read_vocabulary(request.words)
     with console.progress("reading words", "words") as advance:
         found = find_clusters(
-            store, clip, request.clusters or 0, words, noun=request.noun, seed=request.seed, progress=advance
+            store,
+            clip,
+            request.clusters or 0,
+            words,
+            noun=request.noun,
+            seed=request.seed,
+            by=request.by or K_MEANS,
+            progress=advance,
         )
     answers = _answers(store, request, found.prompts)
-    return found.prompts, HowToLabel(found.rule, answers=answers, people=request.people, centres=found.centres)
+    return found.prompts, HowToLabel(found.rule, answers=answers, people=request.people, head=found.head)
 
 
 def _answers(store: Store, request: LabelRequest, prompts: PromptSet) -> Truth | None:

@@ -294,8 +294,8 @@ def _append(root: Path, answers: pa.Table, given: int) -> None:
 def _adopted(store: Store) -> People:
     """What people said in revisions made before answers were kept: the newest on each image and phrase.
 
-    Those of the rule ``given`` may be a labelling from a table or from folders, and are left where they are; so is what
-    cannot be read.
+    Those of the rule ``given``, or filled in, may be from a table or from folders, and are left where they are; so is
+    what cannot be read.
     """
     people, content = People(people_schema().empty_table()), None
     for number in store.revisions():
@@ -303,7 +303,7 @@ def _adopted(store: Store) -> People:
         with contextlib.suppress(LanitError, OSError, pa.ArrowException, ValueError):
             made_by = Fingerprint.from_json(metadata_of(pq.read_schema(path))["fingerprint"])  # whichever it is
             revision = RevisionFile.open(path, number, made_by)
-            if revision.has_human and revision.rule.kind != "given" and not revision.of_training:
+            if revision.has_human and revision.rule.kind != "given" and not revision.of_training and not revision.fill:
                 content = content or pa.concat_tables(store.ok_parts(["image_id", "sha256"]))
                 people = people.plus(pa.concat_tables(_answers_in(revision, content)))
     return people

@@ -18,8 +18,7 @@ from pipeline.stability.views import Views, read_views
 from pipeline.store.caches import content_of, keep_array, read_array
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from lanit.heads import LinearHead
     from lanit.labels import EmbeddedPrompts
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import RevisionFile
@@ -63,13 +62,13 @@ def agreements_of(first: np.ndarray, second: np.ndarray) -> tuple[Agreement, ...
     )
 
 
-def label_views(views: Views, embedded: EmbeddedPrompts, rule: Rule, centres: Tensor | None = None) -> ViewLabels:
-    """embedded: on the CPU. centres: of the rule ``clusters``, unit-norm (N×k)."""
+def label_views(views: Views, embedded: EmbeddedPrompts, rule: Rule, head: LinearHead | None = None) -> ViewLabels:
+    """embedded: on the CPU. head: of the rules ``clusters`` and ``filled``."""
     import torch
 
     from lanit.labels import assign
 
-    decided = [assign(rule, torch.from_numpy(crop), embedded, centres) for crop in views.crops]
+    decided = [assign(rule, torch.from_numpy(crop), embedded, head) for crop in views.crops]
     active, margins, base = (
         np.stack([np.ascontiguousarray(t.numpy()) for t in each]) for each in zip(*decided, strict=True)
     )

@@ -35,17 +35,27 @@ class Stabilise:
     """What ``lanit label`` makes of two crops of some images. views: whether they are embedded, where there are enough
     images to say anything; where it is none, if that takes no more than ``PATIENCE``. Then the report says how stable
     labels are, and whether other templates would be more so.
-    template, offsets: choose them by that. least: images that it takes."""
+    template, offsets: choose them by that; learn: learn prompts from that. least: images that it takes."""
 
     views: bool | None = None
     template: bool = False
     offsets: bool = False
+    learn: bool = False
     least: int = LEAST_IMAGES
 
     def __post_init__(self) -> None:
-        if self.views is False and (self.template or self.offsets):
-            option = "--choose-template" if self.template else "--choose-offsets"
-            raise UsageError(f"{option} chooses by the crops that --without-views leaves out", "Drop one of the two.")
+        if self.views is False and self.needs_crops:
+            options = {
+                "--choose-template": self.template,
+                "--choose-offsets": self.offsets,
+                "--learn-prompts": self.learn,
+            }
+            option = next(name for name, asked in options.items() if asked)
+            raise UsageError(f"{option} takes the crops that --without-views leaves out", "Drop one of the two.")
+
+    @property
+    def needs_crops(self) -> bool:
+        return self.template or self.offsets or self.learn
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from lanit.rules import Rule
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import sealed, sha256_bytes, unsealed
 from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.store.fill_figures import FillFigures
 from pipeline.store.label_ledger import check_entered
 from pipeline.store.schemas import (
     ACTIVE_PREFIX,
@@ -117,6 +118,7 @@ class Revision:
     """What a label revision says of itself. number: of the revision; parent: the one it was made from, or none.
 
     origin: ``label``, or ``train:<run> step <k>``. rule: what labelled the images of which no person said anything.
+    fill: of labels that were filled in from known ones; else none.
     """
 
     number: int
@@ -148,6 +150,7 @@ class LabelRevision(Revision):
     image_ids: np.ndarray
     paths: np.ndarray
     human: np.ndarray | None = None
+    fill: FillFigures | None = None
 
     @property
     def rows(self) -> int:
@@ -188,6 +191,7 @@ class RevisionFile(Revision):
     rows: int
     has_human: bool
     header_sha256: str
+    fill: FillFigures | None = None
 
     @classmethod
     def open(cls, path: Path, number: int, fingerprint: Fingerprint) -> RevisionFile:
@@ -210,6 +214,7 @@ class RevisionFile(Revision):
             if sum(rows) != footer.num_rows:
                 raise ValueError(f"it counts {footer.num_rows} rows and has {sum(rows)}")
             parent, origin, rule = metadata["parent"], metadata["origin"], Rule(**metadata["rule"])
+            fill = FillFigures.from_json(metadata["fill"]) if "fill" in metadata else None
         if made_by != fingerprint:  # of other embeddings, so the precision counts
             raise LanitError(
                 f"label revision {number} was made with {made_by.describe()}; "
@@ -219,7 +224,7 @@ class RevisionFile(Revision):
         return cls(
             number=number, parent=parent, origin=origin, rule=rule, prompt_set=prompt_set, path=path,
             rows=footer.num_rows, has_human=has_human,
-            header_sha256=sha256_bytes(json.dumps(metadata, sort_keys=True).encode()),
+            header_sha256=sha256_bytes(json.dumps(metadata, sort_keys=True).encode()), fill=fill,
         )  # fmt: skip
 
     def blocks(
@@ -279,7 +284,7 @@ class RevisionFile(Revision):
         ids, paths = (pa.chunked_array(list(side), pa.string()).to_numpy() for side in zip(*keys, strict=True))
         return LabelRevision(
             number=self.number, parent=self.parent, origin=self.origin, rule=self.rule, prompt_set=self.prompt_set,
-            active=active, margin=margin, similarity_base=base, image_ids=ids, paths=paths, human=human,
+            active=active, margin=margin, similarity_base=base, image_ids=ids, paths=paths, human=human, fill=self.fill,
         )  # fmt: skip
 
     def _row_group(self, file: pq.ParquetFile, group: int, names: list[str]) -> pa.Table:
@@ -357,6 +362,7 @@ class RevisionHeader:
     parent: int | None
     inputs_sha256: str
     human: bool = False
+    fill: FillFigures | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -369,7 +375,7 @@ class RevisionHeader:
             "rule": self.rule.to_json(),
             "prompt_set": self.prompt_set.to_json(),
             "inputs_sha256": self.inputs_sha256,
-        }
+        } | ({"fill": self.fill.to_json()} if self.fill is not None else {})
 
     @property
     def schema(self) -> pa.Schema:

@@ -1,7 +1,9 @@
 """Stage ``suggest-prompts``: from stored embeddings and labels to words that the prompt file lacks.
 
-How a word is scored stands in :mod:`pipeline.suggestion.unexplained`. An image with L labels counts 1/(1 + L) there, so
-the images that no prompt covers count most. They are also grouped by look, with the words that fit each group.
+How a word is scored stands in :mod:`pipeline.suggestion.unexplained`; where two crops of some images are embedded, the
+score is multiplied by κ, how far the labels that the word would give to both agree beyond chance. An image with L
+labels counts 1/(1 + L) there, so the images that no prompt covers count most. They are also grouped by look, with the
+words that fit each group.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lanit.agreement import Agreement
 from lanit.errors import LanitError
 from pipeline.commands import store_option
 from pipeline.progress import Progress
+from pipeline.stability.agreements import agreements_of
+from pipeline.stability.views import read_views
 from pipeline.suggestion.suggest_figures import Shown, count_images, found_by
 from pipeline.suggestion.unexplained import Pick, Scorer, pick_words, same_news
 from pipeline.words.kmeans import cluster_centres
@@ -53,7 +58,7 @@ class Example:
 @dataclass(frozen=True)
 class Suggestion:
     """A word to add. also: words that catch the same images. score: see :mod:`pipeline.suggestion.unexplained`, a
-    cosine.
+    cosine. stability: κ of two crops; none where none are embedded, or the word would be on all of them, or on none.
 
     images: how many have a positive margin, under all templates; uncovered: how many of those have no label yet.
     """
@@ -64,6 +69,7 @@ class Suggestion:
     images: int
     uncovered: int
     examples: tuple[Example, ...]
+    stability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -172,8 +178,10 @@ def suggest_prompts(
     directions, known = (directions_of(clip, prompts, phrases) for phrases in (finalists, prompts.domains))
     scorer = sample.scorer(directions, known)
     least = LEAST_SHARE * _typical_score(sample, known)
-    group_words = _group_words(scorer, finalists, sample, least)
-    picks = pick_words(scorer, finalists, options.top, least)
+    agreements = _agreements(store, directions)
+    trust = None if agreements is None else np.array([max(each.score, 0.0) for each in agreements])
+    group_words = _group_words(scorer, finalists, sample, least, trust)
+    picks = pick_words(scorer, finalists, options.top, least, trust)
     figures = count_images(store, counts == 0, found_by(picks, directions, known), sample.centres)
     example_of = _examples(store, [*figures.words, *figures.groups])
     groups = [
@@ -190,13 +198,26 @@ def suggest_prompts(
         compared=len(compared),
         sampled=len(sample.embeddings),
         suggestions=tuple(
-            _suggestion(finalists, pick, shown, example_of) for pick, shown in zip(picks, figures.words, strict=True)
+            _suggestion(finalists, pick, shown, example_of, agreements)
+            for pick, shown in zip(picks, figures.words, strict=True)
         ),
         groups=tuple(sorted(groups, key=lambda group: -group.size)),
     )
 
 
-def _suggestion(words: Sequence[str], pick: Pick, shown: Shown, example_of: dict[int, Example]) -> Suggestion:
+def _agreements(store: Store, directions: np.ndarray) -> tuple[Agreement, ...] | None:
+    """Of the labels of each word on two crops, where there are any. directions: float32 (V×k)."""
+    views = read_views(store)
+    return None if views is None else agreements_of(*(crop @ directions.T > 0 for crop in views.crops))
+
+
+def _suggestion(
+    words: Sequence[str],
+    pick: Pick,
+    shown: Shown,
+    example_of: dict[int, Example],
+    agreements: Sequence[Agreement] | None,
+) -> Suggestion:
     return Suggestion(
         word=words[pick.word],
         also=tuple(words[other] for other in pick.also[:_ALSO]),
@@ -204,6 +225,7 @@ def _suggestion(words: Sequence[str], pick: Pick, shown: Shown, example_of: dict
         images=shown.images,
         uncovered=shown.uncovered,
         examples=tuple(example_of[row] for row in shown.rows),
+        stability=None if agreements is None else agreements[pick.word].kappa,
     )
 
 
@@ -253,11 +275,13 @@ def _finalists(words: Sequence[str], directions: np.ndarray, known: np.ndarray, 
     return [words[word] for word in sorted(chosen)]
 
 
-def _group_words(scorer: Scorer, words: Sequence[str], sample: _Sample, least: float) -> list[tuple[GroupWord, ...]]:
+def _group_words(
+    scorer: Scorer, words: Sequence[str], sample: _Sample, least: float, trust: np.ndarray | None
+) -> list[tuple[GroupWord, ...]]:
     """For each group the words of the largest score there; of words that catch the same images, one."""
     found = []
     for members in sample.groups():
-        scores = scorer.scores(members)
+        scores = scorer.scores(members) * (1 if trust is None else trust)
         chosen: list[int] = []
         named: set[int] = set()
         for word in np.argsort(-scores, kind="stable").tolist():

@@ -14,14 +14,17 @@ def show_suggestions(report: SuggestReport) -> None:
     """Words to add with the images that show them, then the images without a label in groups."""
     if not report.uncovered:
         console.note("every image has a label: words are suggested for what the labels leave unsaid")
+    stable = any(each.stability is not None for each in report.suggestions)
     rows = [
         (", ".join([each.word, *(f"({other})" for other in each.also)]), " ".join(one.path for one in each.examples),
-         f"{each.images:,}", f"{each.uncovered:,}", f"{each.score:.4f}")
+         f"{each.images:,}", f"{each.uncovered:,}", f"{each.score:.4f}",
+         *(["-" if each.stability is None else f"{each.stability:.2f}"] if stable else []))
         for each in report.suggestions
     ]  # fmt: skip
     about = f"revision {report.revision} ({report.prompt_set}), of {report.compared:,} words compared"
     if rows:
-        columns = ("word", "images that show it best", "images", "without a label", "score")
+        columns = ["word", "images that show it best", "images", "without a label", "score"]
+        columns += ["stable, κ"] if stable else []
         console.table(f"Words to add to {about}", columns, rows, left=2)
     else:
         console.say(f"no word to add to {about}: none says much that its prompts do not say")

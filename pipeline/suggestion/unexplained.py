@@ -113,15 +113,18 @@ class Scorer:
         return beyond
 
 
-def pick_words(scorer: Scorer, phrases: Sequence[str], count: int, least: float = 0.0) -> list[Pick]:
+def pick_words(
+    scorer: Scorer, phrases: Sequence[str], count: int, least: float = 0.0, trust: np.ndarray | None = None
+) -> list[Pick]:
     """At most ``count`` words, best first, each scoring more than ``least`` beside those before it.
 
-    phrases: the V words themselves. ``scorer`` counts the picked words as prompts afterwards.
+    phrases: the V words themselves. trust: float (V), what their scores are multiplied by. ``scorer`` counts the picked
+    words as prompts afterwards.
     """
     picks: list[Pick] = []
     taken = np.zeros(len(phrases), bool)
     while len(picks) < count and not taken.all():
-        scores = np.where(taken, -1, scorer.scores())
+        scores = np.where(taken, -1, scorer.scores() * (1 if trust is None else trust))
         best = int(scores.argmax())
         if scores[best] <= least:
             break
