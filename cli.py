@@ -369,7 +369,8 @@ def label(
         bool, typer.Option("--choose-template", help="Take the templates under which labels are most stable.")
     ] = False,
     choose_offsets: Annotated[
-        bool, typer.Option("--choose-offsets", help="Give phrases the offsets at which their labels are most stable.")
+        bool,
+        typer.Option("--choose-offsets", help="Give phrases the offsets at which their labels are far more stable."),
     ] = False,
     views: Annotated[
         bool | None,

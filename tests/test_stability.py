@@ -221,6 +221,20 @@ def test_an_offset_is_looked_for_where_margins_are_thin(monkeypatch: pytest.Monk
         choose_offsets(Views(crops, "made up"), None, prompts, Rule("top-k", 1))  # type: ignore[arg-type]
 
 
+def test_an_offset_is_not_looked_for_where_margins_have_no_valley(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bell, as of many words on photographs: κ is best in its middle, whatever share a word is true of."""
+    rng = np.random.default_rng(4)
+    bell = rng.normal(0, 1, 1000)[:, None] - [1.2, 0.5, 0.0]
+    crops = (bell + rng.normal(0, 0.2, (2, 1000, 3))).astype(np.float32)
+    prompts = PromptSet(("rare", "third", "half"), ("{}.",), (".",), "made up")
+    embedded = EmbeddedPrompts(torch.eye(3), torch.zeros(3), torch.zeros(3), torch.ones(3))
+    monkeypatch.setattr(choices, "embed_prompts", lambda clip, prompts: embedded)
+    views = Views(crops, "made up")
+    assert choose_offsets(views, None, prompts, Rule()) == ()  # type: ignore[arg-type]
+    tempted = choose_offsets(views, None, prompts, Rule(), gain=0.02)  # type: ignore[arg-type]
+    assert "rare" in [choice.domain for choice in tempted]
+
+
 def test_reports_show_stability_without_opening_an_image(
     world: tuple[Path, Store], store: Store, sample: Any, phrases: PromptSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

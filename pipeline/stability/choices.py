@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
 
 GAIN = 0.02
-"""By so much another template or offset must be more stable to be worth a word, and an offset to be taken."""
+"""By so much another template must be more stable to be worth a word."""
+
+OFFSET_GAIN = 0.2
+"""By so much another offset must be more stable to be taken: where margins have a valley and labels began elsewhere. On
+photographs margins often have none, and small gains of κ lead to shares that are wrong."""
 
 _PHRASES = 32  # templates are compared on so many phrases at most, evenly spread: a text pass for each
 _SHARES = (0.04, 0.90)  # of the images that a domain may label for its offset to be looked for
@@ -149,9 +153,11 @@ def with_templates(prompts: PromptSet, candidate: Candidate) -> PromptSet:
     return replace(prompts, templates=candidate.templates, bases=candidate.bases, offsets=())
 
 
-def choose_offsets(views: Views, clip: ClipModel, prompts: PromptSet, rule: Rule) -> tuple[OffsetChoice, ...]:
-    """For each phrase the offset at which labels of two crops agree most, where that is more than ``GAIN`` better than
-    at the offset that the phrase has; a phrase at a time.
+def choose_offsets(
+    views: Views, clip: ClipModel, prompts: PromptSet, rule: Rule, gain: float = OFFSET_GAIN
+) -> tuple[OffsetChoice, ...]:
+    """For each phrase the offset at which labels of two crops agree most, where κ there is more than ``gain`` above
+    that at the offset that the phrase has; a phrase at a time.
 
     Raises UsageError for a rule other than the adaptive one, under which phrases depend on each other.
     """
@@ -165,7 +171,7 @@ def choose_offsets(views: Views, clip: ClipModel, prompts: PromptSet, rule: Rule
         tried = _offsets_to_try(column)
         [before], after = _scores(column, [own]), _scores(column, tried)
         best = int(np.argmax(after))
-        if after[best] > before + GAIN:
+        if after[best] > before + gain:
             found.append(OffsetChoice(domain, tried[best], before, after[best]))
     return tuple(found)
 
