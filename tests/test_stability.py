@@ -27,6 +27,8 @@ from pipeline.sample_world.dataset import write_faces
 from pipeline.stability import choices
 from pipeline.stability.agreements import agreements_of, label_views, read_view_labels
 from pipeline.stability.choices import (
+    Candidate,
+    TemplateChoice,
     candidate_templates,
     choose_offsets,
     compare_templates,
@@ -200,6 +202,17 @@ def test_of_equal_templates_the_users_own_stays(sample: Any, phrases: PromptSet)
     if choice.best.score == choice.own.score:
         assert choice.best is choice.own
     assert with_templates(phrases, choice.own) is phrases
+
+
+@pytest.mark.parametrize(
+    ("own", "best", "taken"), [(0.985, 0.999, True), (0.70, 0.80, True), (0.80, 0.82, False), (0.997, 0.999, False)]
+)
+def test_templates_are_taken_where_crops_disagree_clearly_less(own: float, best: float, taken: bool) -> None:
+    """On photographs two templates of nearly the same κ are as often worse as better."""
+    given, other = (Candidate(f"{score}", (f"{score} {{}}.",), ("a",), score) for score in (own, best))
+    choice = TemplateChoice(given, (other, given), 3)
+    assert choice.is_worth_a_change == taken
+    assert choice.taken is (other if taken else given)
 
 
 def test_an_offset_is_looked_for_where_margins_are_thin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,26 +16,27 @@ from lanit.rules import Rule
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.stability.agreements import label_views
-from pipeline.stability.choices import GAIN, choose_offsets, compare_templates, with_offsets, with_templates
+from pipeline.stability.choices import choose_offsets, compare_templates, with_offsets, with_templates
 from pipeline.stability.views import Views
 
 SAMPLES, SAMPLE_IMAGES = 4, 1000
 WORSE = 0.002  # macro F1
+_LOOSE = 0.02  # of κ
 
 
 @dataclass(frozen=True)
 class Start:
-    """One template as the user's own: macro F1 with it, with what κ picks among its candidates, where that is worth a
-    word to the user, and with offsets by κ on top of both; loose_offsets: those for which any small gain of κ does."""
+    """One template as the user's own: macro F1 with it, with the most stable of its candidates, with that where it is
+    taken since it is clearly more stable, and with offsets by κ; loose_offsets: a small gain of κ does for those."""
 
     template: str
     kappa: float
     own: float
-    picked: float
-    advised: float
+    most_stable: float
+    taken: float
     own_offsets: float
     loose_offsets: float
-    picked_offsets: float
+    taken_offsets: float
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,17 @@ def _case(world: World, quality: str, stored: Stored, part: np.ndarray) -> Case:
     for template in world.templates:
         own = world.prompts(template)
         choice = compare_templates(views, clip, own, rule)
-        best = with_templates(own, choice.best)
+        taken = with_templates(own, choice.taken)
         starts.append(
             Start(
                 template,
                 kappa=choice.own.score,
                 own=f1(own),
-                picked=f1(best),
-                advised=f1(best if choice.is_worth_a_change else own),
+                most_stable=f1(with_templates(own, choice.best)),
+                taken=f1(taken),
                 own_offsets=f1(with_offsets(own, choose_offsets(views, clip, own, rule))),
-                loose_offsets=f1(with_offsets(own, choose_offsets(views, clip, own, rule, GAIN))),
-                picked_offsets=f1(with_offsets(best, choose_offsets(views, clip, best, rule))),
+                loose_offsets=f1(with_offsets(own, choose_offsets(views, clip, own, rule, _LOOSE))),
+                taken_offsets=f1(with_offsets(taken, choose_offsets(views, clip, taken, rule))),
             )
         )
         for candidate in choice.candidates:
@@ -142,11 +143,11 @@ def show(cases: Sequence[Case]) -> None:
               f"{_span(c.rho_of_all for c in some)} | {_span(c.gain for c in some)} | "
               f"{_mean(c.starts[0].own_offsets for c in some)} |")  # fmt: skip
     print()
-    _heads("world", "CLIP", "template", "κ", "F1", "picked", "offsets alone", "picked, with offsets")
+    _heads("world", "CLIP", "template", "κ", "F1", "most stable", "taken", "taken, with offsets")
     for (world, quality), some in groups.items():
         for starts in zip(*(case.starts for case in some), strict=True):
             values = [_mean(getattr(start, name) for start in starts)
-                      for name in ("kappa", "own", "picked", "own_offsets", "picked_offsets")]  # fmt: skip
+                      for name in ("kappa", "own", "most_stable", "taken", "taken_offsets")]  # fmt: skip
             print(f"| {world} | {quality} | {starts[0].template} | {' | '.join(values)} |")
     print()
     _heads("world", "CLIP", "domain", "κ", "F1")
@@ -162,7 +163,7 @@ def _summary(cases: Sequence[Case]) -> None:
     gains = [case.gain for case in cases]
     print(f"pick above the median template: {sum(gain > 0 for gain in gains)} of {len(gains)}; least {min(gains):+.3f}")
     starts = [start for case in cases for start in case.starts]
-    for what in ("picked", "advised", "own_offsets", "loose_offsets", "picked_offsets"):
+    for what in ("most_stable", "taken", "own_offsets", "loose_offsets", "taken_offsets"):
         changes = [getattr(start, what) - start.own for start in starts]
         worse = sum(change < -WORSE for change in changes)
         print(f"{what}: {statistics.mean(changes):+.3f} in the mean; worse than the user's own template by more than "

@@ -23,8 +23,12 @@ from pipeline.stability.views import Views
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
 
-GAIN = 0.02
-"""By so much another template must be more stable to be worth a word."""
+GAIN = 0.005
+"""By so much at least other templates must be more stable to be worth a word."""
+
+_LEFT = 0.85
+"""Other templates are taken where they leave less than this share of the disagreement of two crops, 1 − κ. On photographs
+those that differ by less are as often worse as better."""
 
 OFFSET_GAIN = 0.2
 """By so much another offset must be more stable to be taken: where margins have a valley and labels began elsewhere. On
@@ -61,8 +65,14 @@ class TemplateChoice:
         return self.candidates[0]
 
     @property
+    def taken(self) -> Candidate:
+        """The best where it is so much more stable that it is worth a change, else the user's own."""
+        gained, left = self.best.score - self.own.score, 1 - self.best.score
+        return self.best if gained > GAIN and left < _LEFT * (1 - self.own.score) else self.own
+
+    @property
     def is_worth_a_change(self) -> bool:
-        return self.best.score > self.own.score + GAIN
+        return self.taken is not self.own
 
     def to_json(self) -> dict[str, Any]:
         found = [candidate.to_json() for candidate in self.candidates]
