@@ -38,7 +38,8 @@ _ANIMALS_ROWS = 7_500  # half of the training rows
 class World:
     """Photographs with their truth. templates: ten, of which the first is what a user would write who has no others.
 
-    table: of the half that is labelled, with the columns ``path`` and ``jpeg``; truth: bool (n×N).
+    table: of the half that is labelled, with the columns ``path`` and ``jpeg``; truth: bool (n×N); pictures: uint8 RGB
+    (n×S×S×3).
     train: of a folder to write, steps and a seed. qualities: steps by name.
     """
 
@@ -47,6 +48,7 @@ class World:
     templates: tuple[str, ...]
     table: pa.Table
     truth: np.ndarray
+    pictures: Callable[[], np.ndarray]
     train: Callable[[Path, int, int], None]
     qualities: dict[str, int]
 
@@ -56,6 +58,8 @@ class World:
     def write(self, folder: Path) -> tuple[Path, Path]:
         """``images.parquet``, to be embedded, and ``truth.csv`` (path and a column for each phrase) in ``folder``."""
         images, truth = folder / "images.parquet", folder / "truth.csv"
+        if images.is_file() and truth.is_file():
+            return images, truth
         with atomic_path(images) as temporary:
             pq.write_table(self.table, temporary)
         rows = zip(self.table["path"].to_pylist(), self.truth.astype(int), strict=True)
@@ -67,13 +71,14 @@ class World:
 
 @dataclass(frozen=True)
 class Stored:
-    """What one CLIP makes of a world, images in the order of their ids: unit-norm embeddings, float32 (n×k), two crops
-    of each, and the truth, bool (n×N)."""
+    """What one CLIP makes of a world, in the order of the images' ids: unit-norm embeddings, float32 (n×k), two crops
+    of each, the truth, bool (n×N), and rows of the world."""
 
     clip: ClipModel
     embeddings: np.ndarray
     views: Views
     truth: np.ndarray
+    rows: np.ndarray
 
 
 def faces(data: Path) -> World:
@@ -100,6 +105,7 @@ def faces(data: Path) -> World:
         ),
         table=other.table,
         truth=other.truth(),
+        pictures=other.pictures,
         train=train,
         qualities={"short": 200, "medium": 500, "long": 1500},
     )
@@ -128,6 +134,7 @@ def animals(data: Path) -> World:
         ),
         table=other.table,
         truth=other.truth(),
+        pictures=other.pictures,
         train=train,
         qualities={"short": 200, "medium": 600, "long": 2000},
     )
@@ -146,5 +153,8 @@ def stored(world: World, work: Path, quality: str, seed: int) -> Stored:
     embed([images], store_folder, clip)
     store = Store.open(store_folder)
     views = make_views(store, clip, most=store.ok)
-    order = np.argsort(store.images(["image_id"])["image_id"].to_numpy())
-    return Stored(clip, store.embeddings()[order], views, truth_of(store, truth, world.phrases)[order])
+    table = store.images(["image_id", "path"])
+    order = np.argsort(table["image_id"].to_numpy())
+    place = {path: row for row, path in enumerate(world.table["path"].to_pylist())}
+    rows = np.array([place[path] for path in table["path"].to_pylist()])[order]
+    return Stored(clip, store.embeddings()[order], views, truth_of(store, truth, world.phrases)[order], rows)

@@ -27,8 +27,8 @@ GAIN = 0.005
 """By so much at least other templates must be more stable to be worth a word."""
 
 _LEFT = 0.85
-"""Other templates are taken where they leave less than this share of the disagreement of two crops, 1 − κ. On photographs
-those that differ by less are as often worse as better."""
+"""Other templates are taken where they leave less than this share of the disagreement of two crops, 1 − κ. Those that
+differ by less are, on photographs, as often worse as better."""
 
 OFFSET_GAIN = 0.2
 """By so much another offset must be more stable to be taken: where margins have a valley and labels began elsewhere. On
