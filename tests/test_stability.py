@@ -176,7 +176,7 @@ def test_a_poor_template_is_told_and_mended(
     truth = np.genfromtxt(world[0] / "faces" / "truth.csv", delimiter=",", skip_header=1, usecols=range(1, 13))
     plain = label_and_report(store, sample, poor, Rule(), stabilise=ENOUGH)
     assert plain.templates is not None
-    assert plain.templates.is_worth_a_change
+    assert plain.templates.is_worth_a_word
     assert not plain.template_chosen
     assert store.labels().prompt_set == poor
     mended = label_and_report(store, sample, poor, Rule(), stabilise=Stabilise(template=True, least=100))
@@ -205,14 +205,17 @@ def test_of_equal_templates_the_users_own_stays(sample: Any, phrases: PromptSet)
 
 
 @pytest.mark.parametrize(
-    ("own", "best", "taken"), [(0.985, 0.999, True), (0.70, 0.80, True), (0.80, 0.82, False), (0.997, 0.999, False)]
+    ("own", "best", "taken", "told"),
+    [(0.985, 0.999, True, True), (0.70, 0.80, True, True), (0.80, 0.82, False, False), (0.997, 0.999, True, False)],
 )
-def test_templates_are_taken_where_crops_disagree_clearly_less(own: float, best: float, taken: bool) -> None:
+def test_templates_are_taken_where_crops_disagree_clearly_less(
+    own: float, best: float, taken: bool, told: bool
+) -> None:
     """On photographs two templates of nearly the same κ are as often worse as better."""
     given, other = (Candidate(f"{score}", (f"{score} {{}}.",), ("a",), score) for score in (own, best))
     choice = TemplateChoice(given, (other, given), 3)
-    assert choice.is_worth_a_change == taken
     assert choice.taken is (other if taken else given)
+    assert choice.is_worth_a_word == told
 
 
 def test_an_offset_is_looked_for_where_margins_are_thin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
 
 GAIN = 0.005
-"""By so much at least other templates must be more stable to be worth a word."""
+"""By so much other templates must be more stable to be worth a word to a person who did not ask for them."""
 
 _LEFT = 0.85
 """Other templates are taken where they leave less than this share of the disagreement of two crops, 1 − κ. Those that
@@ -66,13 +66,13 @@ class TemplateChoice:
 
     @property
     def taken(self) -> Candidate:
-        """The best where it is so much more stable that it is worth a change, else the user's own."""
-        gained, left = self.best.score - self.own.score, 1 - self.best.score
-        return self.best if gained > GAIN and left < _LEFT * (1 - self.own.score) else self.own
+        """The best where crops disagree so much less that it is worth a change, else the user's own."""
+        return self.best if 1 - self.best.score < _LEFT * (1 - self.own.score) else self.own
 
     @property
-    def is_worth_a_change(self) -> bool:
-        return self.taken is not self.own
+    def is_worth_a_word(self) -> bool:
+        """Whether a person who did not ask for other templates should know of them."""
+        return self.taken.score > self.own.score + GAIN
 
     def to_json(self) -> dict[str, Any]:
         found = [candidate.to_json() for candidate in self.candidates]
