@@ -378,10 +378,11 @@ def label(
         bool, typer.Option("--forget-people", help="Label nothing; forget every label that people gave.")
     ] = False,
     choose_template: Annotated[
-        bool, typer.Option("--choose-template", help="Take the templates under which labels are most stable.")
+        bool, typer.Option("--choose-template", help="Take other templates where labels are clearly more stable.")
     ] = False,
     choose_offsets: Annotated[
-        bool, typer.Option("--choose-offsets", help="Give phrases the offsets at which their labels are most stable.")
+        bool,
+        typer.Option("--choose-offsets", help="Give phrases offsets where labels are far more stable."),
     ] = False,
     learn_prompts: Annotated[
         bool,

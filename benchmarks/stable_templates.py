@@ -97,7 +97,7 @@ def clean_worlds(work: Path, faces: int, seeds: list[int], clip: Any, phrases: P
         for template in POOR + GOOD:
             own = of_template(phrases, template)
             choice = compare_templates(views, clip, own, Rule())
-            best = with_templates(own, choice.best)
+            best = with_templates(own, choice.taken)
             final = with_offsets(best, choose_offsets(views, clip, best, Rule()))
             scores = [f1(embeddings, truth, clip, prompts) for prompts in (own, best, final)]
             each = [
@@ -133,7 +133,7 @@ def spoiled_worlds(work: Path, faces: int, clip: Any, phrases: PromptSet) -> Non
             part = Views(np.ascontiguousarray(views.crops[:, found]), views.name)
             for template in POOR + GOOD:
                 own = of_template(phrases, template)
-                best = with_templates(own, compare_templates(part, clip, own, Rule()).best)
+                best = with_templates(own, compare_templates(part, clip, own, Rule()).taken)
                 sets = (own, with_offsets(own, choose_offsets(part, clip, own, Rule())), best,
                         with_offsets(best, choose_offsets(part, clip, best, Rule())))  # fmt: skip
                 a, b, c, d = (f1(embeddings[scored], truth[scored], clip, each) for each in sets)

@@ -28,6 +28,8 @@ from pipeline.sample_world.dataset import write_faces
 from pipeline.stability import choices
 from pipeline.stability.agreements import agreements_of, label_views, read_view_labels
 from pipeline.stability.choices import (
+    Candidate,
+    TemplateChoice,
     candidate_templates,
     choose_offsets,
     compare_templates,
@@ -175,7 +177,7 @@ def test_a_poor_template_is_told_and_mended(
     truth = np.genfromtxt(world[0] / "faces" / "truth.csv", delimiter=",", skip_header=1, usecols=range(1, 13))
     plain = label_and_report(store, sample, poor, Rule(), stabilise=ENOUGH)
     assert plain.templates is not None
-    assert plain.templates.is_worth_a_change
+    assert plain.templates.is_worth_a_word
     assert not plain.template_chosen
     assert store.labels().prompt_set == poor
     mended = label_and_report(store, sample, poor, Rule(), stabilise=Stabilise(template=True, least=100))
@@ -203,6 +205,20 @@ def test_of_equal_templates_the_users_own_stays(sample: Any, phrases: PromptSet)
     assert with_templates(phrases, choice.own) is phrases
 
 
+@pytest.mark.parametrize(
+    ("own", "best", "taken", "told"),
+    [(0.985, 0.999, True, True), (0.70, 0.80, True, True), (0.80, 0.82, False, False), (0.997, 0.999, True, False)],
+)
+def test_templates_are_taken_where_crops_disagree_clearly_less(
+    own: float, best: float, taken: bool, told: bool
+) -> None:
+    """On photographs two templates of nearly the same κ are as often worse as better."""
+    given, other = (Candidate(f"{score}", (f"{score} {{}}.",), ("a",), score) for score in (own, best))
+    choice = TemplateChoice(given, (other, given), 3)
+    assert choice.taken is (other if taken else given)
+    assert choice.is_worth_a_word == told
+
+
 def test_an_offset_is_looked_for_where_margins_are_thin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two groups of images with a valley at 0.3, and noise between crops: 0 lies within the lower group."""
     rng = np.random.default_rng(3)
@@ -220,6 +236,20 @@ def test_an_offset_is_looked_for_where_margins_are_thin(monkeypatch: pytest.Monk
     assert with_offsets(prompts, found).offsets == (found[0].offset, 0)
     with pytest.raises(UsageError, match="adaptive rule"):
         choose_offsets(Views(crops, "made up"), None, prompts, Rule("top-k", 1))  # type: ignore[arg-type]
+
+
+def test_an_offset_is_not_looked_for_where_margins_have_no_valley(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bell, as of many words on photographs: κ is best in its middle, whatever share a word is true of."""
+    rng = np.random.default_rng(4)
+    bell = rng.normal(0, 1, 1000)[:, None] - [1.2, 0.5, 0.0]
+    crops = (bell + rng.normal(0, 0.2, (2, 1000, 3))).astype(np.float32)
+    prompts = PromptSet(("rare", "third", "half"), ("{}.",), (".",), "made up")
+    embedded = EmbeddedPrompts(torch.eye(3), torch.zeros(3), torch.zeros(3), torch.ones(3))
+    monkeypatch.setattr(choices, "embed_prompts", lambda clip, prompts: embedded)
+    views = Views(crops, "made up")
+    assert choose_offsets(views, None, prompts, Rule()) == ()  # type: ignore[arg-type]
+    tempted = choose_offsets(views, None, prompts, Rule(), gain=0.02)  # type: ignore[arg-type]
+    assert "rare" in [choice.domain for choice in tempted]
 
 
 def test_reports_show_stability_without_opening_an_image(

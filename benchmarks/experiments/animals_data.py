@@ -52,25 +52,27 @@ class AnimalTable:
         return images, truth
 
 
-def read_animals(data: Path) -> tuple[AnimalTable, AnimalTable, AnimalTable]:
-    """Rows whose classes may be known, rows to train a generator on, held-out rows. Each image is in one of them.
+def read_animals(
+    data: Path, known_rows: int = KNOWN_ROWS, name: str = "*"
+) -> tuple[AnimalTable, AnimalTable, AnimalTable]:
+    """Rows whose classes may be known, the other training rows, held-out rows. Each image is in one of them.
 
-    data: the folder of the two files. Raises LanitError where there is not exactly one of each, or one has other
-    columns.
+    data: the folder of the two files; name: what stands before "-train" and "-test". Raises LanitError where there is
+    not exactly one of each, or one has other columns.
     """
-    train, test = (_read(data, part) for part in ("train", "test"))
-    if train.num_rows <= KNOWN_ROWS:
-        raise LanitError(f"the training table in {data} has {train.num_rows} rows; more than {KNOWN_ROWS} are needed")
+    train, test = (_read(data, f"{name}-{part}.parquet") for part in ("train", "test"))
+    if train.num_rows <= known_rows:
+        raise LanitError(f"the training table in {data} has {train.num_rows} rows; more than {known_rows} are needed")
     names = tuple(sorted(set(train["class"].to_pylist())))
     order = np.random.default_rng(0).permutation(train.num_rows)
-    known, unlabelled = train.take(order[:KNOWN_ROWS]), train.take(order[KNOWN_ROWS:])
+    known, unlabelled = train.take(order[:known_rows]), train.take(order[known_rows:])
     return _table(known, names), _table(unlabelled, names), _table(test, names)
 
 
-def _read(data: Path, part: str) -> pa.Table:
-    found = sorted(data.glob(f"*-{part}.parquet"))
+def _read(data: Path, pattern: str) -> pa.Table:
+    found = sorted(data.glob(pattern))
     if len(found) != 1:
-        raise LanitError(f"{len(found)} files in {data} are named *-{part}.parquet; one is needed")
+        raise LanitError(f"{len(found)} files in {data} are named {pattern}; one is needed")
     table = pq.read_table(found[0])
     if not set(_COLUMNS) <= set(table.column_names):
         raise LanitError(f"{found[0]} lacks one of the columns {', '.join(_COLUMNS)}")

@@ -51,7 +51,7 @@ class LabelReport:
     human: labels that people set, on or off. people: labels by people, here and elsewhere. not_in_store: rows of the
     labels given that name no image here. comparison: with the newest revision, in a dry run.
     learned: what learned prompts are near to; else empty. templates: how stable labels are in others, where that was
-    looked at; template_chosen: whether the most stable are those of the revision. offsets: those that were chosen.
+    looked at; template_chosen: whether those of the revision were chosen among them. offsets: those that were chosen.
     refitted: offsets fitted to what people said, taken or not. learning: what came of learning prompts.
     """
 
@@ -168,7 +168,7 @@ class _Look:
         templates, learning, offsets = None, None, tuple[OffsetChoice, ...]()
         if asked.template:
             templates = compare_templates(views, self.clip, prompts, rule, self.progress)
-            prompts = with_templates(prompts, templates.best)
+            prompts = with_templates(prompts, templates.taken)
         if asked.learn:
             learning = learn_prompts(views, self.clip, prompts, rule, self.progress)
             prompts = learning.prompts

@@ -123,11 +123,11 @@ def _show_choices(report: LabelReport) -> None:
     if templates is not None and report.template_chosen:
         rows = [(candidate.title, f"{candidate.score:.3f}") for candidate in templates.candidates[:_CANDIDATES]]
         console.table(f"Templates, of {len(templates.candidates)}, by agreement of two crops", ("template", "κ"), rows)
-        if templates.best is templates.own:
-            console.note("the templates stay as they were given: none is more stable")
+        if templates.taken is templates.own:
+            console.note("the templates stay as they were given: none is clearly more stable")
         else:
-            console.note(f"chosen; in the prompt file: {_lines(templates.best)}")
-    elif templates is not None and templates.is_worth_a_change:
+            console.note(f"chosen; in the prompt file: {_lines(templates.taken)}")
+    elif templates is not None and templates.is_worth_a_word:
         console.note(
             f"other templates would be more stable (κ {templates.best.score:.2f}, now {templates.own.score:.2f}): "
             f"{_lines(templates.best)}; --choose-template takes them"

@@ -23,8 +23,16 @@ from pipeline.stability.views import Views
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
 
-GAIN = 0.02
-"""By so much another template or offset must be more stable to be worth a word, and an offset to be taken."""
+GAIN = 0.005
+"""By so much other templates must be more stable to be worth a word to a person who did not ask for them."""
+
+_LEFT = 0.85
+"""Other templates are taken where they leave less than this share of the disagreement of two crops, 1 − κ. Those that
+differ by less are, on photographs, as often worse as better."""
+
+OFFSET_GAIN = 0.2
+"""By so much another offset must be more stable to be taken: where margins have a valley and labels began elsewhere. On
+photographs margins often have none, and small gains of κ lead to shares that are wrong."""
 
 _PHRASES = 32  # templates are compared on so many phrases at most, evenly spread: a text pass for each
 _SHARES = (0.04, 0.90)  # of the images that a domain may label for its offset to be looked for
@@ -57,8 +65,14 @@ class TemplateChoice:
         return self.candidates[0]
 
     @property
-    def is_worth_a_change(self) -> bool:
-        return self.best.score > self.own.score + GAIN
+    def taken(self) -> Candidate:
+        """The best where crops disagree so much less that it is worth a change, else the user's own."""
+        return self.best if 1 - self.best.score < _LEFT * (1 - self.own.score) else self.own
+
+    @property
+    def is_worth_a_word(self) -> bool:
+        """Whether a person who did not ask for other templates should know of them."""
+        return self.taken.score > self.own.score + GAIN
 
     def to_json(self) -> dict[str, Any]:
         found = [candidate.to_json() for candidate in self.candidates]
@@ -149,9 +163,11 @@ def with_templates(prompts: PromptSet, candidate: Candidate) -> PromptSet:
     return replace(prompts, templates=candidate.templates, bases=candidate.bases, offsets=())
 
 
-def choose_offsets(views: Views, clip: ClipModel, prompts: PromptSet, rule: Rule) -> tuple[OffsetChoice, ...]:
-    """For each phrase the offset at which labels of two crops agree most, where that is more than ``GAIN`` better than
-    at the offset that the phrase has; a phrase at a time.
+def choose_offsets(
+    views: Views, clip: ClipModel, prompts: PromptSet, rule: Rule, gain: float = OFFSET_GAIN
+) -> tuple[OffsetChoice, ...]:
+    """For each phrase the offset at which labels of two crops agree most, where κ there is more than ``gain`` above
+    that at the offset that the phrase has; a phrase at a time.
 
     Raises UsageError for a rule other than the adaptive one, under which phrases depend on each other.
     """
@@ -165,7 +181,7 @@ def choose_offsets(views: Views, clip: ClipModel, prompts: PromptSet, rule: Rule
         tried = _offsets_to_try(column)
         [before], after = _scores(column, [own]), _scores(column, tried)
         best = int(np.argmax(after))
-        if after[best] > before + GAIN:
+        if after[best] > before + gain:
             found.append(OffsetChoice(domain, tried[best], before, after[best]))
     return tuple(found)
 
