@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from lanit.errors import LanitError, UsageError
 from lanit.rules import SPELLINGS
 from pipeline.commands import DEFAULT_STORE
+from pipeline.decoding.frames import parse_frame
 from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.exports.layouts import LAYOUTS
 from pipeline.showing.terminal_text import brief, visible
@@ -204,6 +205,14 @@ def embed(
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop where more images fail.")] = None,
     max_pixels: PixelsOption = MAX_PIXELS,
     image_column: ColumnOption = None,
+    frame: Annotated[
+        Any,
+        typer.Option(
+            metavar="N|middle",
+            parser=parse_frame,
+            help="Of files of several, such as DICOM; counted from 1.  [default: the store's, else the file's]",
+        ),
+    ] = None,
     batch_size: BatchOption = 64,
     workers: WorkersOption = None,
     decode: Annotated[
@@ -252,7 +261,7 @@ def embed(
     options = EmbedOptions(
         batch_size=batch_size, workers=workers, overwrite=overwrite, retry_failed=retry_failed,
         max_failures=max_failures, max_pixels=max_pixels, storage=storage, image_column=image_column, decode=decode,
-        forget=tuple(forget or ()),
+        frame=frame, forget=tuple(forget or ()),
     )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force:
         model = clip_to_embed(store, clip, clip_arch, precision, "cpu" if force else device, anew=overwrite)

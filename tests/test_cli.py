@@ -119,6 +119,7 @@ SAID = {
     ("embed", "clip"): f"the store's, else {DEFAULT_CLIP}",
     ("embed", "precision"): f"the store's, else {inspect.signature(load_clip).parameters['precision'].default}",
     ("embed", "storage"): f"the store's, else {get_args(StoredType)[0]}",
+    ("embed", "frame"): "the store's, else the file's",
     ("label", "rule"): Rule().text,
     ("inspect-labels", "epsilon"): f"{DEFAULT_EPSILON_SHARE:g} of the margins' standard deviation",
     ("duplicates", "threshold"): f"{USUAL_THRESHOLD:g}; the sample CLIP's {SAMPLE_THRESHOLD:g}",

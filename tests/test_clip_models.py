@@ -23,11 +23,11 @@ from torch.nn import functional as F
 
 from lanit.errors import LanitError
 from lanit.prompts import PromptLearner
-from pipeline.clip import models as clip_models
 from pipeline.clip import sources as clip_sources
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.models import load_clip
 from pipeline.clip.text_towers import OpaqueText, OpenClipText
+from pipeline.clip.towers import weights_digest
 
 PHRASES = ["a face with eyeglasses.", "smiling", "", "a photo of a large dog, wearing a hat"]
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
@@ -176,7 +176,7 @@ def test_a_torchscript_archive_is_read_with_quick_gelu(small_default: dict[str, 
     torch.jit.trace(Holder(model), torch.zeros(1)).save(str(tmp_path / "openai.pt"))  # type: ignore[no-untyped-call]
     clip = load_clip(str(tmp_path / "openai.pt"))
     assert clip.fingerprint.activation == "quick_gelu"
-    assert clip.fingerprint.weights_sha256 == clip_models.weights_digest(model)
+    assert clip.fingerprint.weights_sha256 == weights_digest(model, model.state_dict())
 
 
 def test_weights_of_another_architecture(small_default: dict[str, Any], tmp_path: Path) -> None:

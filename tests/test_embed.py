@@ -18,6 +18,7 @@ from PIL import Image
 import pipeline.embedding.embedding_steps
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.models import ClipModel, load_clip
+from pipeline.clip.towers import Towers
 from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.embedding.embed import EmbedOptions, EmbedReport
 from pipeline.embedding.embed import embed as embed_inputs
@@ -70,7 +71,7 @@ class Counting(torch.nn.Module):
 
 def counting(clip: ClipModel, limit: int | None = None) -> tuple[ClipModel, Counting]:
     model = Counting(clip.model, limit)
-    return replace(clip, model=model), model
+    return replace(clip, towers=Towers(model)), model
 
 
 def test_odd_files_become_rows_and_counts_add_up(
@@ -308,7 +309,7 @@ def test_embeddings_that_are_not_finite_fail(
             features[0] = float("nan")
             return features
 
-    clip = replace(tiny_clip, model=Broken(tiny_clip.model))
+    clip = replace(tiny_clip, towers=Towers(Broken(tiny_clip.model)))
     report = embed(make_images(3), tmp_path / "store", clip)
     assert (report.ok, report.failed) == (2, 1)
     assert np.isfinite(Store.open(tmp_path / "store").embeddings()).all()

@@ -15,6 +15,7 @@ from PIL import Image
 import pipeline.embedding.embedding_steps
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.models import ClipModel, load_clip
+from pipeline.clip.towers import Towers
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.embedding.parts import PART_ROWS, rows_of_a_part
 from pipeline.store.store import Store
@@ -132,7 +133,7 @@ def test_a_full_gpu_halves_the_batch_and_goes_on(
 
     model = Small()
     folder = make_images(20)
-    report = embed([folder], tmp_path / "store", replace(tiny_clip, model=model), EmbedOptions(batch_size=10))
+    report = embed([folder], tmp_path / "store", replace(tiny_clip, towers=Towers(model)), EmbedOptions(batch_size=10))
     assert report.ok == 20
     assert model.sizes == [3, 2, 3, 2, 3, 3, 3, 1]
     assert [warning for warning in report.warnings if "out of memory" in warning] == [
@@ -165,7 +166,7 @@ def test_a_run_killed_again_and_again_loses_no_part(
     embed([folder], tmp_path / "whole", tiny_clip, options)
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
-            embed([folder], tmp_path / "store", replace(tiny_clip, model=Stops(1)), options)
+            embed([folder], tmp_path / "store", replace(tiny_clip, towers=Towers(Stops(1))), options)
     journal = (tmp_path / "store" / "images" / "unfinished.jsonl").read_text().splitlines()
     assert len(journal) == 1 + 4
     report = embed([folder], tmp_path / "store", tiny_clip, options)

@@ -155,7 +155,7 @@ def test_an_image_that_embed_let_in_is_read_whatever_its_size(store: Store, monk
     images = StoreImages(store)
     height, width = images.decode(7).shape[:2]
     monkeypatch.setattr("pipeline.store.store_images.MAX_PIXELS", 100)
-    assert images.max_pixels(7) == width * height > 100
+    assert images._max_pixels(7) == width * height > 100
     assert images.decode(7).shape == (height, width, 3)
 
 

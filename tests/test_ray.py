@@ -297,7 +297,7 @@ def test_a_task_that_kills_every_process_is_given_up(without_cluster: SimpleName
 def test_workers_refuse_another_clip_and_know_contents_by_their_beginning(
     tiny_clip: ClipModel, make_clip: Callable[..., Path], without_cluster: SimpleNamespace
 ) -> None:
-    reader: Any = SimpleNamespace(inputs={}, max_pixels=10**6, decode=True)
+    reader: Any = SimpleNamespace(inputs={}, max_pixels=10**6, decode=True, frame=None)
     job = embed_job(tiny_clip, OPTIONS, NOBODY, reader)
     digests = sorted([bytes(16), bytes([7] * 15 + [0]), bytes([7] * 16), bytes([255] * 16)])
     contents, threads = np.array(digests, "S16"), torch.get_num_threads()

@@ -44,7 +44,7 @@ def test_columns(heading: str, schema: object) -> None:
 def test_fingerprint_and_manifest_keys() -> None:
     fingerprint = Fingerprint("a", "b", {}, "gelu", "fp32", 4)
     assert [row[0] for row in table("The fingerprint")] == [field.name for field in fields(Fingerprint)]
-    manifest = Manifest(fingerprint, "sample", None, "float32", (), ()).to_json()
+    manifest = Manifest(fingerprint, "sample", None, "float32", (), (), frame=2).to_json()
     assert [row[0] for row in table("store.json")] == list(manifest)
 
 

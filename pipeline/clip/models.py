@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.presets import DEFAULT, PRESETS
 from pipeline.clip.sources import CONFIG_NAME, ELSEWHERE, architecture_name, resolve
 from pipeline.clip.text_towers import check_text, text_tower, token_count
+from pipeline.clip.towers import Towers, weights_digest
 from pipeline.clip.world import World, read_world
 from pipeline.computing.quiet import quiet
 from pipeline.files import read_json
@@ -37,7 +37,8 @@ class ClipModel:
     """A frozen CLIP.
 
     spec, architecture: what :func:`load_clip` was given, local paths made absolute.
-    make_tokenizer, make_text: what cuts texts into tokens, and the text side of ``model`` with that. They are made when
+    towers: its model; the image tower is loaded when the first image is encoded, the text side with the first text.
+    make_tokenizer, make_text: what cuts texts into tokens, and the text side of the model with that. They are made when
         a text is read: images need neither, nor the packages behind them.
     logit_scale: α, exp(logit_scale), 100 for OpenAI's models. A model that was trained with a sigmoid has a bias too,
         which the margin does without: the log-odds of two texts for an image differ by α (f_n − f_base).
@@ -47,7 +48,7 @@ class ClipModel:
 
     spec: str
     architecture: str | None
-    model: nn.Module = field(repr=False)
+    towers: Towers = field(repr=False)
     fingerprint: Fingerprint
     preprocessing: ClipPreprocessing
     make_tokenizer: Callable[[], Any] = field(repr=False)
@@ -63,11 +64,16 @@ class ClipModel:
 
     @cached_property
     def text(self) -> TextTower:
-        return self.make_text(self.model, self.tokenizer)
+        return self.make_text(self.towers.texts(), self.tokenizer)
+
+    @property
+    def model(self) -> Any:
+        """open_clip's model with both of its sides."""
+        return self.towers.whole()
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.towers.device
 
     @property
     def embedding_dim(self) -> int:
@@ -80,7 +86,7 @@ class ClipModel:
     def encode_preprocessed(self, images: Tensor) -> Tensor:
         """Unit-norm embeddings, float32 (B×k), of images that :attr:`preprocessing` has passed, float32 (B×3×s×s)."""
         dtype = DTYPES[self.fingerprint.precision]
-        features: Tensor = self.model.encode_image(images.to(dtype, memory_format=torch.channels_last))  # type: ignore[operator]
+        features: Tensor = self.towers.images().encode_image(images.to(dtype, memory_format=torch.channels_last))
         return F.normalize(features.float(), dim=-1)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -92,7 +98,7 @@ class ClipModel:
         for text in texts:
             check_text(self.tokenizer, text)
         tokens = self.tokenizer(list(texts)).to(self.device)
-        features: Tensor = self.model.encode_text(tokens, normalize=False)  # type: ignore[operator]
+        features: Tensor = self.towers.texts().encode_text(tokens, normalize=False)
         return features.float()
 
     def reads(self, text: str) -> bool:
@@ -111,7 +117,8 @@ class ClipModel:
 def load_clip(
     spec: str, device: torch.device | str = "cpu", architecture: str | None = None, precision: Precision = "fp32"
 ) -> ClipModel:
-    """Load a CLIP, frozen, in evaluation mode.
+    """Load a CLIP, frozen, in evaluation mode. Its weights are read here, for the fingerprint, and take memory as
+    images or texts are encoded.
 
     spec: ``sample``; a preset such as ``good`` (``presets.py``); a folder with ``open_clip_config.json`` and weights; a
         weights file (.pt, .pth, .bin, .safetensors); ``NAME`` or ``NAME/TAG`` of open_clip; a repository as
@@ -122,40 +129,30 @@ def load_clip(
     Raises LanitError (UsageError for an unknown name) with what to type next. The network is used only for names
     and ``hf-hub:``, and not where HF_HUB_OFFLINE is set or the hub cannot be reached.
     """
-    with quiet():
+    with quiet(), torch.inference_mode(False):  # wherever it is first asked for, gradients may pass it later
         source = resolve(spec, architecture)
-        model = source.build()
-    model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        model, weights = source.build()
+    model.eval().requires_grad_(False)
     preprocessing = _preprocessing(model, source.spec)
     fingerprint = Fingerprint(
         architecture=architecture_name(source.config),
-        weights_sha256=weights_digest(model),
+        weights_sha256=weights_digest(model, weights),
         preprocessing=preprocessing.to_json(),
         activation="quick_gelu" if source.config.get("quick_gelu") else "gelu",
         precision=precision,
         embedding_dim=int(source.config["embed_dim"]),
     )
-    model.visual.to(DTYPES[precision])
     return ClipModel(
         spec=source.spec,
         architecture=architecture,
-        model=model.to(device),
+        towers=Towers(model, weights, device, DTYPES[precision]),
         fingerprint=fingerprint,
         preprocessing=preprocessing,
         make_tokenizer=source.tokenizer,
-        logit_scale=float(model.logit_scale.detach().exp()),
+        logit_scale=float(weights["logit_scale"].detach().float().exp()),
         vocabulary=_vocabulary(source.folder),
         world=read_world(source.folder),
     )
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over the sorted state dict: names, types, shapes and bytes. Independent of the kind of file."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _preprocessing(model: Any, spec: str) -> ClipPreprocessing:

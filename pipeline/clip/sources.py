@@ -9,18 +9,21 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub.constants
 import open_clip
 import torch
 from huggingface_hub import errors
+from torch import Tensor
+from torch.utils import serialization
 
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.hub import PREFIX, fetch_first, find_repository
 from pipeline.clip.hub import hub_answers as _hub_answers
 from pipeline.clip.presets import OF_TRANSFORMERS, PRESETS
 from pipeline.clip.tokenizers import local_text, make_tokenizer
+from pipeline.clip.towers import Uninitialised, check_weights
 from pipeline.files import read_json
 from pipeline.stand_ins import refuse_stand_in
 
@@ -29,6 +32,10 @@ WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 SAMPLE_FOLDER = Path(__file__).parents[1] / "assets" / "sample-clip"
 CONFIG_NAME = "open_clip_config.json"
 _HUB_WEIGHTS = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]  # of a repository, the first it has
+_FOLDER_WEIGHTS = (
+    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
+)  # fmt: skip
 ELSEWHERE = "Give local weights: --clip FILE or FOLDER (--clip sample needs none, and knows drawn faces only)."
 
 
@@ -48,31 +55,30 @@ class Source:
     folder: Path | None = None
     remote: bool = False
 
-    def build(self) -> Any:
-        quick = bool(self.config.get("quick_gelu", False))
-        own = self.weights is not None
+    def build(self) -> tuple[Any, dict[str, Tensor]]:
+        """open_clip's model, which has no weights, and those that it is to have, by its names."""
         text = self.config.get("text_cfg", {})
         towers = {"text_cfg": self._local_text()} if text.get("hf_model_name") else {}
         try:
-            weights, preprocessing = _weights_of_tag(self.name, self.tag) if self.tag else (None, None)
-            model = open_clip.create_model(
-                self.name,
-                pretrained=weights,
-                load_weights=not own,
-                require_pretrained=not own,
-                pretrained_text=False,
-                force_quick_gelu=quick,
-                force_preprocess_cfg=preprocessing,
-                **towers,
-            )
+            file, preprocessing = _weights_of_tag(self.name, self.tag) if self.tag else (self.weights, None)
+            with Uninitialised():
+                model = open_clip.create_model(
+                    self.name,
+                    load_weights=False,
+                    pretrained_text=False,
+                    force_quick_gelu=bool(self.config.get("quick_gelu", False)),
+                    force_preprocess_cfg=preprocessing,
+                    **towers,
+                )
+            if self.weights is None:
+                weights = _read_weights(model, str(file or _weights_in(Path(self.name.partition(":")[2]))))
+                check_weights(model, weights)
         except Exception as error:  # open_clip, timm, transformers and the hub raise anything
             if self.remote:
                 raise _unavailable(self.spec, error) from error
             hint = f"Check the weights and {CONFIG_NAME} there."
             raise LanitError(f"CLIP '{self.spec}' does not load ({_reason(error)})", hint) from error
-        if self.weights is not None:
-            self._load_file(model, self.weights)
-        return model
+        return model, weights if self.weights is None else self._own_weights(model, self.weights)
 
     def tokenizer(self) -> Any:
         """What cuts texts into this CLIP's tokens. Raises LanitError where it cannot be had."""
@@ -81,15 +87,11 @@ class Source:
     def _local_text(self) -> dict[str, Any]:
         return local_text(self.spec, self.config["text_cfg"], self.folder, remote=self.remote)
 
-    def _load_file(self, model: Any, file: Path) -> None:
+    def _own_weights(self, model: Any, file: Path) -> dict[str, Tensor]:
         try:
-            if _is_torchscript(file):
-                state = torch.jit.load(str(file), map_location="cpu").state_dict()
-                for key in ("input_resolution", "context_length", "vocab_size"):
-                    state.pop(key, None)
-                model.load_state_dict(state, strict=True)
-            else:
-                open_clip.load_checkpoint(model, str(file), strict=True)
+            weights = _read_weights(model, str(file))
+            check_weights(model, weights)
+            return weights
         except Exception as error:
             # open_clip resizes position embeddings and asserts what it cannot
             mismatch = isinstance(error, RuntimeError | AttributeError | AssertionError)
@@ -99,6 +101,42 @@ class Source:
                     f"Name theirs with --clip-arch (such as ViT-L-14), or give a folder with {CONFIG_NAME}.",
                 ) from error
             raise LanitError(f"{file} cannot be read as CLIP weights ({_reason(error)})", ELSEWHERE) from error
+
+
+class _Receiver:
+    """Stands for a model before open_clip's ``load_checkpoint``, which converts what a file holds to the names and
+    shapes of the model, and takes that from it."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.weights = model, dict[str, Tensor]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def load_state_dict(self, weights: dict[str, Tensor], strict: bool = True) -> None:
+        self.weights = weights
+
+
+def _weights_in(folder: Path) -> Path:
+    """The file that open_clip takes of a folder. Raises FileNotFoundError where there is none of its kinds."""
+    found = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pth"))
+    if not found:
+        raise FileNotFoundError("it has no .safetensors, .bin or .pth")
+    known = [folder / name for name in _FOLDER_WEIGHTS if folder / name in found]
+    return next(iter(known), min(found, key=lambda file: file.suffix != ".safetensors"))
+
+
+def _read_weights(model: Any, file: str) -> dict[str, Tensor]:
+    """The weights of a file by the names of ``model``: mapped into memory where it is of a kind that can be."""
+    if _is_torchscript(Path(file)):
+        weights: dict[str, Tensor] = torch.jit.load(file, map_location="cpu").state_dict()
+        for key in ("input_resolution", "context_length", "vocab_size"):
+            weights.pop(key, None)
+        return weights
+    receiver, settings = _Receiver(model), cast(Any, serialization.config)
+    with settings.patch("load.mmap", zipfile.is_zipfile(file)):
+        open_clip.load_checkpoint(receiver, file)
+    return receiver.weights
 
 
 def resolve(spec: str, architecture: str | None) -> Source:

@@ -11,6 +11,7 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 from torch import Tensor
 
 from lanit.preprocessing import ClipPreprocessing
+from pipeline.decoding.frames import Frame, frame_index
 from pipeline.decoding.images import decode_rgb
 from pipeline.decoding.limits import MAX_PIXELS, ImageError, check_pixels
 
@@ -42,7 +43,9 @@ class JpegHeader:
     orientation: int
 
 
-def decode_for_clip(data: bytes, preprocessing: ClipPreprocessing, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode_for_clip(
+    data: bytes, preprocessing: ClipPreprocessing, max_pixels: int = MAX_PIXELS, frame: Frame | None = None
+) -> Decoded:
     """Decode, turn upright and resize an image. For threads: one of them uses one core, and mostly without the GIL.
 
     JPEG in RGB or grey goes through libjpeg-turbo directly, everything else, and every JPEG that it objects to, through
@@ -52,21 +55,23 @@ def decode_for_clip(data: bytes, preprocessing: ClipPreprocessing, max_pixels: i
     also where memory runs out.
     """
     try:
-        return _prepare(*_decode(data, max_pixels), preprocessing)
+        return _prepare(*_decode(data, max_pixels, frame), preprocessing)
     except (MemoryError, RuntimeError) as error:  # torch says RuntimeError where memory runs out
         raise ImageError(f"it cannot be resized ({error or 'not enough memory'})") from error
 
 
-def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
+def _decode(data: bytes, max_pixels: int, frame: Frame | None) -> tuple[np.ndarray, int]:
     """An image, uint8 (H×W×3), and the EXIF orientation still to be applied."""
     header = read_jpeg_header(data)
     if header is None:
-        return decode_rgb(data, max_pixels), 1
+        return decode_rgb(data, max_pixels, frame), 1
+    if frame is not None:
+        frame_index(frame, 1)
     check_pixels(header.width, header.height, max_pixels)
     try:
         return decode_jpeg(data, "RGB"), header.orientation
     except ValueError:  # strict: also at what Pillow forgives
-        return decode_rgb(data, max_pixels), 1
+        return decode_rgb(data, max_pixels, frame), 1
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.decoding.dicom_greys import grey_to_8_bits, is_little_endian
 from pipeline.decoding.dicom_tables import read_table, true_depth
+from pipeline.decoding.frames import Frame, frame_index
 from pipeline.decoding.limits import ImageError, _too_large, check_pixels
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def may_be_dicom(name: str) -> bool:
     return plain and not path.name.startswith(".") and path.name.upper() != "DICOMDIR"
 
 
-def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
-    """A frame of a DICOM file as uint8 (H×W×3), RGB: of several the one that the file names as representative, else
-    the first.
+def decode_dicom(data: bytes, max_pixels: int, frame: Frame | None = None) -> np.ndarray:
+    """A frame of a DICOM file as uint8 (H×W×3), RGB: of several, unless one is asked for, the one that the file names
+    as representative, else the first.
 
     Greys are as :func:`pipeline.decoding.dicom_greys.grey_to_8_bits` says, so that what is dense is bright in every
     picture. Colours and palettes become 8-bit RGB. What overlays put into unused bits is left out.
@@ -73,7 +74,7 @@ def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
         raise ImageError("a DICOM file without a picture")
     _name_syntax(dataset)
     check_pixels(int(dataset.Columns), int(dataset.Rows), max_pixels)
-    number = _representative(dataset)
+    number = _representative(dataset) if frame is None else frame_index(frame, _frames(dataset))
     return _to_rgb(_frame(dataset, number), dataset, number)
 
 
@@ -113,7 +114,11 @@ def _name_syntax(dataset: Dataset) -> None:
 def _representative(dataset: Dataset) -> int:
     """The number of the frame to show, from 0."""
     number = int(dataset.get("RepresentativeFrameNumber") or 1)
-    return number - 1 if 1 <= number <= int(dataset.get("NumberOfFrames") or 1) else 0
+    return number - 1 if 1 <= number <= _frames(dataset) else 0
+
+
+def _frames(dataset: Dataset) -> int:
+    return int(dataset.get("NumberOfFrames") or 1)
 
 
 def _frame(dataset: Dataset, number: int) -> np.ndarray:

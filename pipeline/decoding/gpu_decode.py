@@ -11,6 +11,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from lanit.preprocessing import ClipPreprocessing
 from pipeline.decoding.clip_input import FLIPS, Decoded, JpegHeader, decode_for_clip, read_jpeg_header
+from pipeline.decoding.frames import Frame
 from pipeline.decoding.limits import MAX_PIXELS, ImageError
 
 _TAIL = 64  # bytes within which a whole JPEG ends; nvJPEG does not say when one is cut short
@@ -19,7 +20,11 @@ warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)  # o
 
 
 def decode_batch(
-    datas: Sequence[bytes], preprocessing: ClipPreprocessing, device: torch.device, max_pixels: int = MAX_PIXELS
+    datas: Sequence[bytes],
+    preprocessing: ClipPreprocessing,
+    device: torch.device,
+    max_pixels: int = MAX_PIXELS,
+    frame: Frame | None = None,
 ) -> list[Decoded | ImageError]:
     """What :func:`pipeline.decoding.clip_input.decode_for_clip` gives for each image, the pixels on ``device``;
     failures as values.
@@ -28,13 +33,15 @@ def decode_batch(
     the CPU. nvJPEG rounds and interpolates colours in its own way, so that pixels differ by a few levels.
     """
     results: list[Decoded | ImageError | None] = [None] * len(datas)
-    headers = {place: header for place, data in enumerate(datas) if (header := _fit_for_device(data, max_pixels))}
+    first = frame in (None, 1, "middle")  # a JPEG has no other
+    fit = {place: _fit_for_device(data, max_pixels) for place, data in enumerate(datas) if first}
+    headers = {place: header for place, header in fit.items() if header is not None}
     places = list(headers)
     for place, pixels in zip(places, _decode([datas[place] for place in places], device), strict=True):
         if pixels is not None:
             results[place] = _prepare(pixels, headers[place], preprocessing)
     return [
-        _on_cpu(data, preprocessing, device, max_pixels) if result is None else result
+        _on_cpu(data, preprocessing, device, max_pixels, frame) if result is None else result
         for result, data in zip(results, datas, strict=True)
     ]
 
@@ -69,10 +76,10 @@ def _prepare(pixels: Tensor, header: JpegHeader, preprocessing: ClipPreprocessin
 
 
 def _on_cpu(
-    data: bytes, preprocessing: ClipPreprocessing, device: torch.device, max_pixels: int
+    data: bytes, preprocessing: ClipPreprocessing, device: torch.device, max_pixels: int, frame: Frame | None
 ) -> Decoded | ImageError:
     try:
-        decoded = decode_for_clip(data, preprocessing, max_pixels)
+        decoded = decode_for_clip(data, preprocessing, max_pixels, frame)
     except ImageError as error:
         return error
     return Decoded(decoded.pixels.to(device), decoded.width, decoded.height)

@@ -18,6 +18,7 @@ import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.decoding.dicom import decode_dicom, is_dicom
+from pipeline.decoding.frames import Frame, frame_index
 from pipeline.decoding.limits import MAX_PIXELS, ImageError, _too_large, check_pixels
 from pipeline.stand_ins import stand_in
 
@@ -66,18 +67,20 @@ def read_image_bytes(path: Path) -> bytes:
         raise ImageError(error.strerror or str(error), str(path)) from error
 
 
-def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS, frame: Frame | None = None) -> np.ndarray:
     """Decode a whole image to a writable uint8 array (H×W×3), RGB. Safe in threads.
 
     EXIF rotation is applied; transparency is laid on white; wider greys are scaled to 8 bits (:func:`_grey_to_8_bits`),
-    DICOM as :mod:`pipeline.decoding.dicom` says; of an animation the first frame is taken. Colour profiles are not
-    applied: the photographs that CLIP models learned from were not converted either. Raises ImageError: missing, empty,
-    not an image, truncated, wholly transparent, or of more than ``max_pixels`` pixels.
+    DICOM as :mod:`pipeline.decoding.dicom` says. Of an animation or of several pages the first is taken, unless another
+    ``frame`` is asked for; a JPEG has one, since what phones put behind the photograph is no picture of its own.
+    Colour profiles are not applied: the photographs that CLIP models learned from were not converted either. Raises
+    ImageError: missing, empty, not an image, truncated, wholly transparent, without that frame, or of more than
+    ``max_pixels`` pixels.
     """
     name = str(source) if isinstance(source, Path) else ""
     data = read_image_bytes(source) if isinstance(source, Path) else source
     try:
-        return _decode(data, max_pixels)
+        return _decode(data, max_pixels, frame)
     except ImageError as error:
         raise ImageError(error.reason, name) from error.__cause__
     except Image.DecompressionBombError as error:
@@ -93,13 +96,16 @@ def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray
         raise ImageError(f"damaged or not supported ({error or type(error).__name__})", name) from error
 
 
-def _decode(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode(data: bytes, max_pixels: int, frame: Frame | None) -> np.ndarray:
     if not data:
         raise ImageError("the file is empty")
     if is_dicom(data):
-        return decode_dicom(data, max_pixels)
+        return decode_dicom(data, max_pixels, frame)
     _let_pillow_open(max_pixels)
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        if frame is not None:
+            count = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+            image.seek(frame_index(frame, count))
         check_pixels(*image.size, max_pixels)
         image.load()
         return _to_rgb(_upright(image), opaque=_is_said_opaque(image, data))

@@ -14,10 +14,11 @@ from lanit.errors import LanitError, UsageError, excerpt
 from pipeline.computing.engines import Engine
 from pipeline.computing.part_plan import PartPlan
 from pipeline.computing.timing import Meter, usable_processors
+from pipeline.decoding.frames import Frame
 from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.embedding.embedding_steps import RowReader, local_engine
 from pipeline.embedding.image_rows import ImageRow, RowCatalogue
-from pipeline.embedding.parts import PartWriter
+from pipeline.embedding.parts import PartWriter, TableSettings
 from pipeline.embedding.stored_inputs import StoredInputs
 from pipeline.inputs.catalogue import of_repeated, some_names
 from pipeline.inputs.opening import open_inputs
@@ -48,6 +49,7 @@ class EmbedOptions:
     retry_failed: read images again that failed before and have not changed since.
     max_failures: stop at more failed images than this; none for never. max_pixels: larger images are refused.
     storage: type of the embeddings on disk; none for the store's own, float32 in a new one.
+    frame: of files that have several; none for the store's own, in a new one for the representative, else the first.
     decode: ``cpu``, or ``gpu`` for JPEG by nvJPEG on the model's device, whose pixels differ by a few levels.
     image_column: of tables that have several. part_rows: rows of a part; none for what suits the size of the table.
     forget: inputs of the store whose rows are to go, as typed or as the store has them; patterns too.
@@ -62,6 +64,7 @@ class EmbedOptions:
     max_pixels: int = MAX_PIXELS
     storage: StoredType | None = None
     image_column: str | None = None
+    frame: Frame | None = None
     decode: Decode = "cpu"
     part_rows: int | None = None
     forget: tuple[str, ...] = ()
@@ -155,8 +158,8 @@ def embed_opened(
     """As :func:`embed`, of inputs that are open."""
     store, anew = store.resolve(), options.overwrite
     with lock_store(store):
-        storage = options.storage or stored_type(store, anew)
-        writer = PartWriter(store, clip.fingerprint, storage, [origin.source for origin in origins], overwrite=anew)
+        settings = _settings(store, options)
+        writer = PartWriter(store, clip.fingerprint, settings, [origin.source for origin in origins], overwrite=anew)
         began = time.monotonic()
         try:
             prepared = _prepare(writer, origins, clip, options, engine)
@@ -170,18 +173,20 @@ def embed_opened(
     return _report(prepared, writer, counts, meter, index)
 
 
-def stored_type(store: Path, anew: bool) -> StoredType:
-    """The type of the embeddings that a store holds, the default where there is none.
+def _settings(store: Path, options: EmbedOptions) -> TableSettings:
+    """What the table is to be made with: as asked for, else as the store has it.
 
-    anew: whether the store is to be overwritten, and so need not be understood.
+    A store that is to be overwritten need not be understood, and which frame it read is left behind.
     """
     try:
         manifest = read_manifest(store)
     except LanitError:
-        if not anew:
+        if not options.overwrite:
             raise
         manifest = None
-    return manifest.storage if manifest else DEFAULT_STORAGE
+    storage = options.storage or (manifest.storage if manifest else DEFAULT_STORAGE)
+    own_frame = manifest.frame if manifest and not options.overwrite else None
+    return TableSettings(storage, own_frame if options.frame is None else options.frame)
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,9 @@ def _prepare(
     writer.catalogue.ready()
     inputs = {origin.source: origin for origin in origins}
     decode = options.decode == "cpu"
-    reader = RowReader(inputs, clip.preprocessing, writer.catalogue.by_content, options.max_pixels, decode)
+    reader = RowReader(
+        inputs, clip.preprocessing, writer.catalogue.by_content, options.max_pixels, decode, writer.settings.frame
+    )
     workers = options.workers or usable_processors()
     engine = make(reader, writer.catalogue) if make else local_engine(clip, reader, options.batch_size, workers)
     parts = writer.plan(stored.kept_sources, options.retry_failed, options.part_rows)

@@ -14,6 +14,7 @@ from lanit.preprocessing import ClipPreprocessing
 from pipeline.clip.batch_encoder import BatchEncoder
 from pipeline.computing.engines import Chore, PipelinedEngine
 from pipeline.decoding.clip_input import decode_for_clip
+from pipeline.decoding.frames import Frame
 from pipeline.decoding.limits import MAX_PIXELS, ImageError
 from pipeline.embedding.image_rows import ImageRow
 from pipeline.files import sha256_bytes
@@ -34,7 +35,7 @@ class RowReader:
     """Reads one row's image; runs in threads and never raises.
 
     by_content: an embedding of the same content that the store holds, if any. decode: here, else the model's device
-    decodes, a batch at a time.
+    decodes, a batch at a time. frame: of files that have several, see :class:`pipeline.store.schemas.Manifest`.
     """
 
     inputs: Mapping[str, Input]
@@ -42,6 +43,7 @@ class RowReader:
     by_content: Callable[[str], KnownRow | None]
     max_pixels: int = MAX_PIXELS
     decode: bool = True
+    frame: Frame | None = None
 
     def __call__(self, row: ImageRow) -> Read | None:
         """What to embed, where the content is new; else ``row`` is settled."""
@@ -57,7 +59,7 @@ class RowReader:
                 return None
             if not self.decode:
                 return data
-            decoded = decode_for_clip(data, self.preprocessing, self.max_pixels)
+            decoded = decode_for_clip(data, self.preprocessing, self.max_pixels, self.frame)
         except ImageError as error:
             row.fail(error.reason)
             return None
@@ -87,8 +89,8 @@ class EmbeddingSteps:
             return []
         from pipeline.decoding.gpu_decode import decode_batch
 
-        reader = self._reader
-        images = decode_batch([data for _, data in batch], reader.preprocessing, self.device, reader.max_pixels)
+        reader, datas = self._reader, [data for _, data in batch]
+        images = decode_batch(datas, reader.preprocessing, self.device, reader.max_pixels, reader.frame)
         decoded = []
         for (row, _), image in zip(batch, images, strict=True):
             if isinstance(image, ImageError):

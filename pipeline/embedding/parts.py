@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from lanit.errors import LanitError
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.computing.part_plan import PartPlan
+from pipeline.decoding.frames import Frame
 from pipeline.embedding.image_rows import KNOWN_COLUMNS, ImageRow, RowCatalogue
 from pipeline.embedding.journal import Journal
 from pipeline.files import sha256_bytes, temporary_name, write_bytes
@@ -39,6 +41,17 @@ _CACHED_PARTS = 4
 _CATALOGUE_NAME = "catalogue.sqlite"
 
 
+@dataclass(frozen=True)
+class TableSettings:
+    """How an images table is made, beside its model: see :class:`pipeline.store.schemas.Manifest`."""
+
+    storage: StoredType
+    frame: Frame | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 class PartWriter:
     """Writes the new images table beside the old one, and replaces it in one step.
 
@@ -51,15 +64,16 @@ class PartWriter:
     """
 
     def __init__(
-        self, root: Path, fingerprint: Fingerprint, storage: StoredType, inputs: Sequence[str], *, overwrite: bool
+        self, root: Path, fingerprint: Fingerprint, settings: TableSettings, inputs: Sequence[str], *, overwrite: bool
     ) -> None:
         """Read what the store holds. inputs: sources of this run.
 
-        Raises LanitError for a damaged ``store.json`` or one of another model, unless it is to be overwritten.
+        Raises LanitError for a damaged ``store.json`` or one of another model or other settings, unless it is to be
+        overwritten.
         """
-        self.root, self.fingerprint, self.storage = root, fingerprint, storage
-        self.schema = images_schema(fingerprint.embedding_dim, storage)
-        self.old = None if overwrite else _old_manifest(root, fingerprint, storage)
+        self.root, self.fingerprint, self.settings = root, fingerprint, settings
+        self.schema = images_schema(fingerprint.embedding_dim, settings.storage)
+        self.old = None if overwrite else _old_manifest(root, fingerprint, settings)
         self.parts: list[Part] = []
         self.damages: list[str] = []
         self.lost: set[str] = set()
@@ -68,8 +82,8 @@ class PartWriter:
         self._written: set[str] = set()
         self._rows: dict[str, int] = {}
         self._cache: OrderedDict[int, tuple[dict[str, list[Any]], np.ndarray]] = OrderedDict()
-        header = {"schema_version": SCHEMA_VERSION, "overwrite": overwrite, "storage": storage}
-        self._journal = Journal(root, header | {"fingerprint": fingerprint.to_json()})
+        header = {"schema_version": SCHEMA_VERSION, "overwrite": overwrite, "fingerprint": fingerprint.to_json()}
+        self._journal = Journal(root, header | settings.to_json())
         self.catalogue = RowCatalogue(temporary_name(root / _CATALOGUE_NAME))
         try:
             self._learn()
@@ -100,7 +114,7 @@ class PartWriter:
 
         Raises LanitError where any byte of it is not as it was written.
         """
-        check_part(self.root / file, part, self.fingerprint, self.storage)
+        check_part(self.root / file, part, self.fingerprint, self.settings.storage)
         check_bytes(self.root / file)
         rows = read_part(self.root / file, KNOWN_COLUMNS)
         self._rows[file] = len(rows)
@@ -148,8 +162,9 @@ class PartWriter:
 
     def commit(self, spec: str, architecture: str | None, sources: Sequence[SourceEntry]) -> None:
         """Put the new table in force and remove what it no longer names."""
-        manifest = Manifest(self.fingerprint, spec, architecture, self.storage, tuple(sources), tuple(self.parts))
-        write_manifest(self.root, manifest)
+        storage, frame = self.settings.storage, self.settings.frame
+        made = (self.fingerprint, spec, architecture, storage, tuple(sources), tuple(self.parts), frame)
+        write_manifest(self.root, Manifest(*made))
         ours = (self._in_force or set()) | self._interrupted | self._written
         strays = {f"{IMAGES_FOLDER}/{path.name}" for path in (self.root / IMAGES_FOLDER).glob("part-*.parquet")}
         strays -= {part.file for part in self.parts}
@@ -199,7 +214,7 @@ class PartWriter:
     def _to_parquet(self, rows: Sequence[ImageRow]) -> tuple[bytes, int]:
         """A part as bytes, and its number of embeddings; equal rows give equal bytes."""
         dim = self.fingerprint.embedding_dim
-        embeddings = np.zeros((len(rows), dim), np.dtype(self.storage))
+        embeddings = np.zeros((len(rows), dim), np.dtype(self.settings.storage))
         for number, row in enumerate(rows):
             if row.known is not None:
                 columns, earlier = self._earlier(row.known.file)
@@ -235,7 +250,7 @@ def rows_of_a_part(images: int) -> int:
     return rows
 
 
-def _old_manifest(root: Path, fingerprint: Fingerprint, storage: StoredType) -> Manifest | None:
+def _old_manifest(root: Path, fingerprint: Fingerprint, settings: TableSettings) -> Manifest | None:
     old = read_manifest(root)
     if old is None:
         return None
@@ -246,6 +261,9 @@ def _old_manifest(root: Path, fingerprint: Fingerprint, storage: StoredType) -> 
             f"{', '.join(old.fingerprint.differences(fingerprint))} differ",
             again,
         )
-    if old.storage != storage:
-        raise LanitError(f"the store {root} holds embeddings as {old.storage}, not {storage}", again)
+    if old.storage != settings.storage:
+        raise LanitError(f"the store {root} holds embeddings as {old.storage}, not {settings.storage}", again)
+    if old.frame != settings.frame:
+        held = "the frame that each file names, else its first" if old.frame is None else f"frame {old.frame}"
+        raise LanitError(f"the store {root} holds {held}, not frame {settings.frame}", again)
     return old

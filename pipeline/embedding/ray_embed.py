@@ -21,6 +21,7 @@ from pipeline.inputs.opening import open_source
 if TYPE_CHECKING:
     from pipeline.clip.fingerprint import Fingerprint
     from pipeline.clip.models import ClipModel, Precision
+    from pipeline.decoding.frames import Frame
     from pipeline.embedding.embed import EmbedOptions, EngineMaker
     from pipeline.embedding.image_rows import ImageRow, RowCatalogue
 
@@ -44,6 +45,7 @@ class EmbedJob:
     sources: tuple[tuple[str, str | None], ...]
     max_pixels: int
     decode: bool
+    frame: Frame | None
     batch_size: int
     threads: int
     processors: int
@@ -88,7 +90,7 @@ def embed_worker(job: EmbedJob, contents: Any) -> EngineWorker[ImageRow]:
         message = f"the CLIP {job.clip} is not the same on every node of the cluster ({differences} differ)"
         raise LanitError(message, "Install the same lanit and the same weights on all.")
     inputs = {source: open_source(source, column) for source, column in job.sources}
-    reader = RowReader(inputs, clip.preprocessing, by_content, job.max_pixels, job.decode)
+    reader = RowReader(inputs, clip.preprocessing, by_content, job.max_pixels, job.decode, job.frame)
     return EngineWorker(local_engine(clip, reader, job.batch_size, job.threads), "embedded", PackedRows.of)
 
 
@@ -117,6 +119,7 @@ def embed_job(clip: ClipModel, options: EmbedOptions, workforce: Workforce, read
         sources=tuple((origin.source, origin.image_column) for origin in reader.inputs.values()),
         max_pixels=reader.max_pixels,
         decode=reader.decode,
+        frame=reader.frame,
         batch_size=options.batch_size,
         threads=options.workers or workforce.processors,
         processors=workforce.processors,

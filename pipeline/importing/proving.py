@@ -90,7 +90,7 @@ def _decoded(sample: Sample, reader: RowReader, failures: list[str]) -> Iterator
             return
         try:
             data = reader.inputs[image.source].read(image.path, image.offset, image.bytes)
-            pixels = decode_for_clip(data, reader.preprocessing, reader.max_pixels).pixels
+            pixels = decode_for_clip(data, reader.preprocessing, reader.max_pixels, reader.frame).pixels
         except ImageError as error:
             failures.append(f"{image.path}: {error.reason}")
             continue

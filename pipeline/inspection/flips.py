@@ -19,7 +19,6 @@ from lanit.labels import EmbeddedPrompts, assign
 from lanit.ranks import Draws
 from lanit.rules import Rule
 from pipeline.commands import store_option
-from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.decoding.limits import ImageError
 from pipeline.inspection.label_statistics import Augmented, LabelStatistics
 from pipeline.inspection.warnings import with_warnings
@@ -122,7 +121,7 @@ def _decoded(images: StoreImages, rows: Sequence[int], clip: ClipModel) -> Itera
 
     def read(row: int) -> Tensor | None:
         try:
-            return decode_for_clip(images.read(row), clip.preprocessing, images.max_pixels(row)).pixels
+            return images.decode_for_clip(row, clip.preprocessing).pixels
         except ImageError:
             return None
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lanit.errors import LanitError, excerpt, listed
 from pipeline.inputs.columns import KEY_COLUMNS, NAME_COLUMNS, PATH_COLUMNS
+from pipeline.tables.annotations import labels_in
 from pipeline.tables.cells import Cells, is_list, is_text
 
 Codes = NDArray[np.int8]
@@ -44,6 +45,7 @@ _NO_LABELS = frozenset(
     }
 )
 """Columns that say something else, and are none of labels unless a phrase is called so."""
+_ANNOTATED = r'^(\{"choices": ?\[|\[\{"[^\[]*labels": ?\[)'
 _MOSTLY = 0.9  # of the cells: a column of 0 and 1 in which the others are mistakes
 
 
@@ -191,7 +193,9 @@ def _class_columns(cells: Cells, rows: int, domains: Sequence[str] | None, path:
     """Columns of classes: of lists and those called so; else the one column of texts that could be it. Of several that
     may have ``domains``, those that do."""
     able = [(name, column) for name, column in cells if _may_be_classes(name, column)]
-    called = [pair for pair in able if is_list(pair[1].type) or plain(pair[0]) in _CLASS_COLUMNS]
+    called = [
+        pair for pair in able if is_list(pair[1].type) or plain(pair[0]) in _CLASS_COLUMNS or _is_annotated(pair[1])
+    ]
     chosen = called or [pair for pair in able if is_text(pair[1].type)]
     found = [(name, _classes(name, column, domains, path)) for name, column in chosen]
     if domains is not None:
@@ -200,6 +204,11 @@ def _class_columns(cells: Cells, rows: int, domains: Sequence[str] | None, path:
     if called:
         return [pair for pair in found if pair[1].names]
     return found if len(found) == 1 and 0 < 2 * len(found[0][1].names) <= rows else []
+
+
+def _is_annotated(column: pa.ChunkedArray) -> bool:
+    """Whether a column has choices or regions as Label Studio writes them into a cell."""
+    return is_text(column.type) and bool(pc.any(pc.match_substring_regex(column.cast(pa.string()), _ANNOTATED)).as_py())
 
 
 def _may_be_classes(name: str, column: pa.ChunkedArray) -> bool:
@@ -278,6 +287,8 @@ def _written_list(cell: str) -> list[str] | None:
             break
     if isinstance(value, dict):
         value = value.get("choices")
+    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        value = [label for each in value if isinstance(each, dict) for label in labels_in(each)]
     return [str(each) for each in value] if isinstance(value, list) else None
 
 

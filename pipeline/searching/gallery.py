@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.decoding.frames import Frame
 from pipeline.decoding.images import decode_rgb
 from pipeline.decoding.limits import ImageError
 from pipeline.searching.duplicates import DuplicateReport, Member
@@ -24,7 +25,7 @@ def search_page(report: SearchReport, store: Store) -> str:
     values = {
         "r": report,
         "hits": [(hit, _picture(images, hit)) for hit in report.hits],
-        "example": _example(report) if report.kind == "image" else None,
+        "example": _example(report, store.manifest.frame) if report.kind == "image" else None,
     }
     return render_page("search.html", values | _about(store))
 
@@ -51,10 +52,10 @@ def _picture(images: StoreImages, found: Hit | Member) -> Picture:
     return stored_picture(images, found.row, _SIDE, found.source, found.path)
 
 
-def _example(report: SearchReport) -> Picture:
+def _example(report: SearchReport, frame: Frame | None) -> Picture:
     file = Path(report.query)
     try:
-        thumbnail = thumbnail_of(decode_rgb(file), _SIDE)
+        thumbnail = thumbnail_of(decode_rgb(file, frame=frame), _SIDE)
     except ImageError:
         thumbnail = None
     return Picture(thumbnail, file.name)

@@ -19,6 +19,7 @@ from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
+    from pipeline.decoding.frames import Frame
 
 DEFAULT_TOP = 20
 _CANDIDATES = 8  # for each image asked for, where the index knows only codes of the embeddings
@@ -84,7 +85,7 @@ def search(
         raise UsageError(f"--top is at least 1, not {top}", "Leave it out.")
     check_query(text, image)
     store.check_fingerprint(clip.fingerprint)
-    query = embed_image(clip, image) if image is not None else embed_text(clip, text or "")
+    query = embed_image(clip, image, store.manifest.frame) if image is not None else embed_text(clip, text or "")
     among = _labelled(store, labels) if labels else None
     searched = store.ok if among is None else int(among.sum())
     index = open_index(store, tell)
@@ -117,15 +118,15 @@ def embed_text(clip: ClipModel, text: str) -> np.ndarray:
     return embedding
 
 
-def embed_image(clip: ClipModel, file: Path) -> np.ndarray:
+def embed_image(clip: ClipModel, file: Path, frame: Frame | None = None) -> np.ndarray:
     """Unit-norm embedding of an image file, float32 (k), as ``lanit embed`` would store it. Raises ImageError."""
     from pipeline.clip.batch_encoder import BatchEncoder
     from pipeline.decoding.clip_input import decode_for_clip
     from pipeline.decoding.images import read_image_bytes
-    from pipeline.decoding.limits import ImageError
+    from pipeline.decoding.limits import MAX_PIXELS, ImageError
 
     try:
-        pixels = decode_for_clip(read_image_bytes(file), clip.preprocessing).pixels
+        pixels = decode_for_clip(read_image_bytes(file), clip.preprocessing, MAX_PIXELS, frame).pixels
     except ImageError as error:
         raise ImageError(error.reason, str(file)) from error
     embedding: np.ndarray = torch.cat(BatchEncoder(clip).launch([pixels]))[0].cpu().numpy()

@@ -20,7 +20,6 @@ from lanit.augment import flip_and_crop
 from lanit.errors import LanitError
 from lanit.ranks import Draws
 from pipeline.clip.models import ClipModel
-from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.decoding.limits import ImageError
 from pipeline.files import sweep_beside
 from pipeline.progress import Progress
@@ -136,7 +135,7 @@ def _embedded(
 
     def crops_of(number: int) -> Tensor | None:
         try:
-            pixels = decode_for_clip(images.read(number), clip.preprocessing, images.max_pixels(number)).pixels
+            pixels = images.decode_for_clip(number, clip.preprocessing).pixels
         except ImageError:
             return None
         return two_crops(pixels, int(digests[number][:15], 16))

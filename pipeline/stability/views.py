@@ -78,7 +78,10 @@ def read_views(store: Store) -> Views | None:
 
 def views_path(store: Store, most: int = MOST_IMAGES) -> Path:
     """Of crops of at most ``most`` images, by the store's model, of the parts that it has now."""
-    model = hashlib.sha256(json.dumps([_RECIPE, most, store.fingerprint.to_json()], sort_keys=True).encode())
+    made_by = [_RECIPE, most, store.fingerprint.to_json()]
+    if store.manifest.frame is not None:
+        made_by.append(store.manifest.frame)
+    model = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
     parts = hashlib.sha256(store.parts_array().tobytes())
     return store.root / "cache" / f"views-{model.hexdigest()[:16]}-{parts.hexdigest()[:16]}.npy"
 

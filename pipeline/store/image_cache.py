@@ -124,6 +124,8 @@ def open_sized_images(
     key = hashlib.sha256()
     for column in store.images(["image_id", "sha256", "status"]).columns:
         key.update("\n".join(map(str, column.to_pylist())).encode())
+    if store.manifest.frame is not None:
+        key.update(f"frame {store.manifest.frame}".encode())
     path = store.root / "cache" / f"images-{size}-{key.hexdigest()[:16]}.npy"
     if not _is_whole(path, len(images), size):
         try:

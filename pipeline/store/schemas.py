@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from lanit.errors import LanitError
 from pipeline.clip.fingerprint import Fingerprint
+from pipeline.decoding.frames import Frame, parse_frame
 
 SCHEMA_VERSION = 2
 METADATA_KEY = b"lanit"
@@ -128,6 +129,7 @@ class Manifest:
     """``store.json``: what the images table consists of. Its replacement is the only commit.
 
     clip_spec, clip_architecture: what ``load_clip`` was given, so that later commands need no ``--clip``.
+    frame: that is read of files with several; none for the one that the file names, else the first.
     """
 
     fingerprint: Fingerprint
@@ -136,6 +138,7 @@ class Manifest:
     storage: StoredType
     sources: tuple[SourceEntry, ...]
     parts: tuple[Part, ...]
+    frame: Frame | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -147,7 +150,7 @@ class Manifest:
             "storage": self.storage,
             "sources": [asdict(source) for source in self.sources],
             "parts": [part.to_json() for part in self.parts],
-        }
+        } | ({} if self.frame is None else {"frame": self.frame})
 
     @classmethod
     def from_json(cls, value: Any, name: str) -> Manifest:
@@ -165,6 +168,7 @@ class Manifest:
                 storage=_storage(value["storage"], name),
                 sources=tuple(map(_source, value["sources"])),
                 parts=tuple(map(_part, value["parts"])),
+                frame=_frame(value.get("frame")),
             )
         except KeyError as error:
             raise LanitError(f"{name} is damaged: it lacks {error}", _ANEW) from error
@@ -183,6 +187,13 @@ def _part(entry: Any) -> Part:
     if not PART_NAME.fullmatch(part.file) or not 0 <= part.ok <= part.rows:
         raise ValueError(f"it has a part {part.file!a} of {part.rows} rows, {part.ok} with an embedding")
     return part
+
+
+def _frame(value: Any) -> Frame | None:
+    try:
+        return None if value is None else parse_frame(_typed(value, int, str))
+    except LanitError as error:
+        raise ValueError(error.message) from error
 
 
 def _typed(value: Any, *kinds: type) -> Any:

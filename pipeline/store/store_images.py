@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from lanit.errors import LanitError
+from lanit.preprocessing import ClipPreprocessing
+from pipeline.decoding.clip_input import Decoded, decode_for_clip
 from pipeline.decoding.images import decode_rgb
 from pipeline.decoding.limits import MAX_PIXELS, ChangedImage, ImageError
 from pipeline.files import sha256_bytes
@@ -66,13 +68,17 @@ class StoreImages:
             raise ChangedImage("it has changed since it was embedded")
         return data
 
-    def max_pixels(self, row: int) -> int:
+    def _max_pixels(self, row: int) -> int:
         """A limit for decoders that lets the image through, since ``lanit embed`` did."""
         return max(MAX_PIXELS, (self._width[row].as_py() or 0) * (self._height[row].as_py() or 0))
 
     def decode(self, row: int) -> np.ndarray:
         """The image of an ok row, uint8 (H×W×3). Raises ImageError, as :meth:`read` does."""
-        return decode_rgb(self.read(row), self.max_pixels(row))
+        return decode_rgb(self.read(row), self._max_pixels(row), self._store.manifest.frame)
+
+    def decode_for_clip(self, row: int, preprocessing: ClipPreprocessing) -> Decoded:
+        """The image of an ok row, as it was embedded. Raises ImageError, as :meth:`read` does."""
+        return decode_for_clip(self.read(row), preprocessing, self._max_pixels(row), self._store.manifest.frame)
 
     def thumbnail(self, row: int, side: int = 96) -> bytes:
         """A JPEG whose longer side is at most ``side`` pixels. Raises ImageError, as :meth:`read` does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
@@ -16,7 +16,7 @@ from pipeline.tables.cells import Cells, Troubles, file_text, text_array
 NAME_COLUMN, LABELS_COLUMN = "file_name", "labels"
 _UPLOADED = re.compile(r"/data/upload/(?:\d+/)?(?:[0-9a-f]{8}-)?(?P<name>[^/]+)")
 _OF_PERSONS = frozenset({"annotation_id", "annotator", "lead_time", "created_at", "updated_at", "id", "agreement"})
-"""What Label Studio's short JSON (JSON-MIN) says of the annotation beside the data and the choice."""
+"""What Label Studio's short JSON (JSON-MIN) and its CSV say of the annotation beside the data and the choice."""
 
 Annotated = list[tuple[str, list[str] | None]]
 """Images by name, each with its labels; none where nobody said anything, which no label at all is not."""
@@ -64,41 +64,51 @@ def is_label_studio(entry: dict[str, Any] | None) -> bool:
 
 
 def of_label_studio(tasks: Iterator[tuple[int, Any]], name: str) -> AnnotationTable:
-    """The choices of the newest annotation of each task. One without a choice says that there is none; a task without
-    annotations, or with cancelled ones alone, says nothing."""
-    images: Annotated = []
+    """The choices of the newest annotation of each task, in a project without any the labels of its regions. One
+    without a choice says that there is none; a task without annotations, or with cancelled ones alone, says nothing."""
+    said_of: dict[bool, Annotated] = {True: [], False: []}
     for number, task in tasks:
         try:
             said = [each for each in task["annotations"] if not each.get("was_cancelled")]
             newest = max(reversed(said), key=lambda each: str(each.get("updated_at") or ""), default=None)
-            images.append((_image_of(task["data"]), None if newest is None else _choices_of(newest["result"])))
+            image, results = _image_of(task["data"]), None if newest is None else newest["result"]
+            for whole, images in said_of.items():
+                images.append((image, None if results is None else _labels_of(results, whole=whole)))
         except (KeyError, TypeError, AttributeError, StopIteration) as error:
             raise _broken(f"{name}, task {number}", "Label Studio's", error) from error
-    return AnnotationTable("Label Studio", images)
+    return AnnotationTable("Label Studio", said_of[any(labels for _, labels in said_of[True])])
 
 
-def is_label_studio_min(entry: dict[str, Any] | None) -> bool:
-    return entry is not None and {"annotation_id", "annotator"} <= entry.keys()
+def is_label_studio_min(columns: Collection[str] | None) -> bool:
+    """Whether a table of these columns is Label Studio's short JSON, or its CSV."""
+    return columns is not None and "annotation_id" in columns and "annotator" in columns
+
+
+def is_of_persons(column: str) -> bool:
+    """Whether a column of Label Studio's short JSON or CSV says something of the annotation alone."""
+    return column in _OF_PERSONS
 
 
 def without_persons(entry: dict[str, Any] | None) -> dict[str, Any] | None:
     """A row of Label Studio's short JSON without what it says of the annotation."""
-    return None if entry is None else {key: cell for key, cell in entry.items() if key not in _OF_PERSONS}
+    return None if entry is None else {key: cell for key, cell in entry.items() if not is_of_persons(key)}
 
 
 def of_cvat(file: BinaryIO, name: str) -> AnnotationTable:
-    """The tags of each image of "CVAT for images 1.1". An image without any may have been looked at or not, and says
-    nothing."""
-    images: Annotated = []
+    """The tags of each image of "CVAT for images 1.1", in a file without any the labels of its boxes and other shapes.
+    An image without any may have been looked at or not, and says nothing."""
+    said_of: dict[str, Annotated] = {"tag": [], "*[@label]": []}
     try:
         for _, element in ElementTree.iterparse(file):
             if element.tag != "image":
                 continue
-            tags = {str(tag.get("label")): None for tag in element.iterfind("tag")}
-            images.append((element.attrib["name"], [*tags] or None))
+            for what, images in said_of.items():
+                labels = {str(each.get("label")): None for each in element.iterfind(what)}
+                images.append((element.attrib["name"], [*labels] or None))
             element.clear()
     except (ElementTree.ParseError, KeyError) as error:
         raise _broken(name, "CVAT", error) from error
+    images = said_of["tag" if any(labels for _, labels in said_of["tag"]) else "*[@label]"]
     if not images:
         message = f"{name} is XML without an image, and so not of CVAT for images 1.1"
         raise LanitError(message, 'Export it anew as "CVAT for images 1.1".')
@@ -120,11 +130,18 @@ def _image_of(data: dict[str, Any]) -> str:
     return texts["image"] if "image" in texts else next(iter(texts.values()))
 
 
-def _choices_of(results: list[dict[str, Any]]) -> list[str]:
-    found: dict[str, None] = {}
-    for result in results:
-        found.update(dict.fromkeys(map(str, result.get("value", {}).get("choices", []))))
-    return [*found]
+def _labels_of(results: list[dict[str, Any]], *, whole: bool) -> list[str]:
+    """The choices, or the labels of regions, unless ``whole`` images alone are asked about."""
+    values = [result.get("value", {}) for result in results]
+    if whole:
+        return [*dict.fromkeys(label for value in values for label in map(str, value.get("choices", [])))]
+    return [*dict.fromkeys(label for value in values for label in labels_in(value))]
+
+
+def labels_in(value: dict[str, Any]) -> list[str]:
+    """What Label Studio keeps of a choice or a region: its choices, or its labels, as of ``rectanglelabels``."""
+    lists = (cell for key, cell in value.items() if key == "choices" or key.endswith("labels"))
+    return [str(label) for cell in lists if isinstance(cell, list) for label in cell]
 
 
 def _broken(name: str, kind: str, error: Exception) -> LanitError:

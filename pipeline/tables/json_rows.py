@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 
 from lanit.errors import LanitError
+from pipeline.tables.annotations import labels_in
 from pipeline.tables.cells import Cells, Troubles, column_name, file_text, plain_text, text_array, text_schema
 
 _COLUMN_ROWS = 100  # columns are the keys of this many rows
@@ -137,7 +138,9 @@ def _array(cells: list[Any]) -> pa.ChunkedArray:
 
 
 def _choices(cell: Any) -> Any:
-    """Label Studio has several choices of a person as an object."""
+    """Label Studio has several choices of a person as an object, and regions as a list of objects."""
     if isinstance(cell, dict):
         return cell.get("choices")
+    if isinstance(cell, list) and any(isinstance(each, dict) for each in cell):
+        return [label for each in cell if isinstance(each, dict) for label in labels_in(each)]
     return cell

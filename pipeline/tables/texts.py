@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from lanit.errors import LanitError
 from pipeline.decoding.images import is_image_name
+from pipeline.tables.annotations import is_label_studio_min, is_of_persons
 from pipeline.tables.cells import Cells, Troubles, column_name, text_array, text_schema
 
 _SAMPLE_LINES = 24  # by which the layout is told
@@ -81,17 +82,20 @@ class TextTable:
         letters = set("".join(self._layout.names)) - set("\t\r\n")
         if any(unicodedata.category(letter) == "Cc" for letter in letters):
             raise LanitError(f"{name} is no table", "Give CSV, TSV, JSON Lines or Parquet, or what a tool exports.")
-        self.layout = self._layout.words
-        self.schema = text_schema(self._layout.names)
+        self._hidden = is_of_persons if is_label_studio_min(self._layout.names) else lambda name: False
+        kind = "TSV" if self._layout.delimiter == "\t" else "CSV"
+        self.layout = f"Label Studio's {kind}" if self._hidden is is_of_persons else self._layout.words
+        self.schema = text_schema(name for name in self._layout.names if not self._hidden(name))
 
     def texts(self, column: str, troubles: Troubles) -> Iterator[str | None]:
-        index = self.schema.names.index(column)
+        index = self._layout.names.index(column)
         for row in self._rows():
             yield row[index] or None if index < len(row) else None
 
     def cells(self, wanted: Callable[[pa.Field], bool]) -> Cells:
-        names = self.schema.names
-        chosen = [number for number, field in enumerate(self.schema) if wanted(field)]
+        names = self._layout.names
+        shown = (number for number, name in enumerate(names) if not self._hidden(name))
+        chosen = [number for number, field in zip(shown, self.schema, strict=True) if wanted(field)]
         chunks: list[list[pa.Array]] = [[] for _ in chosen]
         rows, done = self._rows(), 0
         while batch := list(islice(rows, _BATCH_ROWS)):

@@ -59,7 +59,7 @@ def prepare_run(
     device = processes.device
     processes.check_batch(options.batch_size)
     store.check_fingerprint(clip.fingerprint)
-    clip.model.to(device)
+    clip.towers.to(device)
     labels = store.labels_to_train(revision).read()
     store.check_current(labels)
     config = _checked_config(folder, options, labels)
