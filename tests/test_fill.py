@@ -124,19 +124,18 @@ def test_labels_that_are_not_known_pull_at_nothing(world: World) -> None:
 def test_more_known_labels_are_better_ones_and_words_help_where_few_are_known(tmp_path: Path, astray: float) -> None:
     scores = []
     for seed in range(2):
-        world = World(tmp_path, astray=astray, seed=seed)
-        rows = np.random.default_rng(seed).permutation(900)
-        by_words = f1_score(world.truth, world.labels(None), average="macro")
-        each = [by_words]
-        for count in (27, 180, 720):
+        world = World(tmp_path, 500, astray, seed)
+        rows = np.random.default_rng(seed).permutation(500)
+        each = [f1_score(world.truth, world.labels(None), average="macro")]
+        for count in (25, 100, 400):
             head = world.fill(world.known(rows[:count])).head
-            each.append(f1_score(world.truth[rows[720:]], world.labels(head)[rows[720:]], average="macro"))
+            each.append(f1_score(world.truth[rows[400:]], world.labels(head)[rows[400:]], average="macro"))
         scores.append(each)
     words, few, more, most = np.mean(scores, axis=0)
     assert few > words
     assert more > few
     assert most > more - 0.01
-    assert most > 0.9
+    assert most > 0.85
 
 
 def test_the_f1_it_tells_is_that_of_labels_that_nobody_knew(tmp_path: Path) -> None:
