@@ -429,7 +429,8 @@ def label(
     classes in one called label; COCO, Label Studio's JSON, CVAT's XML and WebDataset tars will do too. One line says
     what it was taken for. Labels by people stay with the store and replace any other in later revisions too, of the
     same phrases, under every rule; the newest counts. Nothing is embedded again. Prompts that lanit train learned are
-    given by their prompts.safetensors or its run. Clusters need no phrases: each group of look-alikes is named by the
+    given by their prompts.safetensors or its run. --fill learns labels that are not known from those that are, from a
+    head on the embeddings that begins at the words. Clusters need no phrases: each group of look-alikes is named by the
     word that tells most of what sets it apart.
 
     \b
@@ -440,7 +441,9 @@ def label(
       lanit label --prompts prompts.txt --rule top-3
       lanit label --prompts prompts.txt --labels checked.csv
       lanit label --prompts runs/first
+      lanit label --prompts prompts.txt --offsets-from-people
       lanit label --from-folders
+      lanit label --from-table some.csv --fill
       lanit label --clusters 10 --noun face
     """
     from pipeline.labelling.label_sources import LabelRequest, cluster_source, label_source

@@ -21,7 +21,7 @@ SCALE_SPREAD, SHIFT_SPREAD = 0.5, 2.0
 """Standard deviations of a_n and c_n."""
 
 _STEPS = 200
-_ROUGH = 1e-5  # the tolerance where fits are compared
+_ROUGH = 1e-8  # the tolerance where fits are compared
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Fit:
         return self.scale * prior + self.shift + images @ self.delta
 
 
-def fit(known: KnownLabels, spread: float, start: Fit | None = None, tolerance: float = 1e-7) -> Fit:
+def fit(known: KnownLabels, spread: float, start: Fit | None = None, tolerance: float = 1e-9) -> Fit:
     """The most probable head of each domain, all at once, as they do not depend on each other.
 
     spread: σ. start: where the search begins, which saves time. tolerance: it ends where a step betters the loss of a

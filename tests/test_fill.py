@@ -97,6 +97,16 @@ def test_a_head_is_the_most_probable_one_whatever_solver_finds_it(world: World) 
         np.testing.assert_allclose(found.shift[n], 2 * other.coef_[0, -1], rtol=5e-3, atol=5e-3)
 
 
+def test_a_search_that_begins_elsewhere_ends_at_the_same_head(world: World) -> None:
+    images, on = world.images - world.images.mean(dim=0), torch.tensor(world.truth, dtype=torch.float32)
+    known = KnownLabels(images, world.prompts.margins(world.images), on, torch.ones(900, 4))
+    cold, near = fit(known, 8.0), fit(known, 0.05)
+    for tolerance in (1e-8, 1e-9):  # of the comparison, and of the head
+        warm = fit(known, 8.0, near, tolerance)
+        torch.testing.assert_close(warm.delta, cold.delta, rtol=0.01, atol=0.01)
+    assert (cold.delta - near.delta).abs().max() > 1
+
+
 def test_labels_that_are_not_known_pull_at_nothing(world: World) -> None:
     said = torch.rand(900, 4, generator=torch.Generator().manual_seed(0)) < 0.5
     images, prior = world.images - world.images.mean(dim=0), world.prompts.margins(world.images)
@@ -114,19 +124,18 @@ def test_labels_that_are_not_known_pull_at_nothing(world: World) -> None:
 def test_more_known_labels_are_better_ones_and_words_help_where_few_are_known(tmp_path: Path, astray: float) -> None:
     scores = []
     for seed in range(2):
-        world = World(tmp_path, astray=astray, seed=seed)
-        rows = np.random.default_rng(seed).permutation(900)
-        by_words = f1_score(world.truth, world.labels(None), average="macro")
-        each = [by_words]
-        for count in (27, 180, 720):
+        world = World(tmp_path, 500, astray, seed)
+        rows = np.random.default_rng(seed).permutation(500)
+        each = [f1_score(world.truth, world.labels(None), average="macro")]
+        for count in (25, 100, 400):
             head = world.fill(world.known(rows[:count])).head
-            each.append(f1_score(world.truth[rows[720:]], world.labels(head)[rows[720:]], average="macro"))
+            each.append(f1_score(world.truth[rows[400:]], world.labels(head)[rows[400:]], average="macro"))
         scores.append(each)
     words, few, more, most = np.mean(scores, axis=0)
     assert few > words
     assert more > few
     assert most > more - 0.01
-    assert most > 0.9
+    assert most > 0.85
 
 
 def test_the_f1_it_tells_is_that_of_labels_that_nobody_knew(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def _show_fill(found: FillFigures) -> None:
     columns += ["F1 left out"] if left_out else []
     console.table(f"Filled in from what is known of {found.images:,} images", columns, rows)
     say_more(len(found.domains))
-    entries = [("F1 filled in", "of known labels, by heads that they were left out of; without it, the words decide")]
+    entries = [("F1 filled in", "of known labels, by heads that they were left out of; phrases without it go by words")]
     if left_out:
         entries.append(
             ("F1 left out", f"of the labels of {found.left_out:,} images that --keep {found.keep:g} left out")

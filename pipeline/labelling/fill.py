@@ -32,7 +32,7 @@ LEAST_KNOWN = 3
 DOUBTED = 0.95
 """A known label is doubted where heads that it was left out of give the opposite at least this probability."""
 
-_MOST_FITTED = 65_536  # images with known labels that a head is fitted to: bounds memory and time
+_MOST_FITTED = 16_384  # images with known labels that a head is fitted to: bounds memory and time
 _MOST_VALIDATED = 4096  # of them, of which the strength is chosen and the F1 measured
 _POOL = 16_384  # images of the store by which is told how many labels are to be expected
 _ROUNDS = 500  # of the bootstrap
