@@ -248,11 +248,13 @@ def embed(
     """
     from pipeline.inputs.opening import open_inputs, understood
     from pipeline.showing import console
+    from pipeline.store.clip_to_come import announce_clip
     from pipeline.store.store_folder import claim_store
 
     origins = open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
     console.notes(understood(origins))
     claim_store(store)
+    announce_clip(store, clip, anew=overwrite)
     from pipeline.embedding.embed import EmbedOptions, embed_opened
     from pipeline.embedding.terminal_tables import show_embed
     from pipeline.settings import engine_maker, workforce_of
@@ -316,11 +318,13 @@ def import_(
     """
     from pipeline.importing.import_vectors import ImportRequest, import_vectors
     from pipeline.showing import console
+    from pipeline.store.clip_to_come import announce_clip
     from pipeline.store.store_folder import claim_store
 
     request = ImportRequest(source, tuple(images or ()), paths, embedding_column, image_column, seed)
     request.vectors()  # a mistyped name should not wait for a model to load
     claim_store(store)
+    announce_clip(store, clip)
     from pipeline.embedding.embed import EmbedOptions
     from pipeline.importing.terminal_tables import show_import
     from pipeline.store.store_clip import clip_to_embed
