@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from lanit.errors import LanitError, UsageError
 from lanit.rules import SPELLINGS
-from pipeline.commands import DEFAULT_STORE
+from pipeline.commands import DEFAULT_STORE, STORE_VARIABLE
 from pipeline.decoding.frames import parse_frame
 from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.exports.layouts import LAYOUTS
@@ -97,7 +97,7 @@ def _check_encoding(arguments: list[str]) -> None:
     for argument in arguments:
         if not _is_utf8(argument):
             raise UsageError(f"{visible(argument)} is not valid UTF-8", "Rename it, or give another name.")
-    if arguments and not {"--help", "--version"} & {*arguments} and not _is_utf8(str(Path.cwd())):
+    if arguments and not {"-h", "--help", "--version"} & {*arguments} and not _is_utf8(str(Path.cwd())):
         raise UsageError(f"the name of {visible(str(Path.cwd()))}, where you are, is not valid UTF-8", "Type: cd ~")
 
 
@@ -118,10 +118,13 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
 
 
-app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=_Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 
 DEFAULT_CLIP = "ViT-B-32/openai"
-StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
+StoreOption = Annotated[Path, typer.Option("--store", envvar=STORE_VARIABLE, help="Folder of the store.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of tables.")]
 PageOption = Annotated[Path | None, typer.Option("--html", metavar="PAGE", help="Also write a page to look at.")]
 ClipOption = Annotated[str | None, typer.Option("--clip", help="CLIP to use, if not the one the store was made with.")]
@@ -248,11 +251,13 @@ def embed(
     """
     from pipeline.inputs.opening import open_inputs, understood
     from pipeline.showing import console
+    from pipeline.store.clip_to_come import announce_clip
     from pipeline.store.store_folder import claim_store
 
     origins = open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
     console.notes(understood(origins))
     claim_store(store)
+    announce_clip(store, clip, anew=overwrite)
     from pipeline.embedding.embed import EmbedOptions, embed_opened
     from pipeline.embedding.terminal_tables import show_embed
     from pipeline.settings import engine_maker, workforce_of
@@ -316,11 +321,13 @@ def import_(
     """
     from pipeline.importing.import_vectors import ImportRequest, import_vectors
     from pipeline.showing import console
+    from pipeline.store.clip_to_come import announce_clip
     from pipeline.store.store_folder import claim_store
 
     request = ImportRequest(source, tuple(images or ()), paths, embedding_column, image_column, seed)
     request.vectors()  # a mistyped name should not wait for a model to load
     claim_store(store)
+    announce_clip(store, clip)
     from pipeline.embedding.embed import EmbedOptions
     from pipeline.importing.terminal_tables import show_import
     from pipeline.store.store_clip import clip_to_embed

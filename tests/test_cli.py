@@ -24,6 +24,7 @@ from lanit.methods.stargan import StarganOptions
 from lanit.rules import Rule
 from pipeline.clip.model_list import list_models
 from pipeline.clip.models import DEFAULT_CLIP, load_clip
+from pipeline.commands import store_option
 from pipeline.embedding.embed import EmbedOptions
 from pipeline.evaluation.evaluate import Tools
 from pipeline.evaluation.options import EvaluationOptions
@@ -205,6 +206,24 @@ def test_what_the_help_says_agrees_with_the_library() -> None:
     text = " ".join(run("train", "--help").output.split())
     assert all(preset in text for preset in PRESETS)
     assert f"[{'|'.join(LAYOUTS)}]" in " ".join(run("export", "--help").output.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_h_is_help(name: str) -> None:
+    assert run(name, "-h").output == run(name, "--help").output
+
+
+def test_the_environment_names_the_store_and_the_option_goes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no store at manifests" in run("inspect-labels").output
+    monkeypatch.setenv("LANIT_STORE", "mine")
+    assert "no store at mine" in run("inspect-labels").output
+    assert "no store at other" in run("inspect-labels", "--store", "other").output
+    assert [store_option(Path(name)) for name in ("mine", "manifests")] == ["", " --store manifests"]
+    monkeypatch.setenv("LANIT_STORE", "")
+    assert [store_option(Path(name)) for name in ("mine", "manifests")] == [" --store mine", ""]
 
 
 def test_the_body_of_a_command_is_short() -> None:

@@ -19,7 +19,8 @@ from lanit.preprocessing import ClipPreprocessing
 from lanit.prompts import TextTower
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.presets import DEFAULT, PRESETS
-from pipeline.clip.sources import CONFIG_NAME, ELSEWHERE, architecture_name, resolve
+from pipeline.clip.reach import ELSEWHERE
+from pipeline.clip.sources import CONFIG_NAME, architecture_name, resolve
 from pipeline.clip.text_towers import check_text, text_tower, token_count
 from pipeline.clip.towers import Towers, weights_digest
 from pipeline.clip.world import World, read_world

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """A recommended CLIP. clip: open_clip's NAME/TAG. licence: of the weights, as their card states it.
+    """A recommended CLIP. clip: open_clip's NAME/TAG. repository: of the hub, where open_clip has its weights from.
+    licence: of the weights, as their card states it.
 
     parameters: of both towers, in millions. accuracy: top-1 on ImageNet without training on it, in per cent, as
     published by its authors. gigaflops: of the image tower for one image, a multiplication and its addition counted as
@@ -15,6 +16,7 @@ class Preset:
     """
 
     clip: str
+    repository: str
     licence: str
     parameters: int
     accuracy: float
@@ -25,11 +27,19 @@ class Preset:
 DEFAULT = "default"
 
 PRESETS: dict[str, Preset] = {
-    DEFAULT: Preset("ViT-B-32/openai", "MIT", 151, 63.2, 8.8),
-    "fast": Preset("ViT-B-32/datacomp_xl_s13b_b90k", "MIT", 151, 69.2, 8.8),
-    "good": Preset("ViT-L-14/datacomp_xl_s13b_b90k", "MIT", 428, 79.2, 162.0),
-    "best": Preset("ViT-SO400M-16-SigLIP2-384/webli", "Apache-2.0", 1136, 84.1, 519.0, "over 100"),
-    "multilingual": Preset("ViT-B-16-SigLIP2-256/webli", "Apache-2.0", 375, 79.1, 46.8, "over 100"),
+    DEFAULT: Preset("ViT-B-32/openai", "timm/vit_base_patch32_clip_224.openai", "MIT", 151, 63.2, 8.8),
+    "fast": Preset(
+        "ViT-B-32/datacomp_xl_s13b_b90k", "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K", "MIT", 151, 69.2, 8.8
+    ),
+    "good": Preset(
+        "ViT-L-14/datacomp_xl_s13b_b90k", "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K", "MIT", 428, 79.2, 162.0
+    ),
+    "best": Preset(
+        "ViT-SO400M-16-SigLIP2-384/webli", "timm/ViT-SO400M-16-SigLIP2-384", "Apache-2.0", 1136, 84.1, 519.0, "over 100"
+    ),
+    "multilingual": Preset(
+        "ViT-B-16-SigLIP2-256/webli", "timm/ViT-B-16-SigLIP2-256", "Apache-2.0", 375, 79.1, 46.8, "over 100"
+    ),
 }
 """By what ``--clip`` takes."""
 

@@ -22,6 +22,7 @@ from lanit.errors import LanitError, UsageError
 from pipeline.clip.hub import PREFIX, fetch_first, find_repository
 from pipeline.clip.hub import hub_answers as _hub_answers
 from pipeline.clip.presets import OF_TRANSFORMERS, PRESETS
+from pipeline.clip.reach import ELSEWHERE, HUB_WEIGHTS, unavailable
 from pipeline.clip.tokenizers import local_text, make_tokenizer
 from pipeline.clip.towers import Uninitialised, check_weights
 from pipeline.files import read_json
@@ -31,12 +32,10 @@ DEFAULT_ARCHITECTURE = "ViT-B-32"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 SAMPLE_FOLDER = Path(__file__).parents[1] / "assets" / "sample-clip"
 CONFIG_NAME = "open_clip_config.json"
-_HUB_WEIGHTS = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]  # of a repository, the first it has
 _FOLDER_WEIGHTS = (
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
 )  # fmt: skip
-ELSEWHERE = "Give local weights: --clip FILE or FOLDER (--clip sample needs none, and knows drawn faces only)."
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,7 @@ def _from_hub(spec: str) -> Source:
     try:
         cached = _cached_only()
         folder = fetch_first(repository, [CONFIG_NAME], cached=cached).parent
-        fetch_first(repository, _HUB_WEIGHTS, cached=cached)
+        fetch_first(repository, HUB_WEIGHTS, cached=cached)
     except Exception as error:
         if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
             message = f"the repository {repository} holds no CLIP in open_clip's form ({CONFIG_NAME} and its weights)"
@@ -242,7 +241,7 @@ def weight_files(name: str, tag: str) -> tuple[str | None, list[str]]:
     repository, _, file = known["hf_hub"].rpartition("/")
     if file.endswith((".bin", ".pth")):
         return repository, [f"{file[:-4]}.safetensors", file]
-    return repository, [file] if file else _HUB_WEIGHTS
+    return repository, [file] if file else HUB_WEIGHTS
 
 
 def _weights_of_tag(name: str, tag: str) -> tuple[str, dict[str, Any]]:
@@ -292,7 +291,7 @@ def _unavailable(spec: str, error: Exception) -> LanitError:
         reason = "HF_HUB_OFFLINE is set, and they are not in the cache"
     else:
         reason = _reason(error) if _hub_answers() else "Hugging Face cannot be reached from here"
-    return LanitError(f"the weights of CLIP '{spec}' cannot be had: {reason}", ELSEWHERE)
+    return unavailable(spec, reason)
 
 
 def _cached_only() -> bool:
