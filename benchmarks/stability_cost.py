@@ -59,6 +59,8 @@ def compare(folder: Path, rounds: int) -> None:
             keep_views(folder / "store", stable=way != "compared")
             shutil.rmtree(folder / "store" / "labels", ignore_errors=True)
             found[way].append(run(f"label:{way}", folder))
+            last = found[way][-1]
+            print(f"{way}: {last['label']:.2f} s, {last['label processors']:.2f} s of processors", flush=True)
     for kind in ("label", "label processors"):
         for way in ways:
             ratios = [a[kind] / b[kind] for a, b in zip(found[way], found["without"], strict=True)]
