@@ -36,6 +36,7 @@ from pipeline.labelling.label_sources import LabelRequest
 from pipeline.model_exports.export_model import export_model
 from pipeline.model_exports.sharing import pull, push
 from pipeline.play.server import PlayOptions
+from pipeline.review.server import ReviewOptions
 from pipeline.sample_world.dataset import write_faces
 from pipeline.sample_world.demo import run_demo
 from pipeline.searching.duplicates import SAMPLE_THRESHOLD, USUAL_THRESHOLD, find_duplicates
@@ -99,6 +100,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "train": (TrainOptions, StarganOptions, train),
     "translate": (TranslateOptions, TranslateRequest),
     "play": (PlayOptions,),
+    "review": (ReviewOptions,),
     "evaluate": (EvaluationOptions, Tools),
     "export": (ExportRequest, export),
     "export-model": (export_model,),

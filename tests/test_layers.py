@@ -29,7 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "api settings label_frame",
         "sample_world",
         "evaluation",
-        "play",
+        "play review",
     )
 )
 """The rooms of pipeline/ from the ground up; those of one floor do not know each other."""
