@@ -180,7 +180,7 @@ def test_lance_without_labels_and_in_several_files(
 def test_embedding_atlas_has_images_vectors_and_a_column_for_each_label_and_margin(store: Store, photos: Path,
                                                                                  tmp_path: Path) -> None:  # fmt: skip
     report = export(store, tmp_path / "out", ExportRequest("embedding-atlas"))
-    table = pq.read_table(tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "atlas-00000.parquet")
     labels = store.labels()
     assert len(table) == report.exported == len(labels.paths)
     assert table["path"].to_pylist() == labels.paths.tolist()
