@@ -313,8 +313,8 @@ def page_json(statistics: LabelStatistics, data: PageData) -> str:
     """What the script reads, as JSON that can stand inside a script element.
 
     Of an image, i: its image_id, p: path, s: which source, z: width, height, bytes; b: f_base, m: margins, l: domains
-    it is labelled with, h: those set by a person, t: those it truly has, or null, u: those of unknown truth; g: which thumbnail;
-    x: labels of domains that the page leaves out, if there are any.
+    it is labelled with, h: those set by a person, t: those it truly has, or null, u: those of unknown truth; g: which
+    thumbnail; x: labels of domains that the page leaves out, if there are any.
     """
     sources = list(dict.fromkeys(image.source for image in data.images))
     document = {

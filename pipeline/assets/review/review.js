@@ -26,7 +26,7 @@ let list = { id: 0, count: 0, left: null, groups: [], chunks: new Map() };
 let cursor = 0, anchor = null, selecting = false;
 const selected = new Set(); // positions in the list
 let since = 0, answers = 0;
-let details = null; // of the image under the cursor
+let details = null, told = Promise.resolve(); // of the image under the cursor, and when they are here
 
 /* ---------------------------------------------------------------- asking the server */
 
@@ -183,7 +183,7 @@ const look = async () => {
   if (first !== whole) whole.decode().then(() => { if (figure.dataset.row === String(row)) shown.src = whole.src; }, () => {});
   for (const next of [1, 2, 3]) if (entry(cursor + next)) prepare(entry(cursor + next).row);
   details = null;
-  ask(`/api/row?row=${row}`).then((found) => {
+  told = ask(`/api/row?row=${row}`).then((found) => {
     if (entry(cursor)?.row !== row) return;
     details = found;
     chips();
@@ -301,6 +301,7 @@ const accept = () => judge(phrase, (image) => image.on, true);
 const wrong = () => judge(phrase, (image) => !image.on, true);
 const toggle = async (domain) => {
   if (domain >= store.domains.length) return;
+  await told;
   if (!details && !selected.size) return;
   const to = details ? !details.labels[domain] : true;
   await judge(domain, () => to, false);
