@@ -190,6 +190,9 @@ def test_queues_begin_with_what_they_promise(store: Store) -> None:
     phrase = Phrase(place, place.labelling, 0)
     near = queue_of("near", phrase).rows
     assert near.tolist() == [row for row in np.argsort(np.abs(margins), kind="stable").tolist() if row not in (2, 25)]
+    first = queue_of("first", phrase).rows.tolist()
+    assert first[:4:2] == queue_of("random", phrase).rows[:2].tolist()
+    assert sorted(first) == sorted(near.tolist())
     assert queue_of("against", phrase).rows.tolist() == [2], "25 was none before, too"
     having = [row for row in range(12) if row != 2]
     assert queue_of("surest", phrase).rows.tolist() == sorted(having, key=lambda row: -margins[row])

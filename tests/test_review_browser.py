@@ -109,6 +109,9 @@ def test_the_keyboard_alone_answers_undoes_and_moves(visit: Callable[..., Any], 
     nearness = np.abs(store.labels().margin[:, 0])
     order = np.argsort(nearness, kind="stable").tolist()
     first, second, third, fourth = order[:4]
+    page.locator("#queue").select_option("near")
+    page.wait_for_function("row => document.getElementById('shown').dataset.row === row", arg=str(first))
+    page.locator("#grid").focus()
     assert at(page) == first
     press(page, "x")
     assert at(page) == second, "on to the next"

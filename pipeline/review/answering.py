@@ -141,7 +141,7 @@ class Handlers:
         })  # fmt: skip
 
     def listed(self, request: Request) -> Response:
-        name = request.query_params.get("queue", "near")
+        name = request.query_params.get("queue", "first")
         if name not in QUEUES:
             raise Refusal(404, "There is no such list.")
         phrase = self._phrase(request)

@@ -61,8 +61,16 @@ def _near(phrase: Phrase) -> Queue:
     waiting = np.flatnonzero(phrase.said < 0)
     nearness = np.abs(phrase.margins[waiting] - np.float32(phrase.offset))
     rows = waiting[np.argsort(nearness, kind="stable")]
-    return Queue(rows, "CLIP is least sure of these: about every second answer changes a label, and they say where the "
-                       "threshold belongs.")  # fmt: skip
+    return Queue(rows, "CLIP is least sure of these: they say where the threshold belongs.")
+
+
+def _first(phrase: Phrase) -> Queue:
+    """By turns, until the sample of this time is used up; then the nearest."""
+    near, sample = _near(phrase).rows, _random(phrase).rows
+    turns = np.stack([sample, near[: len(sample)]], axis=1).ravel() if len(near) >= len(sample) else sample
+    rows = np.array(list(dict.fromkeys([*turns.tolist(), *near.tolist()])), np.int64)
+    worth = "By turns near the threshold, which says where it belongs, and at random, which says how good labels are."
+    return Queue(rows, worth)
 
 
 def _random(phrase: Phrase) -> Queue:
@@ -145,6 +153,7 @@ def _all(phrase: Phrase) -> Queue:
 
 
 QUEUES: dict[str, Callable[[Phrase], Queue]] = {
+    "first": _first,
     "near": _near,
     "random": _random,
     "unstable": _unstable,

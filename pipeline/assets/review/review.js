@@ -339,7 +339,7 @@ export const show = async (found, option) => {
   await look();
 };
 const fetchList = async () => {
-  const queue = byId("queue").value === "found" ? "near" : byId("queue").value;
+  const queue = byId("queue").value === "found" ? "first" : byId("queue").value;
   await show(await ask(`/api/list?queue=${queue}&phrase=${phrase}`), queue);
 };
 const refreshRows = async () => { // the same list, as another phrase sees it
@@ -637,7 +637,7 @@ const load = async () => {
   byId("store").title = `${plural(store.images, "image")}, ${store.rule}`;
   byId("phrase").replaceChildren(...store.domains.map((domain, n) => make("option", { value: n }, domain.name)));
   byId("phrase").value = phrase;
-  if (byId("queue").value === "found") byId("queue").value = "near";
+  if (byId("queue").value === "found") byId("queue").value = "first";
   await fetchList();
   await figures(true);
 };
