@@ -981,14 +981,57 @@ def play(
       lanit play --model runs/first --store manifests --port 8000
       lanit play --host 0.0.0.0 --allow-host lab.example.org
     """
-    from pipeline.play.server import PlayOptions, is_local
+    from pipeline.play.server import PlayOptions
     from pipeline.play.server import play as serve
+    from pipeline.serving.listening import is_local
     from pipeline.showing import console
 
     if not is_local(host):
         console.warn(f"whoever reaches {host} can use the page, and there is no password")
     names = tuple(allow_host or ())
     options = PlayOptions(model=model, host=host, port=port, allow_hosts=names, store=store, clip=clip, device=device)
+    serve(options, lambda address: console.say(f"Open {address} in a browser; Ctrl-C ends it."))
+
+
+@app.command(short_help="See every image, press a key, and the labels get better.")
+def review(
+    store: StoreOption = DEFAULT_STORE,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Prompt file that phrases tried on the page are added to.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is served; 0 is any free port.")] = 7861,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name that browsers reach the page by; repeatable.")
+    ] = None,
+    clip: ClipOption = None,
+    clip_arch: ArchOption = None,
+) -> None:
+    """Serve a page with every image of a store and its labels: look, press a key, go on to the next.
+
+    What is pressed is a label by a person: on the disk before the page shows it, and kept by every later labelling.
+    The page says what to look at first, how good each phrase is by a random sample of its own, with intervals, and
+    which threshold the answers suggest; one press makes that a revision. It searches by words and by images, tries new
+    phrases, and draws a map. Keys do it all ("?" lists them); so do mouse and touch. It needs
+    pip install "lanit[review]", works without a network and sends nothing anywhere.
+
+    It answers to localhost, to its own addresses and to --host only, as lanit play does.
+
+    \b
+    Example:
+      lanit review
+      lanit review --store manifests --prompts prompts.txt
+      lanit review --host 0.0.0.0 --allow-host lab.example.org
+    """
+    from pipeline.review.server import ReviewOptions
+    from pipeline.review.server import review as serve
+    from pipeline.serving.listening import is_local
+    from pipeline.showing import console
+
+    if not is_local(host):
+        console.warn(f"whoever reaches {host} can see the images and change their labels, and there is no password")
+    options = ReviewOptions(store=store, host=host, port=port, allow_hosts=tuple(allow_host or ()), prompts=prompts,
+                            clip=clip, clip_architecture=clip_arch)  # fmt: skip
     serve(options, lambda address: console.say(f"Open {address} in a browser; Ctrl-C ends it."))
 
 
@@ -1112,7 +1155,8 @@ def export(
     clip-retrieval: embeddings and metadata, for clip-retrieval index and autofaiss. webdataset: tars. huggingface: a
     folder for datasets.load_dataset. folders: one for each domain, for ImageFolder; an image is in that of each of its
     labels. csv: a column of 0 and 1 for each domain. coco, label-studio: images beside annotations.json or tasks.json.
-    fiftyone: a FiftyOneImageClassificationDataset. lance: images with embeddings. The same command continues an
+    fiftyone: a FiftyOneImageClassificationDataset. lance: images with embeddings. embedding-atlas: the
+    same, with a column for each label and margin. The same command continues an
     interrupted export.
 
     \b

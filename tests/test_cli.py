@@ -37,6 +37,7 @@ from pipeline.labelling.label_sources import LabelRequest
 from pipeline.model_exports.export_model import export_model
 from pipeline.model_exports.sharing import pull, push
 from pipeline.play.server import PlayOptions
+from pipeline.review.server import ReviewOptions
 from pipeline.runs.run_list import list_runs
 from pipeline.sample_world.dataset import write_faces
 from pipeline.sample_world.demo import run_demo
@@ -102,6 +103,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "runs": (list_runs,),
     "translate": (TranslateOptions, TranslateRequest),
     "play": (PlayOptions,),
+    "review": (ReviewOptions,),
     "evaluate": (EvaluationOptions, Tools),
     "export": (ExportRequest, export),
     "export-model": (export_model,),

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -174,3 +175,19 @@ def test_lance_without_labels_and_in_several_files(
     assert data.schema.names == ["image", "image_id", "path", "width", "height", "vector"]
     assert data.to_table(columns=["path"])["path"].to_pylist() == store.ok_images()["path"].to_pylist()
     assert data.take([4, 0], columns=["path"])["path"].to_pylist() == [PATHS[4], PATHS[0]]
+
+
+def test_embedding_atlas_has_images_vectors_and_a_column_for_each_label_and_margin(store: Store, photos: Path,
+                                                                                 tmp_path: Path) -> None:  # fmt: skip
+    report = export(store, tmp_path / "out", ExportRequest("embedding-atlas"))
+    table = pq.read_table(tmp_path / "out" / "atlas-00000.parquet")
+    labels = store.labels()
+    assert len(table) == report.exported == len(labels.paths)
+    assert table["path"].to_pylist() == labels.paths.tolist()
+    for n, name in enumerate(labels.domains):
+        assert table[f"label: {name}"].to_pylist() == labels.active[:, n].tolist()
+        assert np.array_equal(table[f"margin: {name}"].to_numpy(), labels.margin[:, n])
+    vectors = np.stack(table["vector"].to_numpy(zero_copy_only=False))
+    assert np.array_equal(vectors, store.embeddings())
+    for image, path in zip(table["image"].to_pylist(), table["path"].to_pylist(), strict=True):
+        assert image == {"bytes": (photos / path).read_bytes(), "path": Path(path).name}

@@ -5,6 +5,7 @@ Needs playwright and a Chromium of the system; nothing is downloaded.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from PIL import Image
 
 from pipeline.inspection.inspect_labels import Inspection, InspectOptions, inspect_store
 from pipeline.inspection.page import label_page
+from pipeline.labelling.known_labels import fitted, image_keys, read_truth
+from pipeline.labelling.people_labels import answers_of
+from pipeline.showing.pages import Picture
+from pipeline.showing.pages import _picture as pages_filter
 from pipeline.store.store import Store
 
 HOSTILE = "</script><img src=x onerror=alert(1)>.png"
@@ -326,3 +331,69 @@ def test_figures_can_be_read_without_a_script(browser: Any, address: str) -> Non
     assert page.locator("noscript").is_visible()
     assert not page.locator("#searching").is_visible()
     context.close()
+
+
+def test_answers_by_keys_become_a_table_that_lanit_label_takes(
+    visit: Callable[..., Any], store: Store, tmp_path: Path
+) -> None:
+    page = visit(accept_downloads=True)
+    first, second = (
+        page.locator("#phrase-0 .group.surest .shot").nth(n).get_attribute("aria-label").split(", margin")[0]
+        for n in (0, 1)
+    )
+    page.locator("#phrase-0 .group.surest .shot").first.click()
+    assert page.locator("#mark-asked").inner_text() == "smiling: is that right?"
+    page.keyboard.press("x")
+    page.keyboard.press("Space")
+    page.keyboard.press("3")
+    page.keyboard.press("4")
+    page.keyboard.press("u")
+    page.keyboard.press("Escape")
+    assert page.locator("#marks").inner_text().startswith("3 answers")
+    with page.expect_download() as caught:
+        page.locator("#download").click()
+    assert caught.value.suggested_filename == "labels.csv"
+    file = tmp_path / "labels.csv"
+    caught.value.save_as(file)
+    third = page.locator("#phrase-0 .group.surest .shot").nth(2).get_attribute("aria-label").split(", margin")[0]
+    truth = read_truth(file, DOMAINS, blanks=True)
+    answers, left = answers_of(fitted(truth, store, *image_keys(store)), store, DOMAINS)
+    said = {(row["path"], row["phrase"]): row["label"] for row in answers.to_pylist()}
+    shown = store.labels()
+    bald = not shown.active[shown.paths.tolist().index(third), 2]
+    assert said == {(first, "smiling"): False, (second, "smiling"): True, (third, "bald"): bald}
+    assert left == 0
+
+
+def test_the_page_holds_every_image_of_a_small_store(visit: Callable[..., Any], store: Store) -> None:
+    page = visit()
+    assert page.evaluate("JSON.parse(document.getElementById('data').textContent).images.length") == store.ok
+    assert "holds all 90 images" in page.inner_text("#searching")
+
+
+def test_images_come_before_figures_on_a_phone(visit: Callable[..., Any]) -> None:
+    page = visit(viewport={"width": 390, "height": 844})
+    top = {name: page.locator(f"#{name}").bounding_box()["y"] for name in ("images", "figures")}
+    assert top["images"] < top["figures"]
+    wide = visit()
+    assert wide.locator("#images").bounding_box()["y"] > wide.locator("#figures").bounding_box()["y"]
+
+
+def test_every_thumbnail_is_printed(browser: Any, address: str, tmp_path: Path) -> None:
+    """Of this page, which decodes them as they come near, and of one of 200 pictures, far beyond the window."""
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)) for _ in range(200)]
+    data = []
+    for picture in pictures:
+        sink = io.BytesIO()
+        picture.save(sink, "JPEG")
+        data.append(Picture(sink.getvalue(), "picture"))
+    long = tmp_path / "long.html"
+    long.write_text("".join(f"<p style='height:150px'>{pages_filter(each)}</p>" for each in data))
+    page = browser.new_page()
+    page.goto(long.as_uri())
+    assert page.pdf().count(b"/Subtype /Image") == 200
+    page.goto(address)
+    wanted = page.evaluate("new Set([...document.querySelectorAll('.shot')].map((shot) => shot.dataset.i)).size")
+    assert page.pdf().count(b"/Subtype /Image") == wanted
+    page.close()

@@ -76,7 +76,7 @@ sys.argv = ["lanit", "label", "--prompts", "x", "--store", "nowhere"]
 def test_every_asset_is_package_data() -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["pipeline"]
     packed = {path for pattern in patterns for path in (ROOT / "pipeline").glob(pattern)}
-    packed |= {path for folder in packed if folder.is_dir() for path in folder.iterdir()}
+    packed |= {path for folder in packed if folder.is_dir() for path in folder.rglob("*")}
     assert {path for path in ASSETS.rglob("*") if path.is_file()} <= packed
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +17,12 @@ import pytest
 import pipeline.labelling.people as people_files
 from lanit.errors import LanitError
 from lanit.rules import Rule
-from pipeline.labelling.people import Answer, add_answers, forget_answers, read_people
+from pipeline.labelling.people import Answer, AnswerBook, add_answers, forget_answers, read_people
 from pipeline.labelling.people_labels import AppliedLabels, PeopleCounts, apply_people
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.label_revisions import LabelBlock, RevisionHeader
 from pipeline.store.store import Store
+from tests.children import child
 
 DOMAINS = ("smiling", "hat")
 
@@ -241,3 +246,58 @@ def test_values_are_block_by_block() -> None:
     for size in (1, 3, 8):
         blocks = [applied.values(start, min(size, 8 - start), 2) for start in range(0, 8, size)]
         np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
+def test_a_book_of_answers_keeps_what_others_keep_and_says_when_they_wrote(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people_files, "MOST_LINES", 4)
+    book, other, expected = AnswerBook(store), AnswerBook(store), {}
+    paths = store.ok_images()["path"].to_pylist()
+    assert book.read().given == 0
+    for number in range(12):  # the table is written three times meanwhile
+        row, label = number % 5, number % 3 != 0
+        assert book.add([answer(store, row, label=label)])
+        assert book.is_current
+        expected[paths[row], "smiling"] = label
+        assert said(store) == expected
+    other.read()
+    assert other.add([answer(store, 6, "hat")])
+    assert not book.is_current
+    assert not book.add([answer(store, 7)]), "another wrote meanwhile"
+    assert said(store) == expected | {(paths[6], "hat"): True, (paths[7], "smiling"): True}
+    assert read_people(store).given == 14
+
+
+def _answer_until_killed(store: Store, answers: list[Answer], told: int) -> None:
+    book = AnswerBook(store)
+    book.read()
+    for number in range(100_000):
+        book.add([Answer(**(vars(answers[number % 8]) | {"label": number // 8 % 2 == 0}))])
+        os.write(told, bytes([number % 256]))
+
+
+def test_killed_at_twenty_random_moments_every_acknowledged_answer_is_there_once(store: Store) -> None:
+    paths, answers, rng = (
+        store.ok_images()["path"].to_pylist(),
+        [answer(store, row) for row in range(8)],
+        random.Random(0),
+    )
+    for _ in range(20):
+        reading, writing = os.pipe()
+        process = child(_answer_until_killed, store, answers, writing)
+        os.close(writing)
+        os.read(reading, 1)
+        time.sleep(rng.uniform(0, 0.1))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with os.fdopen(reading, "rb") as rest:
+            done = 1 + len(rest.read())
+        found = said(store)
+        assert len(found) == 8 or done < 8
+        for row in range(min(done, 8)):
+            last = [n for n in range(done) if n % 8 == row][-1]
+            kept = found[paths[row], "smiling"]
+            one_more = done % 8 == row  # written, yet not acknowledged
+            assert kept == (last // 8 % 2 == 0) or (one_more and kept == (done // 8 % 2 == 0))

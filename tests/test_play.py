@@ -20,7 +20,7 @@ from pipeline.models.bundle import Bundle, save_bundle
 from pipeline.play import server
 from pipeline.play.familiarity import Familiarity
 from pipeline.play.panels import margin_rows, notice, remarks, results
-from pipeline.play.server import PlayOptions, address, is_local, listening, play
+from pipeline.play.server import PlayOptions, play
 from pipeline.play.workbench import (
     Reading,
     Result,
@@ -31,6 +31,7 @@ from pipeline.play.workbench import (
     write_examples,
 )
 from pipeline.sample_world.faces import draw_face, sample_face
+from pipeline.serving.listening import address, is_local, listening
 from tests.model_builders import DOMAINS, random_bundle
 
 SIZE = 32

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from lanit.errors import LanitError
-from pipeline.play.server import PlayOptions, build_app, listening
+from pipeline.play.server import PlayOptions, build_app
 from pipeline.sample_world.faces import draw_face, sample_face
+from pipeline.serving.listening import listening
 from pipeline.serving.uploads import Uploads
 
 # Importing it takes seconds, and every process that runs tests reads this file.

@@ -202,6 +202,64 @@
   });
   for (const choice of all('[name="heat"]')) choice.addEventListener("change", colour);
 
+  /* Answers: kept by the page until they are downloaded as a table for lanit label --labels. */
+  const marks = new Map(), steps = []; // "image phrase" to what was said of it; how to take the last ones back
+  let kept = 0; // marks in the last download
+  const said = (i, n) => marks.get(`${i} ${n}`) ?? data.images[i].l.includes(n);
+  const shown = () => Number(around[current].dataset.i);
+  const nearest = (i) => names.map((_, n) => n).sort((a, b) => nearness(data.images[i], a) - nearness(data.images[i], b))[0];
+  /* The phrase that an image is asked about: that of its card or of the search, else the least sure one. */
+  const about = () => {
+    const card = around[current].closest(".card.phrase[data-n]"), chosen = byId("phrase").value;
+    return card ? Number(card.dataset.n) : chosen !== "" && around[current].closest("#results") ? Number(chosen) : nearest(shown());
+  };
+  const askAbout = () => {
+    const i = shown(), n = about();
+    byId("mark-asked").textContent = `${said(i, n) ? "" : "not "}${names[n]}: is that right?`;
+    byId("row-table").replaceChildren(...lines(data.images[i]));
+  };
+  const mark = (i, n, label) => {
+    steps.push([i, n, marks.get(`${i} ${n}`)]);
+    marks.set(`${i} ${n}`, label);
+    marked(i);
+  };
+  const marked = (i) => {
+    byId("marks").hidden = !marks.size;
+    byId("marked").textContent = `${plural(marks.size, "answer")}${marks.size && kept === marks.size ? ", downloaded" : ""}`;
+    const any = names.some((_, n) => marks.has(`${i} ${n}`));
+    for (const button of all(`.shot[data-i="${i}"]`)) button.classList.toggle("marked", any);
+    askAbout();
+  };
+  const onwards = () => current < around.length - 1 ? turn(1) : askAbout();
+  const undo = () => {
+    const [i, n, before] = steps.pop() ?? [];
+    if (i === undefined) return;
+    if (before === undefined) marks.delete(`${i} ${n}`);
+    else marks.set(`${i} ${n}`, before);
+    const at = around.findIndex((button) => Number(button.dataset.i) === i);
+    if (at >= 0) show(at);
+    marked(i);
+  };
+  const right = () => { mark(shown(), about(), said(shown(), about())); onwards(); };
+  const wrong = () => { mark(shown(), about(), !said(shown(), about())); onwards(); };
+  const table = () => {
+    const columns = names.map((_, n) => n).filter((n) => data.images.some((_, i) => marks.has(`${i} ${n}`)));
+    const quoted = (text) => /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    const lines = [["image_id", "path", ...columns.map((n) => names[n])]];
+    data.images.forEach((image, i) => {
+      const cells = columns.map((n) => marks.has(`${i} ${n}`) ? String(Number(marks.get(`${i} ${n}`))) : "");
+      if (cells.some((cell) => cell)) lines.push([image.i, image.p, ...cells]);
+    });
+    return lines.map((line) => line.map(quoted).join(",") + "\n").join("");
+  };
+  byId("download").addEventListener("click", () => {
+    const link = make("a", { download: "labels.csv", href: URL.createObjectURL(new Blob([table()], { type: "text/csv" })) });
+    link.click();
+    kept = marks.size;
+    byId("marked").textContent = `${plural(kept, "answer")}, downloaded`;
+  });
+  addEventListener("beforeunload", (event) => { if (marks.size !== kept) event.preventDefault(); });
+
   /* One image's row. */
   const dialog = byId("row");
   let around = [], current = 0;
@@ -214,9 +272,10 @@
       const margin = image.m[n], on = image.l.includes(n);
       const bar = make("i", { class: margin > 0 ? "more" : margin < -most ? "less beyond" : "less" });
       bar.style.setProperty("--long", Math.min(Math.abs(margin) / most, 1).toFixed(3));
-      const label = (on ? "✓ yes" : "no") + (image.h.includes(n) ? ", by a person" : "");
+      const said = marks.get(`${data.images.indexOf(image)} ${n}`);
+      const label = said === undefined ? (on ? "✓ yes" : "no") + (image.h.includes(n) ? ", by a person" : "") : (said ? "✓ yes" : "no") + ", by you";
       const line = make("tr", isWrong(image, n) ? { class: "wrong" } : on ? { class: "on" } : {},
-        make("th", { scope: "row" }, names[n]),
+        make("th", n < 9 ? { scope: "row", "data-digit": n + 1 } : { scope: "row" }, names[n]),
         make("td", { class: "number" }, plain(image.b + margin)),
         make("td", { class: "number" }, signed(margin)),
         make("td", { class: "bar" }, bar),
@@ -243,6 +302,7 @@
     byId("row-image").replaceChildren(image.g === null ? make("span", { class: "missing" }, "no picture") : picture(image));
     byId("row-facts").replaceChildren(...facts(image));
     byId("row-table").replaceChildren(...lines(image));
+    askAbout();
     byId("earlier").disabled = position === 0;
     byId("later").disabled = position === around.length - 1;
   };
@@ -256,17 +316,25 @@
     around = all(".shot", button.closest(".shots"));
     show(around.indexOf(button));
     dialog.showModal();
+    dialog.focus();
     dialog.scrollTop = 0;
   });
   byId("earlier").addEventListener("click", () => turn(-1));
   byId("later").addEventListener("click", () => turn(1));
+  for (const [id, action] of [["mark-right", right], ["mark-wrong", wrong], ["mark-undo", undo]]) byId(id).addEventListener("click", action);
   byId("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside it
   });
   dialog.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowLeft") turn(-1);
-    if (event.key === "ArrowRight") turn(1);
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("button") && [" ", "Enter"].includes(event.key)) return; // it is pressed
+    const digit = /^[1-9]$/.test(event.key) ? Number(event.key) - 1 : names.length;
+    const keys = { ArrowLeft: () => turn(-1), k: () => turn(-1), ArrowRight: () => turn(1), j: () => turn(1), " ": right, x: wrong, u: undo };
+    const action = digit < names.length ? () => mark(shown(), digit, !said(shown(), digit)) : keys[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
   });
   dialog.addEventListener("close", () => {
     if (around[current]?.isConnected) rove(around[current].closest(".shots"), around[current]);

@@ -27,6 +27,7 @@ LAYOUTS = {
     "label-studio": "label_studio.LabelStudio",
     "fiftyone": "fiftyone.FiftyOne",
     "lance": "lance.Lance",
+    "embedding-atlas": "embedding_atlas.EmbeddingAtlas",
 }
 """Of each layout, as ``--to`` takes it, its module here and its class, which is a :class:`Target`."""
 

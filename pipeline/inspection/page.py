@@ -312,9 +312,9 @@ def _rules(report: Inspection, shown: Sequence[int]) -> list[tuple[str, list[str
 def page_json(statistics: LabelStatistics, data: PageData) -> str:
     """What the script reads, as JSON that can stand inside a script element.
 
-    Of an image, p: path, s: which source, z: width, height, bytes; b: f_base, m: margins, l: domains it is labelled
-    with, h: those set by a person, t: those it truly has, or null, u: those of unknown truth; g: which thumbnail;
-    x: labels of domains that the page leaves out, if there are any.
+    Of an image, i: its image_id, p: path, s: which source, z: width, height, bytes; b: f_base, m: margins, l: domains
+    it is labelled with, h: those set by a person, t: those it truly has, or null, u: those of unknown truth; g: which
+    thumbnail; x: labels of domains that the page leaves out, if there are any.
     """
     sources = list(dict.fromkeys(image.source for image in data.images))
     document = {
@@ -337,6 +337,7 @@ def page_json(statistics: LabelStatistics, data: PageData) -> str:
 def _image_json(image: ShownImage, source: int) -> dict[str, Any]:
     known = any(truth is not None for truth in image.truth)
     return {
+        "i": image.image_id,
         "p": image.path,
         "s": source,
         "z": [image.width, image.height, image.bytes],

@@ -30,6 +30,7 @@ MOST_EACH = 6  # images in each part of a strip
 MOST_IN_STRIPS = 960  # thumbnails of about 4 kB in all strips together: the page stays below 10 MB
 THUMBNAIL_BYTES = 6_000_000  # base64 makes them a third larger
 SAMPLE = 20_000  # unlabelled images that are clustered
+WHOLE = 400  # images: where a revision has no more, the page holds all of them
 _CLUSTER_EACH = 8
 _THREADS = 4
 _DETAILS = ["source", "width", "height", "bytes"]
@@ -41,11 +42,12 @@ class ShownImage:
     """One image of the page. margins: N; active: N; truth: N, none where unknown; human: N, bits that a person set; all
     of the domains that the page shows. more: labels of others.
 
-    width, height, bytes: none where the store no longer has the image. thumbnail: position among the page's
-    thumbnails, or none: see :attr:`PageData.gone` and :attr:`PageData.left_out`. has_changed: whether there is none
-    because the image is another by now.
+    image_id: as the store has it. width, height, bytes: none where the store no longer has the image. thumbnail:
+    position among the page's thumbnails, or none: see :attr:`PageData.gone` and :attr:`PageData.left_out`.
+    has_changed: whether there is none because the image is another by now.
     """
 
+    image_id: str
     path: str
     source: str
     width: int | None
@@ -128,6 +130,8 @@ def gather(
     wanted = _in_turn(
         [*(strip.rows() for strip in chosen.strips), *(c.rows for c in clusters), *(f.on + f.off for f in flips)]
     )
+    if revision.rows <= WHOLE:
+        wanted = list(dict.fromkeys([*wanted, *range(revision.rows)]))
     block = revision.take(wanted)
     places = wanted if current else _in_store(store, block)
     images, thumbnails, gone, left_out = _images(
@@ -195,11 +199,12 @@ def _images(
     margin, active, human = (values[:, columns] for values in (block.margin, block.active, block.human))
     more = block.active.sum(axis=1) - active.sum(axis=1)
     images = []
-    for i, path in enumerate(block.paths.to_pylist()):
+    for i, (image_id, path) in enumerate(zip(block.image_ids.to_pylist(), block.paths.to_pylist(), strict=True)):
         row = read[i]
         found: dict[str, Any] = dict.fromkeys(_DETAILS) if row is None else details[row]
         images.append(
             ShownImage(
+                image_id=image_id,
                 path=path,
                 source=found["source"] or "",
                 width=found["width"],

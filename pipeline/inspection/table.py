@@ -30,6 +30,7 @@ def show_statistics(statistics: LabelStatistics, *, hints: bool = False) -> None
 
     hints: name the options that would show more.
     """
+    say_summary(statistics)
     _show_domains(statistics)
     _show_together(statistics)
     _show_images(statistics)
@@ -41,8 +42,42 @@ def show_statistics(statistics: LabelStatistics, *, hints: bool = False) -> None
         _show_scores(statistics.scores)
     if hints:
         _show_hints(statistics)
+    warn(statistics)
+
+
+def warn(statistics: LabelStatistics) -> None:
     for warning in statistics.warnings:
         console.warn(warning)
+
+
+_NAMED = 6  # phrases of a summary
+
+
+def say_summary(statistics: LabelStatistics) -> None:
+    """Three lines: how many images have a label, which phrases have the most, and which the fewest or is least
+    stable."""
+    largest = sorted(statistics.domains, key=lambda d: -d.count)
+    named = ", ".join(f"{d.domain} {d.count:,}" for d in largest[:_NAMED])
+    more = f", and {len(largest) - _NAMED:,} more" if len(largest) > _NAMED else ""
+    weakest = f"{largest[-1].domain}, with {largest[-1].count:,} images"
+    scored = [d for d in largest if d.stability is not None]
+    if scored:
+        least = min(scored, key=lambda d: d.stability or 0.0)
+        weakest += f"; least stable: {least.domain}, κ {least.stability:.2f}"
+    name = f"revision {statistics.revision}" if statistics.revision else "not written"
+    labelled = f"{console.percent(statistics.coverage)} of {statistics.images:,} images have a label"
+    _say_entries([
+        (name, f"{labelled}, {statistics.labels_per_image:.2f} on average"),
+        ("most", named + more),
+        ("fewest", weakest),
+    ])  # fmt: skip
+
+
+def say_people(statistics: LabelStatistics) -> None:
+    """What labels by people came to, where there are any."""
+    entries = list(_of_people(statistics))
+    if entries:
+        _say_entries(entries)
 
 
 def listed_domains(counts: Sequence[int]) -> list[int]:

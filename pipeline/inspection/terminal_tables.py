@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lanit.errors import listed
-from pipeline.inspection.table import LARGEST, listed_domains, margin, say_more, show_statistics
+from pipeline.inspection.table import (
+    LARGEST,
+    listed_domains,
+    margin,
+    say_more,
+    say_people,
+    say_summary,
+    show_statistics,
+    warn,
+)
 from pipeline.prompts.terminal_tables import show_learned_words
 from pipeline.showing import console
 
@@ -100,12 +109,20 @@ def _score(value: float | None) -> str:
 
 
 def show_label(report: LabelReport) -> None:
-    """The new labels, what a dry run would change, then images = labelled + without a label + failed."""
+    """The new labels in three lines, what a dry run would change, then images = labelled + without a label + failed.
+
+    Figures of each phrase are those of lanit inspect-labels; of labels that are not written, they are here.
+    """
     if not report.created and not report.dry_run:
         console.note(f"revision {report.revision} already has these labels: nothing written")
     if report.learned:
         show_learned_words(report.learned)
-    show_statistics(report.statistics)
+    if report.dry_run:
+        show_statistics(report.statistics)
+    else:
+        say_summary(report.statistics)
+        say_people(report.statistics)
+        warn(report.statistics)
     _show_choices(report)
     if report.comparison is not None:
         show_comparison(report.comparison)
@@ -115,6 +132,8 @@ def show_label(report: LabelReport) -> None:
         )
     entries = {"images": report.images, "labelled": report.labelled, "without a label": report.unlabelled}
     console.counts("Images of the store", entries | {"failed to embed": report.failed})
+    if not report.dry_run:
+        console.note("figures of each phrase: lanit inspect-labels; to look at the images and answer: lanit review")
 
 
 def _show_choices(report: LabelReport) -> None:

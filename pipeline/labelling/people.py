@@ -110,19 +110,79 @@ def add_answers(store: Store, answers: pa.Table | Iterable[Answer]) -> People:
     """
     table = answers if isinstance(answers, pa.Table) else answers_table(answers)
     with lock_store(store.root, _WAIT_SECONDS):
-        before = _read(store)
-        start = before if before is not None else _adopted(store)
-        people = start.plus(table)
-        fresh = people.given - start.given
-        if before is None and not people.given:
-            return people  # nothing was ever said, so there is no file
-        if before is not None and not fresh:
-            return before
-        if before is None or before.lines + fresh > MOST_LINES:
-            _write_table(store.root, people)
-            return replace(people, lines=0, stored=True)
-        _append(store.root, people.table.slice(len(people.table) - fresh), before.given)
-        return replace(people, lines=before.lines + fresh)
+        return _add(store, table)
+
+
+def _add(store: Store, table: pa.Table) -> People:
+    """Under the lock."""
+    before = _read(store)
+    start = before if before is not None else _adopted(store)
+    people = start.plus(table)
+    fresh = people.given - start.given
+    if before is None and not people.given:
+        return people  # nothing was ever said, so there is no file
+    if before is not None and not fresh:
+        return before
+    if before is None or before.lines + fresh > MOST_LINES:
+        _write_table(store.root, people)
+        return replace(people, lines=0, stored=True)
+    _append(store.root, people.table.slice(len(people.table) - fresh), before.given)
+    return replace(people, lines=before.lines + fresh)
+
+
+class AnswerBook:
+    """For who gives answers one after another: what was read and written before is not read again while nobody else
+    writes, so that an answer costs one flushed line, however many were given before. For one thread at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._given = self._lines = 0
+        self._stored = False
+        self._seen: tuple[Stamp, ...] | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nobody else wrote since this book last read or wrote."""
+        return self._seen == _stamps(self._store.root)
+
+    def read(self) -> People:
+        """Every answer that counts, as :func:`read_people` says it."""
+        seen = _stamps(self._store.root)
+        people = read_people(self._store)
+        self._given, self._lines, self._stored, self._seen = people.given, people.lines, people.stored, seen
+        return people
+
+    def add(self, answers: list[Answer]) -> bool:
+        """Keep ``answers``, oldest first; they are on the disk on return. Returns whether nobody else wrote since this
+        book last read or wrote; else what others said is to be read.
+
+        Raises LanitError as :func:`add_answers`.
+        """
+        with lock_store(self._store.root, _WAIT_SECONDS):
+            alone = self.is_current
+            if alone and self._stored and self._lines + len(answers) <= MOST_LINES:
+                _append(self._store.root, answers_table(answers), self._given)
+                self._given, self._lines = self._given + len(answers), self._lines + len(answers)
+            else:
+                people = _add(self._store, answers_table(answers))
+                self._given, self._lines, self._stored = people.given, people.lines, people.stored
+            self._seen = _stamps(self._store.root)
+            return alone
+
+
+Stamp = tuple[int, int, int] | None
+"""Of a file: which it is, when it was written and how long it is; none where there is none."""
+
+
+def _stamps(root: Path) -> tuple[Stamp, ...]:
+    found: list[Stamp] = []
+    for name in (TABLE_NAME, JOURNAL_NAME):
+        try:
+            status = (root / name).stat()
+            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        except FileNotFoundError:
+            found.append(None)
+    return tuple(found)
 
 
 def forget_answers(store: Store) -> int | None:

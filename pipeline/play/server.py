@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import importlib.util
-import ipaddress
 import os
 import re
-import signal
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lanit.errors import LanitError, UsageError
+from lanit.errors import LanitError
 from pipeline.api import Model
 from pipeline.play.routes import POLICY, page_routes
 from pipeline.play.workbench import Workbench, drawn_faces, stored_pictures, write_examples
 from pipeline.serving.guard import Application, guarded, host_name
+from pipeline.serving.listening import address, listening, names_answered_to, serve_until_interrupted
 from pipeline.serving.uploads import Uploads
 from pipeline.serving.visitors_folder import visitors_folder
 
@@ -63,16 +59,10 @@ def play(options: PlayOptions, tell: Callable[[str], None]) -> None:
     check_installed()
     for name in options.allow_hosts:
         host_name(name)
-    import uvicorn
-
     with listening(options.host, options.port) as listener, visitors_folder("lanit-play-", _is_ours) as folder:
         app = build_app(options, folder)
         tell(address(listener))
-        # Pages left open are cut off at the end, which uvicorn would report as errors.
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else uvicorn ends the process, and the folder stays
-        with contextlib.suppress(KeyboardInterrupt):  # which is how one ends the page
-            server.run(sockets=[listener])
+        serve_until_interrupted(app, listener)
 
 
 def build_app(options: PlayOptions, folder: Path) -> Application:
@@ -84,7 +74,9 @@ def build_app(options: PlayOptions, folder: Path) -> Application:
     uploads = Uploads(folder / _DROPPED, one_file=_ONE_FILE, most_bytes=_MOST_BYTES, most_files=_MOST_FILES)
     page = _page(bench, uploads, options, examples)
     uploads.keep_present()  # Gradio serves copies of the examples
-    return guarded(page, _names(options), page_routes(uploads, model.domains), POLICY)
+    return guarded(
+        page, names_answered_to(options.host, options.allow_hosts), page_routes(uploads, model.domains), POLICY
+    )
 
 
 def _page(bench: Workbench, uploads: Uploads, options: PlayOptions, examples: Sequence[Path]) -> FastAPI:
@@ -103,13 +95,6 @@ def _page(bench: Workbench, uploads: Uploads, options: PlayOptions, examples: Se
     )  # fmt: skip
 
 
-def _names(options: PlayOptions) -> list[str]:
-    """What the page answers to besides this machine's own addresses: what was asked for, the machine by its name where
-    the network is let in."""
-    names = [*options.allow_hosts, options.host]
-    return names if is_local(options.host) else [*names, socket.gethostname()]
-
-
 def _is_ours(name: str) -> bool:
     """Whether the page writes a file of that name into its folder."""
     return name.startswith(f"{_DROPPED}/") or re.fullmatch(r"example-\d+\.png", name) is not None
@@ -119,39 +104,3 @@ def _known(options: PlayOptions, size: int) -> np.ndarray | None:
     if options.store is not None:
         return stored_pictures(options.store, size)
     return drawn_faces() if options.model == "sample" else None
-
-
-@contextlib.contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens. Raises LanitError where the port is taken, UsageError where the host is not ours."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family)
-    except socket.gaierror as error:
-        raise UsageError(f"there is no host {host}", "Leave out --host to serve this machine only.") from error
-    except PermissionError as error:
-        raise LanitError(f"port {port} is not ours to use", "Try --port 7860.") from error
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise LanitError(f"port {port} is in use", "Try --port 0 for any free one.") from error
-        raise UsageError(
-            f"cannot listen on {host}: {error.strerror or error}", "Leave out --host to serve this machine only."
-        ) from error
-    with listener:
-        yield listener
-
-
-def address(listener: socket.socket) -> str:
-    """What to open in a browser; of a socket that listens everywhere, the address on this machine."""
-    host, port = listener.getsockname()[:2]
-    if ipaddress.ip_address(host).is_unspecified:
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def is_local(host: str) -> bool:
-    """Whether only this machine reaches what listens on ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

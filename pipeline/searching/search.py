@@ -89,7 +89,7 @@ def search(
     among = _labelled(store, labels) if labels else None
     searched = store.ok if among is None else int(among.sum())
     index = open_index(store, tell)
-    cosines, rows = _nearest(store, index, query, min(top, searched), among)
+    cosines, rows = nearest_rows(store, index, query, min(top, searched), among)
     return SearchReport(
         store=str(store.root),
         kind="text" if image is None else "image",
@@ -152,10 +152,13 @@ def _labelled(store: Store, labels: Sequence[str]) -> np.ndarray:
     return among
 
 
-def _nearest(
+def nearest_rows(
     store: Store, index: Any, query: np.ndarray, count: int, among: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines, float32 (≤ count), highest first, equal ones in the order of rows, and rows, int64."""
+    """Cosines, float32 (≤ count), highest first, equal ones in the order of rows, and rows, int64.
+
+    index: as ``open_index`` gives it. query: unit-norm, float32 (k). among: bool (n), rows that count; none for all.
+    """
     coded = is_approximate(index)
     cosines, rows = (found[0] for found in nearest(index, query[None], count * (_CANDIDATES if coded else 1), among))
     cosines, rows = cosines[rows >= 0], rows[rows >= 0]

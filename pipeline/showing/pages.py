@@ -100,11 +100,12 @@ def plural(count: float, noun: str) -> str:
 
 
 def _picture(picture: Picture) -> Markup:
+    """Not lazily loaded: what lies in the page costs no request, and browsers print only what they have decoded."""
     if picture.image is None:
         short, long = ("changed", "changed since it was embedded") if picture.has_changed else _GONE
         shown = Markup('<span class="gone" role="img" aria-label="{}: {}">{}</span>').format(picture.name, long, short)
     else:
-        shown = Markup('<img src="{}" alt="{}" loading="lazy">').format(jpeg_uri(picture.image), picture.name)
+        shown = Markup('<img src="{}" alt="{}">').format(jpeg_uri(picture.image), picture.name)
     return shown if picture.link is None else Markup('<a href="{}">{}</a>').format(picture.link, shown)
 
 

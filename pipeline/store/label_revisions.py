@@ -246,6 +246,19 @@ class RevisionFile(Revision):
                 start += block.rows
                 yield block
 
+    def column(self, domain: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of one domain, whole: labels, bool (n); margins, float32 (n); which labels people set, bool (n).
+
+        Raises LanitError where the file is damaged.
+        """
+        prefixes = (ACTIVE_PREFIX, MARGIN_PREFIX, *([HUMAN_PREFIX] if self.has_human else []))
+        names = [prefix + self.domains[domain] for prefix in prefixes]
+        with _opened(self.path, self.number) as file:
+            groups = [self._row_group(file, group, names) for group in range(file.num_row_groups)]
+        table = pa.concat_tables(groups) if groups else labels_schema(self.domains, human=self.has_human).empty_table()
+        active, margin, *human = (table[name].to_numpy() for name in names)
+        return active, margin, human[0] if human else np.zeros(len(active), bool)
+
     def take(self, rows: Sequence[int]) -> LabelBlock:
         """The rows of these numbers, in this order, with everything; ``start`` is 0.
 

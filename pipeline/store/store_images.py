@@ -56,6 +56,19 @@ class StoreImages:
         """What to call the image in a message."""
         return f"{self._source[row].as_py()}/{self._path[row].as_py()}"
 
+    def place(self, row: int) -> tuple[str, str]:
+        """Source and path of the image."""
+        return self._source[row].as_py(), self._path[row].as_py()
+
+    def size(self, row: int) -> tuple[int | None, int | None, int | None]:
+        """Width, height and bytes of the image; none where they are not known."""
+        return self._width[row].as_py(), self._height[row].as_py(), self._bytes[row].as_py()
+
+    def sha256(self, row: int) -> str | None:
+        """Of the data of the image, where it is known."""
+        digest: str | None = self._sha256[row].as_py()
+        return digest
+
     def read(self, row: int) -> bytes:
         """The data of the image of an ok row.
 

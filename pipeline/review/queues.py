@@ -1,0 +1,174 @@
+"""What to look at first: lists of images, of each how many are left to answer on and what an answer is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.inspection.clusters import cluster_rows, rows_of_some_parts
+from pipeline.review.samples import next_of_sample, random_keys, sample_of, strata_of
+from pipeline.review.workplace import Labelling, Workplace
+from pipeline.stability.views import kept_views, views_path
+
+SAMPLE_AT_ONCE = 200
+_CLUSTERED = 4000  # unlabelled images drawn to be grouped
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Queue:
+    """rows: int64, in the order to be looked at. worth: a sentence. groups: first positions in ``rows`` of groups, and
+    what to call them; empty where there are none."""
+
+    rows: np.ndarray
+    worth: str
+    groups: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """One phrase of a labelling, as the queues need it. said: int8 (n), negative where nobody said anything."""
+
+    place: Workplace
+    labelling: Labelling
+    domain: int
+
+    @property
+    def margins(self) -> np.ndarray:
+        return self.labelling.columns[self.domain].margins
+
+    @property
+    def by_clip(self) -> np.ndarray:
+        return self.labelling.columns[self.domain].by_clip
+
+    @property
+    def said(self) -> np.ndarray:
+        return self.labelling.answers.values(self.domain)
+
+    @property
+    def offset(self) -> float:
+        return self.labelling.revision.prompt_set.offsets[self.domain]
+
+
+def queue_of(name: str, phrase: Phrase) -> Queue:
+    """name: one of :data:`QUEUES`."""
+    return QUEUES[name](phrase)
+
+
+def _near(phrase: Phrase) -> Queue:
+    waiting = np.flatnonzero(phrase.said < 0)
+    nearness = np.abs(phrase.margins[waiting] - np.float32(phrase.offset))
+    rows = waiting[np.argsort(nearness, kind="stable")]
+    return Queue(rows, "CLIP is least sure of these: they say where the threshold belongs.")
+
+
+def _first(phrase: Phrase) -> Queue:
+    """By turns, until the sample of this time is used up; then the nearest."""
+    near, sample = _near(phrase).rows, _random(phrase).rows
+    turns = np.stack([sample, near[: len(sample)]], axis=1).ravel() if len(near) >= len(sample) else sample
+    rows = np.array(list(dict.fromkeys([*turns.tolist(), *near.tolist()])), np.int64)
+    worth = "By turns near the threshold, which says where it belongs, and at random, which says how good labels are."
+    return Queue(rows, worth)
+
+
+def _random(phrase: Phrase) -> Queue:
+    keys, said = random_keys(phrase.labelling.answers.image_ids), phrase.said
+    sample = sample_of(keys, strata_of(phrase.margins), said)
+    rows = next_of_sample(keys, sample, said, phrase.by_clip, SAMPLE_AT_ONCE)
+    worth = "Drawn at random, more of them where CLIP may be wrong: the figures rest on these answers alone."
+    return Queue(rows, f"{worth} So far {sample.size:,}; with four times as many the interval is half as wide.")
+
+
+def _unstable(phrase: Phrase) -> Queue:
+    """Of the images with two crops, those whose crops get different labels, the largest difference first."""
+    store, column = phrase.place.store, phrase.domain
+    kept = kept_views(views_path(store), store.embedding_dim)
+    stability = _view_margins(phrase)
+    if kept is None or stability is None:
+        return Queue(np.empty(0, np.int64), "No crops are kept of this revision: lanit label --views makes them.")
+    active, margins = stability
+    differ = np.flatnonzero(active[0, :, column] != active[1, :, column])
+    spread = np.abs(margins[0, differ, column] - margins[1, differ, column])
+    ids = kept["image_id"][differ[np.argsort(-spread, kind="stable")]]
+    row_of = {name: row for row, name in enumerate(phrase.labelling.answers.image_ids.to_pylist())}
+    rows = np.array([row_of[name.decode()] for name in ids if name.decode() in row_of], np.int64)
+    share = len(differ) / max(active.shape[1], 1)
+    return Queue(rows, f"Two crops of these got different labels, as of {100 * share:.1f} % of {active.shape[1]:,}: "
+                       "here the label says more about the crop than about the image.")  # fmt: skip
+
+
+def _view_margins(phrase: Phrase) -> tuple[np.ndarray, np.ndarray] | None:
+    from pipeline.stability.agreements import read_view_labels
+
+    found = read_view_labels(phrase.place.store, phrase.labelling.revision)
+    return None if found is None else (found.active, found.margins)
+
+
+def _against(phrase: Phrase) -> Queue:
+    said = phrase.said
+    rows = np.flatnonzero((said >= 0) & ((said == 1) != phrase.by_clip))
+    farthest = np.argsort(-np.abs(phrase.margins[rows] - np.float32(phrase.offset)), kind="stable")
+    return Queue(rows[farthest], "People say otherwise than CLIP, where CLIP is surest first: a slip of a key shows "
+                                 "here, and so does what the phrase does not mean to CLIP.")  # fmt: skip
+
+
+def _unlabelled(phrase: Phrase) -> Queue:
+    """In groups of look-alikes, the largest first."""
+    labelling, store = phrase.labelling, phrase.place.store
+    none = np.ones(store.ok, bool)
+    for block in labelling.revision.blocks(active=True):
+        none[block.start : block.start + block.rows] = ~block.active.any(axis=1)
+    for domain in range(len(labelling.revision.domains)):
+        if labelling.answers.count(domain):
+            none &= labelling.answers.values(domain) != 1
+    rows = np.flatnonzero(none)
+    worth = "No phrase describes these: an answer here gives an image its first label, a group of them asks for a word."
+    if not len(rows):
+        return Queue(rows, worth)
+    drawn = rows_of_some_parts(store, rows, _SEED)
+    rng = np.random.default_rng(_SEED)
+    drawn = np.sort(rng.choice(drawn, min(_CLUSTERED, len(drawn)), replace=False))
+    clusters = cluster_rows(store, labelling.revision, drawn, len(drawn), _SEED)
+    starts = np.cumsum([0, *(len(each.rows) for each in clusters)])
+    names = (f"{100 * each.share:.0f} % of the unlabelled, nearest to {each.closest}" for each in clusters)
+    ordered = np.array([row for each in clusters for row in each.rows], np.int64)
+    return Queue(ordered, worth, tuple(zip(starts.tolist(), names, strict=False)))
+
+
+def _by_margin(on: bool, surest: bool, worth: str) -> Callable[[Phrase], Queue]:
+    def made(phrase: Phrase) -> Queue:
+        labels = phrase.labelling.labels(phrase.domain)
+        rows = np.flatnonzero(labels == on)
+        falling = on == surest
+        margins = phrase.margins[rows]
+        return Queue(rows[np.argsort(-margins if falling else margins, kind="stable")], worth)
+
+    return made
+
+
+def _all(phrase: Phrase) -> Queue:
+    return Queue(np.arange(phrase.place.store.ok), "Every image, in the order of the store.")
+
+
+QUEUES: dict[str, Callable[[Phrase], Queue]] = {
+    "first": _first,
+    "near": _near,
+    "random": _random,
+    "unstable": _unstable,
+    "against": _against,
+    "unlabelled": _unlabelled,
+    "surest": _by_margin(True, True, "All with the label, the surest first: a wrong one among the first is a word "
+                                     "misunderstood."),
+    "above": _by_margin(True, False, "With the label by a hair: too many wrong ones ask for a higher threshold."),
+    "below": _by_margin(False, False, "Without the label by a hair: too many that have it ask for a lower one."),
+    "least": _by_margin(False, True, "Without the label, the surest first."),
+    "all": _all,
+}  # fmt: skip
+"""What can be looked at, by the name that the page gives it."""
+
+
+def left(phrase: Phrase, rows: np.ndarray) -> int:
+    """How many of ``rows`` nobody has answered on."""
+    return int((phrase.said[rows] < 0).sum())

@@ -1,0 +1,80 @@
+"""What a press makes: a revision with other offsets, or a line in the prompt file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lanit.errors import LanitError, UsageError
+from pipeline.files import write_bytes
+from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
+from pipeline.review.trying import check_phrase
+from pipeline.review.workplace import Workplace
+
+
+def revise(place: Workplace, offsets: Mapping[int, float]) -> dict[str, Any]:
+    """Label the store by the phrases of the revision shown, with other ``offsets``, those added since, and what people
+    say; then go on with that revision.
+
+    Returns its number, whether it is new, and for each phrase how many labels it gained and lost. Raises UsageError
+    where the rule takes no offsets or no text decides the labels, LanitError without a CLIP.
+    """
+    from pipeline.labelling.label import HowToLabel, label
+
+    with place.revising:
+        before = place.labelling
+        rule = before.revision.rule
+        if not rule.by_similarity:
+            message = f"a revision of {rule.describe()} is not made of phrases"
+            raise UsageError(message, "What people say is kept; lanit label applies it.")
+        prompts = _prompts(before.revision.prompt_set, offsets, place.added)
+        made = label(place.store, place.clip, prompts, HowToLabel(rule))
+        place.show(made.revision)
+        changes = []
+        for n, name in enumerate(place.labelling.revision.domains):
+            now = place.labelling.columns[n].labels
+            was = before.columns[n].labels if n < len(before.revision.domains) else ~(now | True)
+            changes.append({"name": name, "gained": int((now & ~was).sum()), "lost": int((was & ~now).sum())})
+        place.added.clear()
+        return {"revision": made.revision, "created": made.created, "changes": changes, "people": made.people.applied}
+
+
+def _prompts(prompts: PromptSet, offsets: Mapping[int, float], added: list[str]) -> PromptSet:
+    moved = tuple(offsets.get(n, own) for n, own in enumerate(prompts.offsets)) + (0.0,) * len(added)
+    weights = prompts.weights + (1.0,) * len(added)
+    return replace(prompts, domains=prompts.domains + tuple(added), offsets=moved, weights=weights)
+
+
+def add_phrase(place: Workplace, text: str) -> dict[str, Any]:
+    """Put a phrase at the end of the prompt file, which is replaced whole; the next revision has it.
+
+    Raises UsageError where no prompt file was named or it can be no phrase, LanitError where the file cannot be read or
+    written; it is then as it was.
+    """
+    with place.revising:
+        if place.prompts is None:
+            message = "the page was started without a prompt file"
+            raise UsageError(message, "Start it again: lanit review --prompts FILE")
+        phrase = check_phrase(place, text)
+        before = read_prompt_set(str(place.prompts))
+        if phrase.casefold() not in (each.casefold() for each in before.domains):
+            write_bytes(place.prompts, _with_phrase(place.prompts, phrase, before))
+        place.added.append(phrase)
+        return {"file": place.prompts.name, "phrase": phrase}
+
+
+def _with_phrase(path: Path, phrase: str, before: PromptSet) -> bytes:
+    """The prompt file and one phrase more. Raises LanitError where it would not read as just that."""
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("{"):
+        document = json.loads(text)
+        document["domains"] = [*document["domains"], phrase]
+        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = text + ("" if not text or text.endswith("\n") else "\n") + phrase + "\n"
+        if phrase.startswith("#") or " #" in phrase:
+            raise LanitError(f"{path.name} would take what follows # for a comment", "Write the phrase without #.")
+    return text.encode()
