@@ -14,6 +14,9 @@ NEAR_SYNONYMS = 0.8
 """Two prompts whose labels correlate (φ) this strongly or more say the same of nearly every image. φ rather than the
 share of labels in common, which is high between any two prompts that fire nearly always."""
 
+LEAST_GAIN = 0.01
+"""Mean κ must rise by this much for prompts that were learned to be taken (docs/LOG.md: by less, labels get worse)."""
+
 _Z = 1.959964  # of a 95 % interval
 _LEAST_CHANCE = 0.02  # a label this rare on both sides agrees by chance nearly always: κ would divide noise by noise
 

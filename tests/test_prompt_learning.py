@@ -16,6 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import cli
+from lanit.agreement import LEAST_GAIN
 from lanit.errors import LanitError, UsageError
 from lanit.rules import Rule
 from pipeline.clip.models import load_clip
@@ -28,7 +29,7 @@ from pipeline.sample_world.dataset import write_faces
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 from pipeline.stability import prompt_learning
 from pipeline.stability.crops import make_views
-from pipeline.stability.prompt_learning import LEAST_GAIN, learn_prompts
+from pipeline.stability.prompt_learning import learn_prompts
 from pipeline.stability.views import Stabilise
 from pipeline.store.store import Store
 

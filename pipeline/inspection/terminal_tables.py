@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lanit.agreement import LEAST_GAIN
 from lanit.errors import listed
 from pipeline.inspection.table import (
     LARGEST,
@@ -161,7 +162,6 @@ def _show_choices(report: LabelReport) -> None:
 
 
 def _show_learning(found: PromptLearning, dry_run: bool) -> None:
-    from pipeline.stability.prompt_learning import LEAST_GAIN  # torch comes with it
 
     teaching, judging = found.images
     how = f"κ {found.before:.3f} before, {found.after:.3f} after, on {judging:,} images; {teaching:,} others taught"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lanit.agreement import Agreement
+from lanit.agreement import NEAR_SYNONYMS, Agreement
 from lanit.rules import Rule
 from pipeline.stability.views import Views, read_views
 from pipeline.store.caches import content_of, keep_array, read_array
@@ -116,3 +116,19 @@ def _dtype(domains: int) -> np.dtype[np.void]:
 def worst_first(domains: Sequence[str], agreements: Sequence[Agreement]) -> list[tuple[str, Agreement]]:
     """Domains with their agreement, the least stable first."""
     return sorted(zip(domains, agreements, strict=True), key=lambda pair: pair[1].score)
+
+
+def newly_alike(domains: Sequence[str], before: ViewLabels, after: ViewLabels) -> tuple[tuple[str, str], ...]:
+    """Pairs of phrases that came to say the same: what is stable because all say one thing is no gain."""
+    old = _alike(domains, before)
+    return tuple(pair for pair in _alike(domains, after) if pair not in old)
+
+
+def _alike(domains: Sequence[str], labels: ViewLabels) -> list[tuple[str, str]]:
+    """Pairs of phrases whose labels correlate so strongly that they say the same."""
+    active = labels.active.reshape(-1, len(domains)).astype(float)
+    centred = active - active.mean(axis=0)
+    spread = np.sqrt((centred**2).mean(axis=0))
+    product = np.outer(spread, spread)
+    phi = np.divide(centred.T @ centred / len(active), product, out=np.zeros_like(product), where=product > 0)
+    return [(domains[a], domains[b]) for a, b in np.argwhere(np.triu(phi > NEAR_SYNONYMS, 1))]

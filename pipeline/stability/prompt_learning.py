@@ -8,14 +8,13 @@ is what tells learning that helped from learning that hurt; see docs/LOG.md for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from lanit.agreement import NEAR_SYNONYMS, mean_score
+from lanit.agreement import LEAST_GAIN, mean_score
 from lanit.errors import LanitError, UsageError
 from lanit.mutual_information import label_loss
 from lanit.rules import Rule
@@ -25,15 +24,12 @@ from pipeline.progress import Progress
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.learned_prompts import FILE_NAME, learned_prompts_bytes, prompt_learner, with_context
 from pipeline.prompts.prompt_sets import PromptSet
-from pipeline.stability.agreements import ViewLabels, label_views
+from pipeline.stability.agreements import label_views, newly_alike
 from pipeline.stability.views import Views
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
     from pipeline.store.store import Store
-
-LEAST_GAIN = 0.01
-"""κ on images that learning did not see must rise by this much."""
 
 _STEPS = 200
 _CONTEXT_RATE = 3.0  # of Adam, in units of the spread of the CLIP's token embeddings
@@ -83,8 +79,7 @@ def learn_prompts(
     teaching, judging = (Views(np.ascontiguousarray(views.crops[:, part::2]), views.name) for part in (0, 1))
     learned = _learned(teaching, clip, prompts, progress)
     before, after = (label_views(judging, embed_prompts(clip, each), rule) for each in (prompts, learned))
-    old, new = _alike(prompts.domains, before), _alike(prompts.domains, after)
-    alike = tuple(pair for pair in new if pair not in old)
+    alike = newly_alike(prompts.domains, before, after)
     scores = [mean_score(labels.agreements()) for labels in (before, after)]
     accepted = scores[1] >= scores[0] + LEAST_GAIN and not alike
     images = (len(teaching), len(judging))
@@ -121,13 +116,3 @@ def _learned(views: Views, clip: ClipModel, prompts: PromptSet, progress: Progre
             progress(step + 1, _STEPS, "steps of learning")
     offsets = tuple(float(f"{value:.6g}") for value in (bars.detach() / scale).tolist())
     return replace(with_context(prompts, learner.context), offsets=offsets)
-
-
-def _alike(domains: Sequence[str], labels: ViewLabels) -> list[tuple[str, str]]:
-    """Pairs of phrases whose labels correlate so strongly that they say the same."""
-    active = labels.active.reshape(-1, len(domains)).astype(float)
-    centred = active - active.mean(axis=0)
-    spread = np.sqrt((centred**2).mean(axis=0))
-    product = np.outer(spread, spread)
-    phi = np.divide(centred.T @ centred / len(active), product, out=np.zeros_like(product), where=product > 0)
-    return [(domains[a], domains[b]) for a, b in np.argwhere(np.triu(phi > NEAR_SYNONYMS, 1))]

@@ -12,7 +12,7 @@ class Clock:
     use; learning: whether phase 2 has begun, which a longer run does not undo. best, best_step: the best evaluation so
     far and its step, 0 while there is none.
     stability: mean κ of the labels in use over two crops; none where prompts learn without being checked by it. falls:
-    refreshes in a row that were not kept; settled: whether prompts are learned no more."""
+    refreshes in a row that were less stable; settled: whether prompts are learned no more."""
 
     step: int = 0
     seconds: float = 0.0

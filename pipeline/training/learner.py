@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lanit.agreement import LEAST_GAIN
 from lanit.errors import LanitError
 from lanit.labels import EmbeddedPrompts
 from lanit.methods.method import Method, Moment
@@ -63,17 +64,19 @@ class Learner:
         """The prompts in use: those of labels, samples and the model."""
         return self.method.prompts(self.context())
 
-    def judge_refresh(self, stability: float) -> bool:
-        """Whether prompts of this mean κ, the average as it stands, are at least as stable as those in use: then they
-        are in use from now on. After ``FALLS`` in a row that are not, no more is learned."""
+    def judge_refresh(self, stability: float, alike: bool = False) -> bool:
+        """Whether prompts of this mean κ, the average as it stands, are more stable by ``LEAST_GAIN`` than those in
+        use: then they are in use from now on. After ``FALLS`` in a row that are less stable, no more is learned.
+
+        alike: whether phrases came to say the same, which counts as less stable."""
         clock = self.clock
         assert clock.stability is not None, "only a run that is checked judges"
-        if stability >= clock.stability:
+        if stability >= clock.stability + LEAST_GAIN and not alike:
             average = self.method.context()
             assert average is not None, "prompts are learned"
             clock.stability, clock.falls, self.kept = stability, 0, average.detach().clone()
             return True
-        clock.falls += 1
+        clock.falls = clock.falls + 1 if stability < clock.stability or alike else 0
         if clock.falls >= FALLS:
             self.settle()
         return False

@@ -1,4 +1,4 @@
-"""A label refresh of a run (METHOD 15): taken always, or where the labels of two crops agree no less than before."""
+"""A label refresh of a run (METHOD 15): taken always, or where the labels of two crops agree more than before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from lanit.errors import LanitError
 from pipeline.showing import console
-from pipeline.stability.agreements import ViewLabels
+from pipeline.stability.agreements import newly_alike
 from pipeline.training.guard import stability_of
 from pipeline.training.learner import FALLS, as_learned
 from pipeline.training.refresh import refresh_line
@@ -31,7 +31,7 @@ def begin_to_check(run: TrainingRun) -> dict[str, float]:
 
 
 def refresh_labels(run: TrainingRun) -> None:
-    """By the prompts as learned so far; a run that is checked takes them only where labels are then no less stable."""
+    """By the prompts as learned so far; a run that is checked takes them only where labels are then more stable."""
     if run.learner.clock.stability is None:
         _refresh(run)
     else:
@@ -39,24 +39,27 @@ def refresh_labels(run: TrainingRun) -> None:
 
 
 def _refresh_if_stable(run: TrainingRun) -> None:
-    """Refresh by the prompts as learned so far where labels are then no less stable; else those of before stay."""
+    """Refresh by the prompts as learned so far where labels are then more stable; else those of before stay."""
     learner, clock, begun = run.learner, run.learner.clock, time.monotonic()
-    seen: ViewLabels | None = None
+    labels, seen, found = run.data.labels, None, None
     if run.processes.first:
         try:
-            seen = run.guard.look(learner.method.prompts(learner.method.context()), run.data.labels.rule)
+            seen = run.guard.look(learner.method.prompts(learner.method.context()), labels.rule)
+            before = run.guard.look(learner.embedded(), labels.rule)
+            found = stability_of(seen), bool(newly_alike(labels.domains, before, seen))
         except LanitError as error:
             console.warn(f"how stable labels are shows no more ({error.message}): prompts stay as they are")
-    stability = run.processes.shared(None if seen is None else stability_of(seen))
-    if stability is None:
+    found = run.processes.shared(found)
+    if found is None:
         learner.settle()
         return
-    if learner.judge_refresh(stability):
+    stability, alike = found
+    if learner.judge_refresh(stability, alike):
         _refresh(run, {"stability": round(stability, 4), "kept": True})
         if seen is not None:
             run.guard.keep(clock.revision, seen)
         return
-    line = refresh_line("refresh", clock.revision, run.data.labels, np.zeros(len(run.data.labels.domains), int), begun)
+    line = refresh_line("refresh", clock.revision, labels, np.zeros(len(labels.domains), int), begun)
     run.files.add_line(clock, line | {"stability": round(stability, 4), "kept": False})
     if clock.settled and run.processes.first:
         console.note(

@@ -22,8 +22,8 @@ class TrainOptions:
     no limit. minutes: training time after which to stop, 0 for no limit; where it is given, schedules are planned from
     the speed of the first steps. prompts_from: share of the steps at which phase 2 begins; 1 never learns prompts.
     refresh_every: steps between label refreshes in phase 2 (METHOD 15). keep_prompts: ``stable`` takes what was learned
-    only where a refresh leaves labels of two crops no less in agreement, and learns no more after two in a row that do
-    not; ``last`` takes all, as the paper does. slack: ``domain`` trains images without a label
+    only where a refresh makes labels of two crops agree more by 0.01 (mean κ), and learns no more after two in a row by
+    which they agree less; ``last`` takes all, as the paper does. slack: ``domain`` trains images without a label
     as ∅, ``drop`` leaves them out. balance: draw rows ``uniform``-ly, or a ``domain`` first and then a row of it.
     crop: probability of a random crop. precision: of the networks; ``auto`` is bf16 where the processor has it.
     ema: decay of the averages. cache_gb: images at training size are decoded once into the store where they fit into
