@@ -284,6 +284,31 @@ def test_what_annotation_tools_say_of_images_are_labels(tool: str, tmp_path: Pat
     assert len([*origin.places()]) == sum(f"{letter}.png" in text for letter in "abcd")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json"])
+def test_a_few_single_choices_of_label_studio_are_labels(suffix: str, tmp_path: Path) -> None:
+    """Of any other table one text for each row is taken for no class, since captions look like that."""
+    rows = [
+        {
+            "annotation_id": n,
+            "annotator": "1",
+            "animal": animal,
+            "id": n,
+            "image": f"/data/upload/1/1a2b3c4d-{name}.png",
+        }
+        for n, (name, animal) in enumerate([("a", "cat"), ("b", "dog"), ("c", "owl")])
+    ]
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, list(rows[0]), delimiter="\t" if suffix == "tsv" else ",")
+    writer.writeheader()
+    writer.writerows(rows)
+    path = tmp_path / f"t.{suffix}"
+    path.write_text(json.dumps(rows) if suffix == "json" else sink.getvalue())
+    assert labels_of(read_truth(path, None)) == {"a.png": {"cat"}, "b.png": {"dog"}, "c.png": {"owl"}}
+    (tmp_path / "other.csv").write_text("image,caption\na.png,a cat\nb.png,a dog\n")
+    with pytest.raises(LanitError, match="no column"):
+        read_truth(tmp_path / "other.csv", None)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lanit.errors import LanitError, excerpt, listed
 from pipeline.labelling.image_names import Key, Names, check_names, find_names
 from pipeline.labelling.label_columns import TAKEN_BACK, UNKNOWN, find_labels, plain
+from pipeline.tables.annotations import LABEL_STUDIO
 
 if TYPE_CHECKING:
     from pipeline.labelling.image_folders import ImageFolders
@@ -102,7 +103,8 @@ def read_truth(path: Path, domains: Sequence[str] | None, *, blanks: bool = Fals
     from pipeline.labelling.label_tables import merge_rows, read_cells  # Pillow, which reports on labels do without
 
     read = read_cells(path, domains)
-    found = find_labels(read.labels, read.rows, domains, path, blanks=blanks)
+    annotated = read.layout.startswith(LABEL_STUDIO)
+    found = find_labels(read.labels, read.rows, domains, path, blanks=blanks, annotated=annotated)
     name, (key, keys) = read.names[0]
     check_names(name, keys, path, may_repeat=found.by_class)
     codes, others = found.codes, tuple(names for _, names in read.names[1:])

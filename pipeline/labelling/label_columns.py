@@ -85,11 +85,14 @@ class _Classes:
     names: tuple[str, ...]
 
 
-def find_labels(cells: Cells, rows: int, domains: Sequence[str] | None, path: Path, *, blanks: bool) -> FoundLabels:
+def find_labels(
+    cells: Cells, rows: int, domains: Sequence[str] | None, path: Path, *, blanks: bool, annotated: bool = False
+) -> FoundLabels:
     """The labels among ``cells``, columns of ``rows`` rows.
 
     domains: those wanted, by columns of their names, or else as classes; none for all that are labels. blanks: whether
-    a cell of 0 and 1 may be empty, or "?". Raises LanitError where there are none, or a cell is none.
+    a cell of 0 and 1 may be empty, or "?". annotated: whether a tool for labelling images wrote them, whose one column
+    of texts has classes, however few rows there are. Raises LanitError where there are none, or a cell is none.
     """
     by_name: dict[str, list[tuple[str, pa.ChunkedArray]]] = {}
     for name, column in cells:
@@ -109,7 +112,7 @@ def find_labels(cells: Cells, rows: int, domains: Sequence[str] | None, path: Pa
     words = [_words_of({domain: said.spelling for domain, (_, said) in binary.items()})] if binary else []
     if domains is None or not binary:
         rest = [(name, column) for name, column in cells if tidy(name) not in binary]
-        for name, classified in _class_columns(rest, rows, domains, path):
+        for name, classified in _class_columns(rest, rows, domains, path, annotated):
             found |= _as_codes(classified, domains, [*found], path)
             words.append(f"{len(classified.names)} classes in {name}")
     if not found:
@@ -189,7 +192,9 @@ def _words_of(spellings: dict[str, str]) -> str:
     return f"{kind} in {next(iter(spellings))}" if len(spellings) == 1 else f"{len(spellings)} columns of {kind}"
 
 
-def _class_columns(cells: Cells, rows: int, domains: Sequence[str] | None, path: Path) -> list[tuple[str, _Classes]]:
+def _class_columns(
+    cells: Cells, rows: int, domains: Sequence[str] | None, path: Path, annotated: bool
+) -> list[tuple[str, _Classes]]:
     """Columns of classes: of lists and those called so; else the one column of texts that could be it. Of several that
     may have ``domains``, those that do."""
     able = [(name, column) for name, column in cells if _may_be_classes(name, column)]
@@ -203,7 +208,8 @@ def _class_columns(cells: Cells, rows: int, domains: Sequence[str] | None, path:
         return [pair for pair in found if wanted & set(map(plain, pair[1].names))]
     if called:
         return [pair for pair in found if pair[1].names]
-    return found if len(found) == 1 and 0 < 2 * len(found[0][1].names) <= rows else []
+    few = len(found) == 1 and (annotated or 2 * len(found[0][1].names) <= rows)
+    return found if few and found[0][1].names else []
 
 
 def _is_annotated(column: pa.ChunkedArray) -> bool:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from lanit.errors import LanitError
 from pipeline.tables.cells import Cells, Troubles, file_text, text_array
 
+LABEL_STUDIO = "Label Studio"
 NAME_COLUMN, LABELS_COLUMN = "file_name", "labels"
 _UPLOADED = re.compile(r"/data/upload/(?:\d+/)?(?:[0-9a-f]{8}-)?(?P<name>[^/]+)")
 _OF_PERSONS = frozenset({"annotation_id", "annotator", "lead_time", "created_at", "updated_at", "id", "agreement"})
@@ -76,7 +77,7 @@ def of_label_studio(tasks: Iterator[tuple[int, Any]], name: str) -> AnnotationTa
                 images.append((image, None if results is None else _labels_of(results, whole=whole)))
         except (KeyError, TypeError, AttributeError, StopIteration) as error:
             raise _broken(f"{name}, task {number}", "Label Studio's", error) from error
-    return AnnotationTable("Label Studio", said_of[any(labels for _, labels in said_of[True])])
+    return AnnotationTable(LABEL_STUDIO, said_of[any(labels for _, labels in said_of[True])])
 
 
 def is_label_studio_min(columns: Collection[str] | None) -> bool:
