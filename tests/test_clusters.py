@@ -258,7 +258,7 @@ def test_the_command_clusters_reports_and_merges(
     (tmp_path / "words.txt").write_text("\n".join(WORDS), encoding="utf-8")
     done = run("label", "--clusters", 3, "--words", "words.txt", "--noun", "picture", "--seed", 4)
     assert done.exit_code == 0, done.output
-    assert "3 clusters, seed 4" in done.stdout
+    assert "3 clusters, seed 4" in " ".join(done.stdout.split())
     store = Store.open(Path("manifests"))
     revision = store.labels()
     assert revision.rule == Rule("clusters", 3, 4)

@@ -35,7 +35,7 @@ def show_statistics(statistics: LabelStatistics, *, hints: bool = False) -> None
     _show_together(statistics)
     _show_images(statistics)
     if statistics.fill is not None:
-        _show_fill(statistics.fill)
+        show_fill(statistics.fill)
     if statistics.duplicates is not None:
         _show_duplicates(statistics.duplicates)
     if statistics.scores is not None:
@@ -54,8 +54,8 @@ _NAMED = 6  # phrases of a summary
 
 
 def say_summary(statistics: LabelStatistics) -> None:
-    """Three lines: how many images have a label, which phrases have the most, and which the fewest or is least
-    stable."""
+    """Three lines: how many images have a label and by which rule, which phrases have the most, and which the fewest
+    or is least stable."""
     largest = sorted(statistics.domains, key=lambda d: -d.count)
     named = ", ".join(f"{d.domain} {d.count:,}" for d in largest[:_NAMED])
     more = f", and {len(largest) - _NAMED:,} more" if len(largest) > _NAMED else ""
@@ -67,7 +67,7 @@ def say_summary(statistics: LabelStatistics) -> None:
     name = f"revision {statistics.revision}" if statistics.revision else "not written"
     labelled = f"{console.percent(statistics.coverage)} of {statistics.images:,} images have a label"
     _say_entries([
-        (name, f"{labelled}, {statistics.labels_per_image:.2f} on average"),
+        (name, f"{labelled}, {statistics.labels_per_image:.2f} on average; {statistics.rule.describe()}"),
         ("most", named + more),
         ("fewest", weakest),
     ])  # fmt: skip
@@ -206,7 +206,7 @@ def _say_entries(entries: Sequence[tuple[str, str]]) -> None:
     console.say("")
 
 
-def _show_fill(found: FillFigures) -> None:
+def show_fill(found: FillFigures) -> None:
     """What is known, and how far the labels that were filled in from it agree with known ones that were left out."""
     shown = [found.domains[n] for n in listed_domains([d.on for d in found.domains])]
     left_out = found.left_out > 0

@@ -14,6 +14,7 @@ from pipeline.inspection.table import (
     say_more,
     say_people,
     say_summary,
+    show_fill,
     show_statistics,
     warn,
 )
@@ -123,6 +124,8 @@ def show_label(report: LabelReport) -> None:
     else:
         say_summary(report.statistics)
         say_people(report.statistics)
+        if report.statistics.fill is not None:
+            show_fill(report.statistics.fill)
         warn(report.statistics)
     _show_choices(report)
     if report.comparison is not None:
