@@ -90,7 +90,11 @@ const measure = () => {
 };
 /* Of a list too tall to scroll, a step of the bar is several of the list. */
 const stretch = () => tall > grid.clientHeight ? (real - grid.clientHeight) / (tall - grid.clientHeight) : 1;
-const draw = () => {
+let frame = 0;
+/* Once a frame, however many things change in it: an answer changes the cell that it is of and moves the cursor. */
+const draw = () => { frame ||= requestAnimationFrame(paint); };
+const paint = () => {
+  frame = 0;
   const top = grid.scrollTop * stretch(), shift = grid.scrollTop - top, height = grid.clientHeight || 400;
   const first = Math.max(0, Math.floor(top / cell) - 2) * across;
   const last = Math.min(list.count, (Math.ceil((top + height) / cell) + 2) * across);
@@ -108,7 +112,8 @@ const draw = () => {
       drawn.set(position, element);
       sheet.append(element);
     }
-    element.style.cssText = `width:${cell}px;height:${cell}px;left:${(position % across) * cell}px;top:${Math.floor(position / across) * cell + shift}px`;
+    const place = `width:${cell}px;height:${cell}px;left:${(position % across) * cell}px;top:${Math.floor(position / across) * cell + shift}px`;
+    if (element.place !== place) element.style.cssText = element.place = place;
     dress(element, position);
   }
   grid.setAttribute("aria-activedescendant", `at-${cursor}`);
