@@ -103,13 +103,13 @@ class ImageStore:
         LanitError where phrases, labels or CLIP do not fit the store.
         """
         words = () if isinstance(phrases, str | Path) else tuple(phrases)
+        if not isinstance(phrases, str | Path) and not words:
+            raise UsageError("there is no phrase to label by", 'Give some: store.label(["smiling", "wearing hat"]).')
         request = LabelRequest(
             phrases=words, prompts=None if words else str(phrases), noun=noun, rule=rule,
             labels=None if labels is None else str(labels),
             stabilise=Stabilise(template=choose_template, offsets=choose_offsets),
         )  # fmt: skip
-        if not isinstance(phrases, str | Path) and not words:
-            raise UsageError("there is no phrase to label by", 'Give some: store.label(["smiling", "wearing hat"]).')
         request.check()
         files = self._files
         source = label_source(files, request)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.labelling.people_labels import answers_of
 from pipeline.showing.pages import Picture
 from pipeline.showing.pages import _picture as pages_filter
 from pipeline.store.store import Store
+from tests.browsing import visiting
 
 HOSTILE = "</script><img src=x onerror=alert(1)>.png"
 DOMAINS = ("smiling", "<i>hat & scarf</i>", "bald", "eyeglasses")
@@ -64,27 +66,10 @@ def address(store: Store, report: Inspection, tmp_path: Path) -> str:
 @pytest.fixture
 def visit(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     """``visit(**options of a browser context)`` opens the page; at the end nothing may have gone wrong in any."""
-    contexts: list[Any] = []
-    trouble: list[str] = []
-
-    def open_page(**options: Any) -> Any:
-        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: trouble.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: trouble.append(f"a script of a file name ran: {dialog.message}"))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(address)
-        return page
-
-    requests: list[str] = []
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not trouble
-    assert {url for url in requests if not url.startswith("data:")} <= {address}
+    with visiting(browser, 10_000) as visits:
+        yield partial(visits.open, address)
+    assert not visits.trouble
+    assert {url for url in visits.requests if not url.startswith("data:")} <= {address}
 
 
 def order(page: Any, selector: str) -> list[int]:

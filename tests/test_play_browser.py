@@ -28,6 +28,7 @@ from PIL import Image
 import cli
 from pipeline.api import Model
 from pipeline.sample_world.faces import draw_face, sample_face
+from tests.browsing import visiting
 from tests.children import fresh_child
 
 # Importing it takes seconds, and every process that runs tests reads this file.
@@ -124,27 +125,16 @@ def faces(tmp_path_factory: pytest.TempPathFactory, model: Model) -> list[Path]:
 @pytest.fixture
 def visit(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
     """``visit(**options of a browser context)`` opens the page; at the end nothing may have gone wrong in any."""
-    contexts: list[Any] = []
-    trouble: list[str] = []
-    requests: list[str] = []
+    with visiting(browser, 60_000) as visits:
 
-    def open_page(**options: Any) -> Any:
-        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("console", lambda message: trouble.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(served.address)
-        page.locator("#words input").first.wait_for()
-        return page
+        def open_page(**options: Any) -> Any:
+            page = visits.open(served.address, **options)
+            page.locator("#words input").first.wait_for()
+            return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert [text for text in trouble if GRADIO_SAYS not in text] == []
-    assert [url for url in requests if not url.startswith((served.address, "data:", "blob:"))] == []
+        yield open_page
+    assert [text for text in visits.trouble if GRADIO_SAYS not in text] == []
+    assert [url for url in visits.requests if not url.startswith((served.address, "data:", "blob:"))] == []
 
 
 DROP = """([zone, data, name]) => {

@@ -20,6 +20,7 @@ from pipeline.labelling.people import read_people
 from pipeline.review.server import ReviewOptions, build_app
 from pipeline.serving.listening import address, listening
 from pipeline.store.store import Store
+from tests.browsing import visiting
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("starlette") is None, reason="starlette is not installed: pip install 'lanit[review]'"
@@ -57,28 +58,17 @@ def served(store: Store) -> Iterator[str]:
 @pytest.fixture
 def visit(browser: Any, served: str) -> Iterator[Callable[..., Any]]:
     """``visit(**options of a browser context)`` opens the page; at the end nothing may have gone wrong in any."""
-    contexts: list[Any] = []
-    trouble: list[str] = []
-    requests: list[str] = []
+    with visiting(browser, 30_000) as visits:
 
-    def open_page(**options: Any) -> Any:
-        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("console", lambda message: trouble.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(served)
-        page.wait_for_function("document.getElementById('shown').dataset.row !== ''")
-        page.wait_for_function("document.querySelectorAll('.chip').length === 3")
-        return page
+        def open_page(**options: Any) -> Any:
+            page = visits.open(served, **options)
+            page.wait_for_function("document.getElementById('shown').dataset.row !== ''")
+            page.wait_for_function("document.querySelectorAll('.chip').length === 3")
+            return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert trouble == []
-    assert [url for url in requests if not url.startswith((served, "blob:"))] == []
+        yield open_page
+    assert visits.trouble == []
+    assert [url for url in visits.requests if not url.startswith((served, "blob:"))] == []
 
 
 def at(page: Any) -> int:

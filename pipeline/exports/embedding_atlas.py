@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.exports.inventory import Writes, Written
 from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
-from pipeline.exports.shards import RowBatches, write_shards
+from pipeline.exports.shards import RowBatches, image_row, write_shards
 
 
 class EmbeddingAtlas:
@@ -76,12 +76,7 @@ class _Table:
         self._rows = RowBatches(schema, self._writer.write_table)
 
     def add(self, record: Record, data: bytes, embedding: np.ndarray | None) -> None:
-        row = {
-            "image": {"bytes": data, "path": PurePosixPath(record.path).name},
-            "image_id": record.image_id,
-            "path": record.path,
-            "width": record.width,
-            "height": record.height,
+        row = image_row(record, data) | {
             "labels": ", ".join(self._domains[number] for number in record.labels),
             "vector": embedding,
         }

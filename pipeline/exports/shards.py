@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +28,17 @@ class Shard(Protocol):
 
     def close(self) -> None:
         """Complete the file."""
+
+
+def image_row(record: Record, data: bytes) -> dict[str, Any]:
+    """The columns of a table of images, as Hugging Face has them: ``image`` as its bytes and the name of its file."""
+    return {
+        "image": {"bytes": data, "path": PurePosixPath(record.path).name},
+        "image_id": record.image_id,
+        "path": record.path,
+        "width": record.width,
+        "height": record.height,
+    }
 
 
 class RowBatches:
