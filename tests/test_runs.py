@@ -98,7 +98,7 @@ def test_a_watched_page_is_written_again_as_runs_go_on(runs: Path, tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         keep_writing([tmp_path], page, 5.0, wait)
     assert waits == [5.0, 5.0, 5.0]
-    assert f">{STEPS + 2} of {STEPS}<" in page.read_text(encoding="utf-8")
+    assert f">{STEPS + 2} of {STEPS + 2}<" in page.read_text(encoding="utf-8")
 
 
 def test_a_damaged_run_is_left_out_with_a_warning_and_damaged_lines_too(runs: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class RunState:
     """One run. name: its folder, as it was found; title: without what the names of all runs shown begin with. updated:
     when it last wrote a line, seconds since 1970.
 
-    steps, images: done; planned: steps in all, 0 while not yet known; seconds: of training; images_per_second: over
+    steps, images: done; planned: steps in all, as far as known, else 0; seconds: of training; images_per_second: over
     all of them, none before the first step. label_revision: in use. kid, fid, recognised, kept: of the newest
     evaluation by CLIP; best_by, best, best_step: of the newest checkpoint, none where there is none. stability: mean κ
     of the labels in use, where prompts were checked by it. settings: all its options; differing: those in which not all
@@ -126,6 +126,7 @@ def _state_of(run: Path) -> tuple[RunState, int]:
     evaluations = [line for line in lines if line["kind"] == "evaluation" and line["step"] > 0]
     newest = evaluations[-1] if evaluations else {}
     clock = _newest_state(run)
+    planned = planned or clock.get("planned", 0)
     best_step = clock.get("best_step") or None
     checked = [line["stability"] for line in lines if line.get("kept", True) and "stability" in line]
     refreshed = [line["label_revision"] for line in lines if line["kind"] == "refresh"]
@@ -135,7 +136,7 @@ def _state_of(run: Path) -> tuple[RunState, int]:
         title=str(run),
         updated=(run / METRICS).stat().st_mtime if lines else (run / CONFIG).stat().st_mtime,
         steps=last["step"],
-        planned=planned or clock.get("planned", 0),
+        planned=max(planned, last["step"]) if planned else 0,
         images=images,
         seconds=seconds,
         images_per_second=images / seconds if seconds else None,
