@@ -10,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench break experiments cluster gpu clean
+.PHONY: help demo test lint format bench break experiments cluster gpu picture clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -51,6 +51,9 @@ gpu: $(READY)  ## the tests and benchmarks that need a CUDA device
 	&& $(BIN)/python benchmarks/translate.py; \
 	else echo 'no CUDA device here: the gpu tests and benchmarks were not run'; fi
 
+picture: $(READY)  ## docs/faces.png: drawn faces beside what the sample model makes of them
+	$(BIN)/python -m pipeline.sample_world.picture docs/faces.png
+
 clean:  ## remove .venv and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
@@ -61,5 +64,6 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
 	|| { echo 'python3 cannot make a virtual environment: on Debian, apt install python3-venv' >&2; rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt --build-constraints constraints.txt -e '.[dev,readers,play]'
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt --build-constraints constraints.txt -e '.[dev,play]'
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps 'embedding-reader==1.8.1'  # a test reads with it; it caps pandas
 	@touch $@

@@ -771,7 +771,7 @@ def train(
     ] = None,
     log: Annotated[
         Literal["tensorboard", "trackio", "wandb"] | None,
-        typer.Option(help="Tell this of every line and grid too; each is an extra: lanit[tensorboard] and so on."),
+        typer.Option(help="Tell this of every line and grid too; each is an extra of its name."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved options as JSON and stop.")] = False,
     revision: RevisionOption = None,
@@ -883,7 +883,7 @@ def translate(
     steps: Annotated[int | None, typer.Option(help="Pictures on that way, both ends included.  [default: 8]")] = None,
     film: Annotated[
         Literal["strip", "gif", "mp4"] | None,
-        typer.Option("--as", help="How to store them; mp4 needs lanit[video].  [default: strip]"),
+        typer.Option("--as", help="How to store them; mp4 needs the extra video.  [default: strip]"),
     ] = None,
     format: Annotated[
         Literal["same", "png", "jpeg"], typer.Option(help="Of results; same: JPEG of JPEG, and so on.")
@@ -969,8 +969,8 @@ def play(
 ) -> None:
     """Serve a page to try a model on: drop a picture, see its labels, tick words or weigh them, see it redrawn.
 
-    The page also takes the style of another picture, and draws several styles side by side. It needs pip install
-    "lanit[play]", works without a network, sends nothing anywhere, and forgets the pictures when it ends.
+    The page also takes the style of another picture, and draws several styles side by side. It needs the extra
+    play, works without a network, sends nothing anywhere, and forgets the pictures when it ends.
 
     It answers to localhost, to its own addresses and to --host only, and opens nothing but what was dropped on it.
     Names that it has in a network or behind a proxy are given by --allow-host.
@@ -1013,7 +1013,7 @@ def review(
     The page says what to look at first, how good each phrase is by a random sample of its own, with intervals, and
     which threshold the answers suggest; one press makes that a revision. It searches by words and by images, tries new
     phrases, and draws a map. Keys do it all ("?" lists them); so do mouse and touch. It needs
-    pip install "lanit[review]", works without a network and sends nothing anywhere.
+    the extra review, works without a network and sends nothing anywhere.
 
     It answers to localhost, to its own addresses and to --host only, as lanit play does.
 
@@ -1188,7 +1188,7 @@ def export_model(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run, a model folder, owner/name, or sample.")],
     out: NewFolderOption,
     onnx: Annotated[
-        bool, typer.Option("--onnx", help="The networks as ONNX too, compared with torch.  [needs lanit[onnx]]")
+        bool, typer.Option("--onnx", help="The networks as ONNX too, compared with torch.  [needs the extra onnx]")
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Weights in float16: half the size.")] = False,
     overwrite: OverwriteOption = False,

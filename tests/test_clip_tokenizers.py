@@ -20,6 +20,7 @@ from pipeline.clip import tokenizers
 from pipeline.clip.models import load_clip
 from pipeline.clip.text_towers import OpenClipText
 from pipeline.clip.tokenizers import local_text, make_tokenizer
+from pipeline.extras import install
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.prompt_sets import PromptSet
 from tests.test_sentences import PHRASES, TEMPLATES
@@ -128,7 +129,7 @@ def test_without_the_extra_every_tag_reads_text_or_names_it(monkeypatch: pytest.
             continue
         with pytest.raises(LanitError, match="transformers, sentencepiece and protobuf") as caught:
             make_tokenizer(f"{name}/{tag}", text, None, remote=False)
-        assert caught.value.hint == 'Type: pip install "lanit[transformers]"'
+        assert caught.value.hint == f"Type: {install('transformers')}"
     assert reads == 149
 
 

@@ -22,6 +22,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from lanit.errors import LanitError
 from pipeline.decoding.limits import ImageError
+from pipeline.extras import install
 from pipeline.inputs import remote
 from pipeline.inputs.opening import open_inputs, open_source
 from pipeline.inputs.remote import RemoteStorage, nanoseconds
@@ -224,10 +225,10 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(LanitError) as caught:
             open_inputs([f"{scheme}://bucket/photos"])
         assert caught.value.message == f"{scheme}:// needs a package that is not installed"
-        assert caught.value.hint == ("Run: pip install 'lanit[s3]'" if known else "Install made-up-cloud-fs.")
+        assert caught.value.hint == (f"Run: {install('s3')}" if known else "Install made-up-cloud-fs.")
     (tmp_path / "t.csv").write_text("url\ns3://bucket/a.jpg\n")
     [origin] = open_inputs([tmp_path / "t.csv"])
-    with pytest.raises(ImageError, match=r"pip install 'lanit\[s3\]'"):
+    with pytest.raises(ImageError, match=r'pip install "s3fs>='):
         origin.read("s3://bucket/a.jpg", None, None)
     with pytest.raises(LanitError) as caught:
         open_inputs(["gopher://host/photos"])
@@ -244,7 +245,7 @@ def test_what_is_missing_for_a_cloud_is_an_extra_of_ours() -> None:
         ("az abfs adl", "azure", "adlfs"),
     ]:
         for scheme in schemes.split():
-            assert remote._PACKAGES[scheme] == f"lanit[{extra}]"
+            assert remote._EXTRAS[scheme] == extra
             module = remote.known_implementations[scheme]["class"].split(".")[0]
             assert (module, extras[extra][0].split(">=")[0]) == (package, package)
 

@@ -16,7 +16,7 @@ OPENS_FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "pickle", "s
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "stand_ins",
+        "stand_ins extras",
         "files column_names path_names commands progress",
         "folders parquet_seals computing",
         "decoding clip showing serving",

@@ -16,6 +16,7 @@ import lanit
 from cli import app
 from lanit.errors import LanitError
 from lanit.networks import GenerativeNetworks
+from pipeline.extras import install
 from pipeline.model_exports import onnx_networks
 from pipeline.model_exports.export_model import export_model
 from pipeline.model_exports.onnx_networks import write_onnx
@@ -173,5 +174,5 @@ def test_a_missing_package_is_named_before_anything_is_done(tmp_path: Path, monk
     monkeypatch.setattr(onnx_networks, "_MODULES", ("onnx", "no_such_runtime"))
     result = CliRunner().invoke(app, ["export-model", "sample", "--out", str(tmp_path / "out"), "--onnx"])
     assert result.exit_code == 1
-    assert result.stderr == "error: ONNX needs no_such_runtime. Install them: pip install 'lanit[onnx]'\n"
+    assert result.stderr == f"error: ONNX needs no_such_runtime. Install them: {install('onnx')}\n"
     assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from pipeline.extras import install, packages
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -120,3 +123,40 @@ def test_every_pin_lies_in_its_range() -> None:
         each for each in map(Requirement, requirements()) if versions[normalised(each.name)] not in each.specifier
     ]
     assert outside == []
+
+
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+
+
+def test_what_to_install_for_an_extra_are_its_packages_by_name() -> None:
+    """lanit is on no public index, so that no line may name it as if it were."""
+    for extra, wanted in EXTRAS.items():
+        assert [str(Requirement(each)) for each in packages(extra)] == [str(Requirement(each)) for each in wanted]
+        assert install(extra).startswith('pip install "')
+    assert install("no-such-extra") == 'pip install ".[no-such-extra]"'
+    sources = [ROOT / "cli.py", *(ROOT / "pipeline").rglob("*.py"), *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        assert "lanit[" not in text or path.name == "LOG.md", path
+        assert set(re.findall(r"\binstall\('?\"?([a-z0-9]+)['\"]?\)", text)) <= {*EXTRAS, "extra", "name"}, path
+
+
+def test_what_is_installed_agrees_with_itself() -> None:
+    """No cap of a package is hidden by an override: what is installed here is what any installer may choose. But for
+    embedding-reader, which a test reads with and which caps pandas."""
+    versions = {normalised(each.metadata["Name"]): each.version for each in importlib.metadata.distributions()}
+    wrong = []
+    for each in importlib.metadata.distributions():
+        for requirement in map(Requirement, each.requires or []):
+            version = versions.get(normalised(requirement.name))
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if applies and version and not requirement.specifier.contains(version, prereleases=True):
+                wrong.append(f"{each.metadata['Name']} wants {requirement}, not {version}")
+    assert [line for line in wrong if not line.startswith("embedding-reader")] == []
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_each_extra_can_be_installed_with_the_pins(extra: str) -> None:
+    words = ["pip", "compile", "--quiet", "--no-config", "--constraints", "constraints.txt", "--extra", extra]
+    subprocess.run([sys.executable, "-m", "uv", *words, "pyproject.toml"], cwd=ROOT, check=True, capture_output=True)

@@ -33,7 +33,7 @@ from tests.children import fresh_child
 
 # Importing it takes seconds, and every process that runs tests reads this file.
 needs_gradio = pytest.mark.skipif(
-    importlib.util.find_spec("gradio") is None, reason="gradio is not installed: pip install 'lanit[play]'"
+    importlib.util.find_spec("gradio") is None, reason="gradio is not installed: the extra play"
 )
 pytestmark = [pytest.mark.slow, needs_gradio]
 

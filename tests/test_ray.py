@@ -46,7 +46,7 @@ COLUMNS = ["image_id", "path", "source", "offset", "modified_ns", "width", "heig
            "error_message"]  # fmt: skip
 NOBODY = Workforce(2, 1, gpu=False)
 ONE = Workforce(1, 2, gpu=False)  # takes the whole cluster, too, and imports half as much
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra lanit[ray]")
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 
 

@@ -29,7 +29,7 @@ from pipeline.store.store import Store
 from tests.asgi import Answer, ask
 
 needs_server = pytest.mark.skipif(
-    importlib.util.find_spec("starlette") is None, reason="starlette is not installed: pip install 'lanit[review]'"
+    importlib.util.find_spec("starlette") is None, reason="starlette is not installed: the extra review"
 )
 
 DOMAINS = ("smiling", "eyeglasses")

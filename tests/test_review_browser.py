@@ -23,7 +23,7 @@ from pipeline.store.store import Store
 from tests.browsing import visiting
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("starlette") is None, reason="starlette is not installed: pip install 'lanit[review]'"
+    importlib.util.find_spec("starlette") is None, reason="starlette is not installed: the extra review"
 )
 
 DOMAINS = ("smiling", "eyeglasses", "<b>hat</b>")

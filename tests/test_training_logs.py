@@ -73,6 +73,6 @@ def test_a_package_that_is_missing_is_named_before_any_step(
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(LanitError) as caught:
         go(tmp_path / "runs" / "run", tiny_clip, OPTIONS, log=name)
-    assert f'pip install "lanit[{name}]"' in caught.value.hint
+    assert f'pip install "{name}>=' in caught.value.hint
     assert name in caught.value.message
     assert not list((tmp_path / "runs" / "run").glob("checkpoints/*"))

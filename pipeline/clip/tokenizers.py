@@ -12,6 +12,7 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 
 from lanit.errors import LanitError
 from pipeline.clip.hub import Repository, fetch
+from pipeline.extras import install
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json",
@@ -28,7 +29,7 @@ def check_transformers(spec: str) -> None:
     if not all(_installed(name) for name in _PACKAGES):
         raise LanitError(
             f"CLIP '{spec}' reads text with transformers, sentencepiece and protobuf, which are not all installed",
-            'Type: pip install "lanit[transformers]"',
+            f"Type: {install('transformers')}",
         )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lanit.errors import LanitError, UsageError
+from pipeline.extras import install
 
 _CONNECT_SECONDS = 5.0
 _ON_A_NODE = "Run it on a node of the cluster with --address auto, or: ray job submit -- lanit embed ..."
@@ -49,7 +50,7 @@ def import_ray() -> Any:
         ray = importlib.import_module("ray")
         importlib.import_module("ray.data")
     except ImportError as error:
-        raise LanitError("Ray is not installed", 'Run: pip install "lanit[ray]"') from error
+        raise LanitError("Ray is not installed", f"Run: {install('ray')}") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)  # of a small run
     return ray

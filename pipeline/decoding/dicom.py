@@ -16,6 +16,7 @@ from pipeline.decoding.dicom_greys import grey_to_8_bits, is_little_endian
 from pipeline.decoding.dicom_tables import read_table, true_depth
 from pipeline.decoding.frames import Frame, frame_index
 from pipeline.decoding.limits import ImageError, _too_large, check_pixels
+from pipeline.extras import install
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -68,7 +69,7 @@ def decode_dicom(data: bytes, max_pixels: int, frame: Frame | None = None) -> np
     try:
         from pydicom import dcmread
     except ImportError as error:
-        raise ImageError("DICOM needs pydicom: pip install 'lanit[dicom]'") from error
+        raise ImageError(f"DICOM needs pydicom: {install('dicom')}") from error
     dataset = dcmread(io.BytesIO(_inflated(data, max_pixels)), force=True)
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ImageError("a DICOM file without a picture")

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from pipeline.decoding.dicom import decode_dicom, is_dicom
 from pipeline.decoding.frames import Frame, frame_index
 from pipeline.decoding.limits import MAX_PIXELS, ImageError, _too_large, check_pixels
+from pipeline.extras import install
 from pipeline.stand_ins import stand_in
 
 IMAGE_SUFFIXES = frozenset(
@@ -28,7 +29,7 @@ IMAGE_SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".heif", ".dcm", ".dicom", ".ima"),
     }
 )
-"""What counts as an image by name, in any case; also what an extra is needed for (``lanit[dicom]``, ``lanit[heic]``),
+"""What counts as an image by name, in any case; also what an extra is needed for (``dicom``, ``heic``),
 so that a folder of such files fails with what to install."""
 
 
@@ -128,7 +129,7 @@ def _is_said_opaque(image: Image.Image, data: bytes) -> bool:
 
 def _unidentified(data: bytes) -> str:
     if data[4:8] == b"ftyp" and "HEIF" not in _formats() and data[8:11] in (b"hei", b"hev", b"mif", b"msf"):
-        return "HEIC needs pillow-heif: pip install 'lanit[heic]'"
+        return f"HEIC needs pillow-heif: {install('heic')}"
     return f"not an image of a kind that lanit reads, with Pillow {PIL.__version__}"
 
 

@@ -18,6 +18,7 @@ from pipeline.clip.batch_encoder import BatchEncoder
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.models import ClipModel
 from pipeline.evaluation.figures import ExtractorFacts
+from pipeline.extras import install
 from pipeline.files import sha256_file
 from pipeline.stand_ins import refuse_stand_in
 
@@ -76,7 +77,7 @@ class InceptionFeatures:
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
-            raise LanitError("torch-fidelity is not installed", 'Run: pip install "lanit[metrics]"') from error
+            raise LanitError("torch-fidelity is not installed", f"Run: {install('metrics')}") from error
         try:
             torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity would unpickle anything
             network: Any = FeatureExtractorInceptionV3(

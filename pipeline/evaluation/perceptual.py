@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lanit.errors import LanitError
 from lanit.metrics import perceptual_distance, unit_channels
+from pipeline.extras import install
 from pipeline.files import sha256_file
 from pipeline.stand_ins import refuse_stand_in
 
@@ -92,7 +93,7 @@ def _heads() -> list[Tensor]:
     try:
         folder = files("torchmetrics")
     except ModuleNotFoundError as error:
-        raise LanitError("torchmetrics is not installed", 'Run: pip install "lanit[metrics]"') from error
+        raise LanitError("torchmetrics is not installed", f"Run: {install('metrics')}") from error
     with (folder / "functional" / "image" / "lpips_models" / "alex.pth").open("rb") as file:
         state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return [state[name].flatten() for name in sorted(state)]

@@ -17,6 +17,7 @@ from pipeline.exports.inventory import Writes, Written, entries, listed_names
 from pipeline.exports.layouts import ExportRequest
 from pipeline.exports.selection import Advance, Chunk, Record, Selection
 from pipeline.exports.shards import RowBatches, write_shards
+from pipeline.extras import install
 
 DATASET_NAME = "images.lance"
 _VERSION = "2.1"  # of Lance's files; its default moves on
@@ -142,4 +143,4 @@ def _import_lance() -> Any:
             importlib.import_module(name)
         return importlib.import_module("lance")
     except ImportError as error:
-        raise LanitError("--to lance needs the package pylance", 'Run: pip install "lanit[lance]"') from error
+        raise LanitError("--to lance needs the package pylance", f"Run: {install('lance')}") from error

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as types
 
 from lanit.errors import LanitError, UsageError
+from pipeline.extras import install
 from pipeline.inputs.columns import KEY_COLUMNS, PATH_COLUMNS, choose_column
 from pipeline.inputs.formats import format_of
 from pipeline.inputs.storage import Troubles, is_url
@@ -129,7 +130,7 @@ def _of_lance(path: Path, embedding_column: str | None, image_column: str | None
     try:
         data: Any = importlib.import_module("lance").dataset(str(path))
     except ImportError as error:
-        raise LanitError(f"{path} needs the package pylance", 'Run: pip install "lanit[lance]"') from error
+        raise LanitError(f"{path} needs the package pylance", f"Run: {install('lance')}") from error
     except (ValueError, OSError) as error:
         raise LanitError(f"{path} cannot be read as Lance ({' '.join(str(error).split())[:200]})", _KINDS) from error
     column = _embedding_column(data.schema, embedding_column, str(path))

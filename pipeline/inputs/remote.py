@@ -16,16 +16,19 @@ from huggingface_hub.errors import HfHubHTTPError
 from lanit.errors import LanitError
 from pipeline.clip.hub import hub_answers, hub_error
 from pipeline.decoding.limits import ImageError
+from pipeline.extras import install
 from pipeline.inputs.passed_over import is_system_folder
 from pipeline.inputs.storage import UNKNOWN, Kind, Stat, Troubles, Walk, file_name, scheme_of
 
-_PACKAGES = {
-    "s3": "lanit[s3]", "s3a": "lanit[s3]", "gs": "lanit[gcs]", "gcs": "lanit[gcs]", "az": "lanit[azure]",
-    "abfs": "lanit[azure]", "abfss": "lanit[azure]", "adl": "lanit[azure]", "http": "aiohttp", "https": "aiohttp",
-    "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol", "oss": "ossfs", "webdav": "webdav4",
-    "github": "requests", "webhdfs": "requests",
+_EXTRAS = {
+    "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure",
+    "adl": "azure",
 }  # fmt: skip
-"""What to install for a scheme, where fsspec says that its own package is not there."""
+_PACKAGES = {
+    "http": "aiohttp", "https": "aiohttp", "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol",
+    "oss": "ossfs", "webdav": "webdav4", "github": "requests", "webhdfs": "requests",
+}  # fmt: skip
+"""What to install for a scheme, where fsspec says that its own package is not there: an extra of ours, or a package."""
 
 _BUFFER_BYTES = 4 << 20  # asked for at a time; a file of this size is read at once
 _NO_RANGES = "the server gives whole files only; copy this one to a disk"
@@ -187,15 +190,19 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         system, name = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        package = _PACKAGES.get(scheme)
-        hint = f"Run: pip install '{package}'" if package else f"{reason_of(error)}."
-        raise LanitError(f"{scheme}:// needs a package that is not installed", hint) from error
+        raise LanitError(f"{scheme}:// needs a package that is not installed", _missing(scheme, error)) from error
     except Exception as error:
         if scheme not in known_implementations:
             hint = "Use one that fsspec knows, such as https, s3, gs, hf or sftp."
             raise LanitError(f"URLs cannot begin with {scheme}://", hint) from error
         raise LanitError(f"cannot open {url}: {reason_of(error)}", _REACH_HINT) from error
     return system, str(name)
+
+
+def _missing(scheme: str, error: ImportError) -> str:
+    if scheme in _EXTRAS:
+        return f"Run: {install(_EXTRAS[scheme])}"
+    return f"Run: pip install {_PACKAGES[scheme]}" if scheme in _PACKAGES else f"{reason_of(error)}."
 
 
 def hub_trouble() -> str:

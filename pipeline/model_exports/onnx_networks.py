@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lanit.errors import LanitError
 from lanit.networks import NetworkOptions
 from pipeline.computing.quiet import quiet
+from pipeline.extras import install
 from pipeline.files import write_bytes, write_json
 from pipeline.models.bundle import Bundle
 
@@ -68,7 +69,7 @@ def check_installed() -> None:
     """Raises LanitError where a package that ONNX needs is missing."""
     missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
     if missing:
-        raise LanitError(f"ONNX needs {', '.join(missing)}", "Install them: pip install 'lanit[onnx]'")
+        raise LanitError(f"ONNX needs {', '.join(missing)}", f"Install them: {install('onnx')}")
 
 
 def write_onnx(folder: Path, bundle: Bundle) -> dict[str, float]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from lanit.errors import LanitError
 from pipeline.api import Model
+from pipeline.extras import install
 from pipeline.play.routes import POLICY, page_routes
 from pipeline.play.workbench import Workbench, drawn_faces, stored_pictures, write_examples
 from pipeline.serving.guard import Application, guarded, host_name
@@ -48,7 +49,7 @@ class PlayOptions:
 def check_installed() -> None:
     """Raises LanitError where Gradio is missing."""
     if importlib.util.find_spec("gradio") is None:
-        raise LanitError("lanit play needs gradio, which is not installed", 'Install it: pip install "lanit[play]"')
+        raise LanitError("lanit play needs gradio, which is not installed", f"Install it: {install('play')}")
 
 
 def play(options: PlayOptions, tell: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lanit.errors import listed
+from pipeline.extras import install
 from pipeline.showing import console
 
 if TYPE_CHECKING:
@@ -52,4 +53,4 @@ def show_models(found: ModelList) -> None:
         "ImageNet: without training, as published. here: in the cache."
     )
     extra = " and ".join(model.preset for model in found.models if model.extra)
-    console.say(f'{extra}: read over 100 languages by pip install "lanit[transformers]"; their prompts do not learn.')
+    console.say(f"{extra}: read over 100 languages by {install('transformers')}; their prompts do not learn.")

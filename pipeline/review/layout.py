@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lanit.errors import LanitError
+from pipeline.extras import install
 from pipeline.store.index_build import load_faiss
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def lay_out(store: Store, tell: Tell) -> np.ndarray:
     few images.
     """
     if importlib.util.find_spec("umap") is None:
-        raise LanitError("the map needs umap-learn, which is not installed", 'Install it: pip install "lanit[review]"')
+        raise LanitError("the map needs umap-learn, which is not installed", f"Install it: {install('review')}")
     if store.ok < LEAST_IMAGES:
         raise LanitError(f"a map takes {LEAST_IMAGES} images, and the store has {store.ok}", "Embed more images.")
     reduced = np.concatenate(list(_reduced(store, tell)))

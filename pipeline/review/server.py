@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanit.errors import LanitError
+from pipeline.extras import install
 from pipeline.review.routes import POLICY, review_routes
 from pipeline.serving.guard import Application, guarded, host_name
 from pipeline.serving.listening import address, listening, names_answered_to, serve_until_interrupted
@@ -37,7 +38,7 @@ def check_installed() -> None:
     """Raises LanitError where the server is missing."""
     if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
         message = "lanit review needs starlette and uvicorn, which are not installed"
-        raise LanitError(message, 'Install them: pip install "lanit[review]"')
+        raise LanitError(message, f"Install them: {install('review')}")
 
 
 def review(options: ReviewOptions, tell: Callable[[str], None]) -> None:

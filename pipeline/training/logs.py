@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lanit.errors import LanitError
+from pipeline.extras import install
 
 LogName = Literal["tensorboard", "trackio", "wandb"]
 _STAND = ("step", "images", "seconds", "kind")
@@ -31,7 +32,7 @@ def open_log(name: LogName, folder: Path, options: Mapping[str, Any], step: int)
         return LOGS[name](folder, options, step)
     except ImportError as error:
         message = f"--log {name} needs the package {error.name or name}"
-        raise LanitError(message, f'Install it: pip install "lanit[{name}]", or leave --log out.') from error
+        raise LanitError(message, f"Install it: {install(name)}, or leave --log out.") from error
 
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from PIL import Image
 from simplejpeg import encode_jpeg
 
 from lanit.errors import LanitError
+from pipeline.extras import install
 from pipeline.files import temporary_name
 from pipeline.folders import first_link
 
@@ -26,7 +27,7 @@ PNG_LEVEL = 1
 JPEG_QUALITY = 95
 FRAME_SECONDS = 0.1
 _BAD_NAME = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
-_MP4_HINT = 'Run: pip install "lanit[video]", or use --as gif.'
+_MP4_HINT = f"Run: {install('video')}, or use --as gif."
 
 
 def encode_picture(pixels: np.ndarray, name: str) -> bytes:
