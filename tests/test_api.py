@@ -1,4 +1,4 @@
-"""lanit from Python: the README's lines run as they stand; whatever holds an image gives the same result."""
+"""lanit from Python: the lines of docs/PYTHON.md run as they stand; whatever holds an image gives the same result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.models.bundle import Bundle, load_bundle, save_bundle
 from pipeline.sample_world.dataset import write_faces
 from tests.model_builders import DOMAINS, random_bundle
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "PYTHON.md").read_text(encoding="utf-8")
 SIZE = 32
 
 
@@ -60,12 +60,12 @@ def same(made: Image.Image, expected: np.ndarray, levels: int = 1) -> bool:
     return bool(np.abs(np.asarray(made).astype(int) - expected).max() <= levels)
 
 
-def test_the_five_lines_of_the_readme_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_five_lines_of_the_page_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_faces(tmp_path / "faces", 1, 7, 64)
     (face,) = (tmp_path / "faces").glob("*.png")
     face.rename(tmp_path / "face.png")
-    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "face.png" in block)
+    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "face.png" in block)
     assert len([line for line in lines.splitlines() if line]) == 5
     found: dict[str, Any] = {}
     exec(lines, found)

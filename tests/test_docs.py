@@ -1,4 +1,4 @@
-"""README.md against the code: its commands, their options, its tree, its links."""
+"""README.md and the pages in docs/ against the code: commands, their options, the tree, links, words."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+LINES_OF_README = 100
+"""One screen, and its table of pages."""
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands
 
 
@@ -25,19 +28,19 @@ def blocks(text: str, language: str) -> list[str]:
     return [body for name, body in found if name == language]
 
 
-def shell_lines() -> Iterator[list[str]]:
-    """The words of each ``lanit`` line in the README's shell blocks, here-documents and comments left out."""
-    for block in blocks(README, "sh"):
+def shell_lines(page: str) -> Iterator[list[str]]:
+    """The words of each ``lanit`` line in a page's shell blocks, here-documents and comments left out."""
+    for block in blocks(PAGES[page], "sh"):
         text = re.sub(r"<<'END'\n.*?^END\n", "\n", block, flags=re.MULTILINE | re.DOTALL)
         for line in text.splitlines():
             words = shlex.split(line, comments=True)
-            if words and words[0] == "lanit":
-                yield words[1:]
+            if "lanit" in words:
+                yield words[words.index("lanit") + 1 :]
 
 
 def table_rows() -> dict[str, bool]:
-    """Commands of the README's table, and whether they are marked as printing JSON."""
-    rows = re.findall(r"^\| `lanit ([a-z-]+)`( \*)? \|", README, re.MULTILINE)
+    """Commands of the table, and whether they are marked as printing JSON."""
+    rows = re.findall(r"^\| `lanit ([a-z-]+)`( \*)? \|", PAGES["COMMANDS.md"], re.MULTILINE)
     assert len(dict(rows)) == len(rows)
     return {name: bool(star) for name, star in rows}
 
@@ -67,8 +70,10 @@ def test_the_table_marks_the_commands_that_print_json() -> None:
     }
 
 
-@pytest.mark.parametrize("words", list(shell_lines()), ids=" ".join)
+@pytest.mark.parametrize("words", [words for page in PAGES for words in shell_lines(page)], ids=" ".join)
 def test_every_example_parses(words: list[str]) -> None:
+    if words == ["--version"]:
+        return
     command = COMMANDS[words[0]]
     used = {word for word in words[1:] if word.startswith("--")}
     assert used <= options(words[0])
@@ -83,7 +88,7 @@ def test_help_has_an_example(name: str) -> None:
 
 
 def test_every_file_of_the_tree_exists() -> None:
-    (tree,) = (block for block in blocks(README, "") if block.startswith("cli.py"))
+    (tree,) = (block for block in blocks(PAGES["STRUCTURE.md"], "") if block.startswith("cli.py"))
     folder = Path()
     for line in tree.splitlines():
         names = line[:27].strip()
@@ -94,17 +99,55 @@ def test_every_file_of_the_tree_exists() -> None:
             folder = Path(names)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "manifests/README.md"])
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "manifests", *PAGES])
 def test_links_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
-        assert (ROOT / page).parent.joinpath(target).exists(), target
+    (path,) = {ROOT / page, ROOT / "docs" / page, ROOT / page / "README.md"} & set(ROOT.rglob("*.md"))
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):
+        linked = path.parent / target if target else path
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """What a link into a page can name: its headings, as they are turned into anchors, and those written out."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    found = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return found | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+def test_the_readme_is_one_screen_and_leads_to_every_page() -> None:
+    assert len(README.splitlines()) <= LINES_OF_README
+    linked = set(re.findall(r"\]\(docs/([\w.]+)", README))
+    assert linked >= {*PAGES} - {"README.md"}
+
+
+GLOSSARY = set(re.findall(r'<a id="([a-z-]+)">', PAGES["GLOSSARY.md"]))
+LINKED = ("store", "revision", "margin", "base prompt", "slack domain")
+OWN_WORDS = {"GLOSSARY.md", "LOG.md", "METHOD.md", "README.md", "STRUCTURE.md"}
+"""Pages that explain words themselves, or that are for those who know them."""
+
+
+def prose(text: str) -> str:
+    """Without code and headings."""
+    return re.sub(r"^```.*?^```$|`[^`\n]*`|^#.*$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.keys() - OWN_WORDS))
+def test_a_page_leads_to_the_glossary_where_a_word_of_it_first_stands(page: str) -> None:
+    assert {word.replace(" ", "-") for word in LINKED} <= GLOSSARY
+    text = prose(PAGES[page])
+    for word in LINKED:
+        first = re.search(rf"\b{word}s?\b", text, re.IGNORECASE)
+        if first:
+            link = f"[{first[0]}](GLOSSARY.md#{word.replace(' ', '-')})"
+            assert text[first.start() - 1 :].startswith(link), f"{word}: {text[first.start() - 40 : first.end() + 20]}"
 
 
 def test_every_make_target_has_a_line_of_help_and_those_named_in_the_docs_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert set(phony.split()) == set(re.findall(r"^([a-z]+):.*## .+$", makefile, re.MULTILINE))
-    for page in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+    for page in (*PAGES.values(), (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
         assert set(re.findall(r"`make ([a-z]+)`", page)) <= set(phony.split())
 
 

@@ -1,4 +1,4 @@
-"""The stages from Python: the README's chain and the notebook run as they stand; each gives what its command gives."""
+"""The stages from Python: the chain of docs/PYTHON.md and the notebook run; each gives what its command gives."""
 
 from __future__ import annotations
 
@@ -166,16 +166,16 @@ def test_the_notebook_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["active"].shape == (3,)
 
 
-def test_the_readme_s_lines_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_the_page_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the model, which has no network here, and the minutes."""
     monkeypatch.chdir(tmp_path)
     write_faces(tmp_path / "photos", 24, 0, 64)
     (tmp_path / "photo.jpg").write_bytes((tmp_path / "photos" / "face-00000.png").read_bytes())
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "lanit.embed" in block)
+    page = (ROOT / "docs" / "PYTHON.md").read_text(encoding="utf-8")
+    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "lanit.embed" in block)
     for slow, quick in (('"photos/"', '"photos/", clip="sample"'), ('"small-64", minutes=30', '"small-32", steps=1')):
         assert lines.count(slow) == 1
         lines = lines.replace(slow, quick)
     found: dict[str, Any] = {"lanit": lanit}
-    exec(compile(lines, "README.md", "exec"), found)
+    exec(compile(lines, "PYTHON.md", "exec"), found)
     assert found["table"].smiling.sum() > 0

@@ -23,7 +23,7 @@ from pipeline.store.store import Store
 from pipeline.translating.phrases import NEAR, stand_in
 from pipeline.translating.recipe import Resolver
 from pipeline.translating.requests import TranslateRequest
-from tests.test_docs import README, blocks
+from tests.test_docs import PAGES, blocks
 from tests.translation_world import table
 
 
@@ -142,9 +142,9 @@ def test_every_option_reaches_the_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_recipe_augments_a_training_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command of the README, with the sample world for what only its reader has: names stay, and labels too."""
-    (block,) = (block for block in blocks(README, "sh") if "augmented/" in block)
+def test_the_recipe_of_the_page_augments_a_training_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its commands, with the sample world for what only its reader has: names stay, and labels too."""
+    (block,) = (block for block in blocks(PAGES["TRANSLATE.md"], "sh") if "augmented/" in block)
     monkeypatch.chdir(tmp_path)
     run("sample-faces", "photos", "--count", 24, "--seed", 8)
     shutil.move("photos/truth.csv", "truth.csv")
