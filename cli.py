@@ -1068,6 +1068,7 @@ def evaluate(
         str | None, typer.Option(metavar="FILE|folders", help="Score the labels too, as inspect-labels does.")
     ] = None,
     revision: RevisionOption = None,
+    tables: Annotated[bool, typer.Option("--all", help="Print all tables after the summary.")] = False,
     html: PageOption = None,
     batch_size: BatchOption = 64,
     seed: SeedOption = 0,
@@ -1100,7 +1101,7 @@ def evaluate(
     from pipeline.evaluation.folders import evaluate_folders
     from pipeline.evaluation.options import EvaluationOptions
     from pipeline.evaluation.page import evaluation_page, folders_page
-    from pipeline.evaluation.table import show_evaluation, show_folders
+    from pipeline.evaluation.summary import show_folder_result, show_result
     from pipeline.showing import console
 
     options = EvaluationOptions(
@@ -1115,8 +1116,8 @@ def evaluate(
         with console.progress("reading") as advance:
             compared = evaluate_folders(*folders, extractor_of_folders(tools, store), options, progress=advance)
         return _answer(
-            compared, show_folders, as_json, warnings=compared.warnings, html=html,
-            page=lambda _: folders_page(compared),
+            compared, lambda found: show_folder_result(found, tables=tables), as_json, warnings=compared.warnings,
+            html=html, page=lambda _: folders_page(compared),
         )  # fmt: skip
     with console.progress("translating") as advance:
         result = evaluate_runs(
@@ -1124,8 +1125,9 @@ def evaluate(
             with_examples=html is not None, progress=advance, tell=console.warn,
         )  # fmt: skip
     _answer(
-        result, show_evaluation, as_json, warnings=result.warnings, html=html, page=lambda _: evaluation_page(result)
-    )
+        result, lambda found: show_result(found, tables=tables), as_json, warnings=result.warnings, html=html,
+        page=lambda _: evaluation_page(result),
+    )  # fmt: skip
 
 
 @app.command(short_help="Write the store for other tools: webdataset, datasets, ….")

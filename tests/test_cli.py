@@ -157,7 +157,7 @@ OWN = {
     "train": {"preset", "settings", "clip", "clip_arch"},
     "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},
-    "evaluate": {"runs", "real", "fake", "truth"},
+    "evaluate": {"runs", "real", "fake", "truth", "tables"},
     "export": {"to"},
     "export-model": {"model"},
     "push": {"repository", "folder"},

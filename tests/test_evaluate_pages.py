@@ -19,6 +19,7 @@ from pipeline.evaluation.examples import Cell, Examples
 from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, Repeats, RunFigures
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.page import evaluation_page
+from pipeline.evaluation.summary import show_result
 from pipeline.evaluation.table import short, show_evaluation, spread
 from pipeline.store.store_images import thumbnail_of
 
@@ -97,6 +98,23 @@ def test_the_table_names_every_domain_and_puts_a_warning_beside_published_figure
     line = next(line for line in shown.splitlines() if "27.96" in line)
     assert "do not compare" in line
     assert max(map(len, shown.split("mFID      ")[0].splitlines())) <= 120
+
+
+def test_a_summary_of_two_lines_a_guide_and_one_of_what_was_measured_comes_first(capsys: Any) -> None:
+    shown_by = {}
+    for tables in (False, True):
+        show_result(evaluation(), tables=tables)
+        shown_by[tables] = capsys.readouterr().out.splitlines()
+    short_one, long_one = shown_by[False], shown_by[True]
+    assert len(short_one) == 5
+    assert long_one[:4] == short_one[:4]
+    assert "--all" in short_one[4]
+    assert "--all" not in long_one[4]
+    figures = evaluation().runs[0].guides[0]
+    least = min((domain["judge_accuracy"].value, domain.domain) for domain in figures.domains)
+    assert f"(least: {least[1]}, {100 * least[0]:.1f} %), by the judge" in short_one[0]
+    mean = np.mean([domain["frechet"].value for domain in figures.domains])
+    assert f"mFID {short(float(mean))} (" in short_one[1]
 
 
 def test_several_models_stand_side_by_side(capsys: Any) -> None:

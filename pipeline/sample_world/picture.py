@@ -24,7 +24,8 @@ def picture(model: Model) -> np.ndarray:
     chosen = (face for face in (sample_face(PICTURE_SEED, index) for index in count())
               if not any(face.has(name) for name in wanted))  # fmt: skip
     drawn = [draw_face(face, model.image_size) for face in islice(chosen, FACES)]
-    columns = [drawn, *(model.translate_batch([Image.fromarray(face) for face in drawn], add=names) for names in ADDED)]
+    faces = [Image.fromarray(face) for face in drawn]
+    columns = [faces, *(model.translate_batch(faces, add=names) for names in ADDED)]
     rows = [np.stack([np.asarray(column[row]) for column in columns]) for row in range(FACES)]
     return labelled_grid(rows, ["as drawn", *(" ".join(f"+{name}" for name in names) for names in ADDED)], cell=112)
 
