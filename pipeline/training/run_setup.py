@@ -64,10 +64,10 @@ def prepare_run(
     store.check_current(labels)
     config = _checked_config(folder, options, labels)
     bf16 = _uses_bf16(options, device)
-    method = _method(options, labels.prompt_set, clip, device, bf16)
     with processes.first_alone():
         images = open_sized_images(store, options.size, options.cache_gb)
     data = TrainingData(images, labels, options.slack, options.balance)
+    method = _method(options, labels.prompt_set, clip, data, device, bf16)
     run = TrainingRun(
         options=options,
         processes=processes,
@@ -108,7 +108,9 @@ def prepare_run(
     return run
 
 
-def _method(options: TrainOptions, prompts: PromptSet, clip: ClipModel, device: torch.device, bf16: bool) -> Method:
+def _method(
+    options: TrainOptions, prompts: PromptSet, clip: ClipModel, data: TrainingData, device: torch.device, bf16: bool
+) -> Method:
     """Seeded; with a learner of the prompts where they may be learned and CLIP's text side lets them."""
     learner = None
     if options.prompts_from < 1 and not isinstance(clip.text, OpaqueText):
@@ -125,6 +127,8 @@ def _method(options: TrainOptions, prompts: PromptSet, clip: ClipModel, device: 
         prompts=embedded,
         learner=learner,
         ema=options.ema,
+        paired=data.paired,
+        sample=partial(data.sample, device),
     )
     return METHODS[options.method](options.settings, setting)
 

@@ -36,6 +36,17 @@ class TrainingData:
         self._sampler = LabelSampler(labels.active, *self._how)
         self.exclusive: Tensor = exclusive_pairs(torch.from_numpy(labels.active))
 
+    @property
+    def paired(self) -> bool:
+        """Whether images have partners that they are to become."""
+        return False
+
+    def sample(self, device: torch.device, count: int) -> tuple[Tensor, Tensor]:
+        """At most ``count`` images, spread over all: float32 (n×3×S×S) in [-1, 1], and their labels, bool (n×N)."""
+        rows = np.unique(np.linspace(0, len(self.images) - 1, count).round().astype(int))
+        images = torch.from_numpy(self.images.take(rows)).to(device).float() / 127.5 - 1
+        return images, torch.from_numpy(self.labels.active[rows]).to(device)
+
     def rows_of_step(self, seed: int, step: int, batch_size: int, ranks: Ranks) -> np.ndarray:
         """A process's rows of the sources, then of the references: a pure function of seed, step and labels."""
         rng = np.random.default_rng(step_seed(seed, step))
