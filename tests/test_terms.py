@@ -1,4 +1,4 @@
-"""Optional terms and forms of the losses: each is its equation in loops, alone and in a step; one at 0 costs nothing."""
+"""Optional terms and forms of the losses: each is its equation in loops, alone and in a step; at 0 it costs nothing."""
 
 from __future__ import annotations
 
