@@ -84,8 +84,8 @@ class Stargan:
         weights = options.terms.weights
         if not setting.paired and (weights.pair or options.networks.discriminator_input == "pair"):
             raise LanitError(
-                "pair and discriminator_input=pair learn from paired images, and this store has none",
-                "Embed pairs first (lanit embed --pairs A B), or take --preset cyclegan, which needs none.",
+                "pair and discriminator_input=pair learn from paired images, but this run takes images unpaired",
+                "Add --set pairs=yes, or take --preset cyclegan, which needs no pairs.",
             )
         moments = None
         if weights.distance:
@@ -98,7 +98,7 @@ class Stargan:
         generative, discriminator = self.networks.generative, self.networks.discriminator
         self._optimisers = Optimisers(
             _adam(_groups(generative, options), options.learning_rate),
-            _adam(list(discriminator.parameters()), options.learning_rate),
+            _adam([{"params": list(discriminator.parameters())}], options.learning_rate),
         )
         self._fixed = setting.prompts
         learns = options.terms.prompt_update != "generator-only" and weights.domain
@@ -109,7 +109,7 @@ class Stargan:
             self._learned = Average(nn.ParameterList([self._learner.context]))
             (average,) = self._learned.module.parameters()
             self._contexts = nn.ParameterDict({"context": self._learner.context, "average": average})
-            self._optimisers.prompts = _adam([self._learner.context], options.prompt_learning_rate)
+            self._optimisers.prompts = _adam([{"params": [self._learner.context]}], options.prompt_learning_rate)
 
     @property
     def learns_prompts(self) -> bool:
@@ -180,16 +180,16 @@ def compile_networks(nets: Networks) -> None:
         setattr(owner, name, torch.compile(getattr(owner, name)))
 
 
-def _groups(networks: GenerativeNetworks, options: StarganOptions) -> list[nn.Parameter] | list[dict[str, Any]]:
+def _groups(networks: GenerativeNetworks, options: StarganOptions) -> list[dict[str, Any]]:
     """Parameters of G, E_S and E_M for one optimiser, those of E_M at a rate of their own where it has one."""
     if options.mapping_rate == 1:
-        return list(networks.parameters())
+        return [{"params": list(networks.parameters())}]
     codes = list(networks.mapping.parameters())
     own = {id(parameter) for parameter in codes}
     others = [parameter for parameter in networks.parameters() if id(parameter) not in own]
     return [{"params": others}, {"params": codes, "lr": options.mapping_rate * options.learning_rate}]
 
 
-def _adam(parameters: list[nn.Parameter] | list[dict[str, Any]], rate: float) -> torch.optim.Adam:
+def _adam(parameters: list[dict[str, Any]], rate: float) -> torch.optim.Adam:
     """As METHOD §5 sets it."""
     return torch.optim.Adam(parameters, rate, betas=(0.0, 0.99), weight_decay=1e-4, fused=True)
