@@ -118,6 +118,17 @@ def test_one_style_a_domain_refuses_more_and_takes_of_a_reference_its_words(
     assert len(loaded.mix(source / name, {"hat": 1.0}, own=())) == 1
 
 
+@pytest.mark.parametrize("drawn", [True, False])
+def test_the_page_shows_seed_and_styles_where_styles_are_drawn(drawn: bool) -> None:
+    gr = pytest.importorskip("gradio")
+    from pipeline.play.page import _style_controls
+
+    with gr.Blocks():
+        *_, seed, another, styles = _style_controls(drawn)
+    assert styles.visible == drawn
+    assert seed.parent.visible == another.parent.visible == drawn
+
+
 EVERY_TERM = {
     "table": {"adversarial_form": "lsgan", "identity": 1.0, "distance": 1.0, "self": 0.5, "direction": 0.5},
     "normal": {"adversarial_form": "hinge", "feature": 1.0, "triplet": 1.0, "shrink": 0.1, "content": 1.0,
@@ -128,7 +139,8 @@ EVERY_TERM = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_with_the_terms_goes_on_bit_for_bit(kind: str, tmp_path: Path, tiny_clip: Any) -> None:
     labelled(Store.open(draw_store(tmp_path, tiny_clip)))
-    options = changed(TINY, codes=kind, checkpoint_every=2, **EVERY_TERM[kind])
+    constant = {"prompts_from": 1.0, "diversity": 0.0}  # schedules would follow the number of steps
+    options = changed(TINY, codes=kind, checkpoint_every=2, **constant, **EVERY_TERM[kind])
     go(tmp_path / "whole", tiny_clip, changed(options, steps=4))
     go(tmp_path / "parts", tiny_clip, changed(options, steps=2))
     assert go(tmp_path / "parts", tiny_clip, changed(options, steps=4)).started_at == 2
