@@ -78,7 +78,7 @@ def paper_step(nets: Networks, optimisers: Optimisers, batch: Batch, prompts: Ca
     guidance = prompts()
     learner = _learner(optimisers, plan, options)
     generated = _update_generator(nets, optimisers, batch, latent, guidance, learner, plan, options, draws)
-    with frozen(nets.style_encoder, nets.mapping):
+    with frozen(*nets.generative.style_networks):
         anew = translate_batch(nets, batch, "reference", options)
         again = _update_generator(nets, optimisers, batch, anew, guidance, None, plan, options, draws)
     return parts | _mean(generated, again)
@@ -86,7 +86,8 @@ def paper_step(nets: Networks, optimisers: Optimisers, batch: Batch, prompts: Ca
 
 def _learner(optimisers: Optimisers, plan: StepPlan, options: StepOptions) -> torch.optim.Optimizer | None:
     """What updates the prompts in this step, if they learn."""
-    return optimisers.prompts if plan.learn_prompts and options.prompt_update != "generator-only" else None
+    learns = plan.learn_prompts and options.prompt_update != "generator-only" and options.weights.domain
+    return optimisers.prompts if learns else None
 
 
 def _mean(a: Parts, b: Parts) -> Parts:

@@ -34,6 +34,7 @@ from pipeline.importing.import_vectors import ImportRequest
 from pipeline.inspection.inspect_labels import InspectOptions
 from pipeline.inspection.statistics import DEFAULT_EPSILON_SHARE
 from pipeline.labelling.label_sources import LabelRequest
+from pipeline.labelling.pairs import pair
 from pipeline.model_exports.export_model import export_model
 from pipeline.model_exports.sharing import pull, push
 from pipeline.play.server import PlayOptions
@@ -99,6 +100,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "duplicates": (find_duplicates,),
     "index": (rebuild_index,),
     "models": (list_models,),
+    "pair": (pair,),
     "train": (TrainOptions, StarganOptions, train),
     "runs": (list_runs,),
     "translate": (TranslateOptions, TranslateRequest),
@@ -154,6 +156,7 @@ OWN = {
     "search": {"clip", "clip_arch"},
     "duplicates": {"table"},
     "index": {"kind"},
+    "pair": {"given"},
     "train": {"preset", "settings", "clip", "clip_arch"},
     "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},

@@ -28,14 +28,17 @@ def blocks(text: str, language: str) -> list[str]:
     return [body for name, body in found if name == language]
 
 
-def shell_lines(page: str) -> Iterator[list[str]]:
-    """The words of each ``lanit`` line in a page's shell blocks, here-documents and comments left out."""
+def shell_blocks(page: str) -> Iterator[list[list[str]]]:
+    """Of each shell block of a page, the words of its ``lanit`` lines, here-documents and comments left out."""
     for block in blocks(PAGES[page], "sh"):
         text = re.sub(r"<<'END'\n.*?^END\n", "\n", block, flags=re.MULTILINE | re.DOTALL)
-        for line in text.splitlines():
-            words = shlex.split(line, comments=True)
-            if "lanit" in words:
-                yield words[words.index("lanit") + 1 :]
+        lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+        yield [words[words.index("lanit") + 1 :] for words in lines if "lanit" in words]
+
+
+def shell_lines(page: str) -> Iterator[list[str]]:
+    for lines in shell_blocks(page):
+        yield from lines
 
 
 def table_rows() -> dict[str, bool]:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cli import app
 from pipeline.sample_world.dataset import write_faces
-from tests.test_docs import PAGES, shell_lines
+from tests.test_docs import PAGES, shell_blocks, shell_lines
 
 ELSEWHERE = {
     "s3://": "the tests of inputs behind URLs, tests/test_inputs_remote.py",
@@ -28,11 +28,12 @@ ELSEWHERE = {
     "--fail-under": "tests/test_stability.py, on more faces",
     "mutual-information": "tests/test_clusters.py, on more faces",
 }
-_TRAIN = (
-    "--preset small-32 --steps 2 --batch-size 4 --set evaluate_every=0 --set prompts_from=0 --set keep_prompts=last"
-)
+SMALL = "small-32"
+_TRAIN = "--steps 2 --batch-size 4 --set evaluate_every=0"
 QUICK = {"train": _TRAIN.split(), "evaluate": ["--sources", "4", "--styles", "2"]}
+LEARNED = ["--preset", "small-32", "--set", "prompts_from=0", "--set", "keep_prompts=last"]
 FACES = 24
+FOLDERS = {"more-photos": slice(0, 3), "styles": slice(4, 6), "horses": slice(8, 16), "zebras": slice(16, 24)}
 
 
 def run(*words: str) -> None:
@@ -49,8 +50,14 @@ def adapted(words: list[str]) -> list[str]:
     words = [word.replace("00099", "00001") for word in words]
     if "--clip" in words:
         words[words.index("--clip") + 1] = "sample"
-    if words[0] == "train" and "--size" in words:
-        del words[words.index("--size") : words.index("--size") + 2]
+    if words[0] == "train":
+        if "--size" in words:
+            del words[words.index("--size") : words.index("--size") + 2]
+        if "--preset" in words:
+            at = words.index("--preset") + 1
+            words[at] = words[at].replace("128", SMALL)
+        else:
+            words += ["--preset", SMALL]
     return words + QUICK.get(words[0], [])
 
 
@@ -68,9 +75,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             (place / "photos" / folder).mkdir(parents=True)
             for face in faces[half::2]:
                 shutil.copy(face, place / "photos" / folder)
-        for folder, chosen in (("more-photos", faces[:3]), ("styles", faces[4:6])):
+        for folder, chosen in FOLDERS.items():
             (place / folder).mkdir()
-            for face in chosen:
+            for face in faces[chosen]:
                 shutil.copy(face, place / folder)
         for name in ("a.jpg", "b.jpg"):
             shutil.copy(faces[0], place / name)
@@ -92,7 +99,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             (place / name).write_text("\n".join(["path,smiling", *some]) + "\n")
         run("embed", "photos", "--clip", "sample")
         run("label", "--prompts", "prompts.txt")
-        run("train", "--out", "runs/first", *QUICK["train"])
+        run("train", "--out", "runs/first", *QUICK["train"], *LEARNED)
         for name in ("a", "b"):
             shutil.copytree(place / "runs" / "first", place / "runs" / name)
         shutil.copytree(place / "manifests", place / "test-store")
@@ -114,33 +121,30 @@ def write_vectors(place: Path) -> None:
     pq.write_table(pa.table({"image_path": paths, "clip": list(vectors)}), place / "photos.parquet")
 
 
-COMMANDS = [
-    pytest.param(page, words, id=f"{page}: {' '.join(words)}")
+BLOCKS = [
+    pytest.param(lines, id=f"{page} {number}")
     for page in sorted(PAGES)
-    for words in shell_lines(page)
-    if words[0] != "--version" and runs_here(words)
+    for number, block in enumerate(shell_blocks(page))
+    if (lines := [words for words in block if words[0] != "--version" and runs_here(words)])
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "words"), COMMANDS)
-def test_a_command_of_the_pages_runs(
-    page: str, words: list[str], world: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lines", BLOCKS)
+def test_the_commands_of_a_block_run_one_after_the_other(
+    lines: list[list[str]], world: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What one of them would write is removed before, since a reader has it not yet."""
     place, copy = world
     shutil.rmtree(place)
     shutil.copytree(copy, place)
     monkeypatch.chdir(place)
-    if words[0] == "import":  # into a store of its own
-        shutil.rmtree("manifests")
-    if words[:2] == ["embed", "photos/"] and "--forget" in words:
-        run("embed", "more-photos")
-    if words[0] == "train":
-        shutil.rmtree("runs")
-    for out in ("translated", "augmented"):
-        if "--out" in words and words[words.index("--out") + 1].startswith(out):
-            shutil.rmtree(out)
-    run(*adapted(words))
+    for words in lines:
+        if "--out" in words:
+            shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
+        if words[0] == "import":  # into a store of its own
+            shutil.rmtree("manifests")
+        run(*adapted(words))
 
 
 def test_what_does_not_run_here_runs_in_another_test() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lanit.errors import LanitError
 from lanit.labels import EmbeddedPrompts
 from lanit.networks import GenerativeNetworks, NetworkOptions
+from lanit.options import check_settings
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.models.run_folder import (
     BUNDLE_FILES,
@@ -84,7 +85,7 @@ def _contents(bundle: Bundle, half: bool) -> tuple[tuple[str, dict[str, object]]
     tensors["exclusive"] = bundle.exclusive
     document: dict[str, object] = {
         "bundle_version": BUNDLE_VERSION,
-        "networks": asdict(bundle.options),
+        "networks": _sizes(bundle.options),
         "prompt_set": bundle.prompt_set.to_json(),
         "fingerprint": bundle.fingerprint.to_json(),
         "clip_spec": bundle.clip_spec,
@@ -96,6 +97,19 @@ def _contents(bundle: Bundle, half: bool) -> tuple[tuple[str, dict[str, object]]
         context = torch.from_numpy(bundle.prompt_set.learned.array().copy())
         files[PROMPTS_FILE] = learned_prompts_bytes(bundle.prompt_set, context, bundle.fingerprint)
     return ("model.json", document), {"model.safetensors": tensors}, files
+
+
+def _sizes(options: NetworkOptions) -> dict[str, object]:
+    """As JSON. What came after version 1 is left out at its default, so that older programs read what they know."""
+    default = NetworkOptions()
+    return {
+        name: value
+        for name, value in asdict(options).items()
+        if name not in _ADDED_SIZES or value != getattr(default, name)
+    }
+
+
+_ADDED_SIZES = {"codes", "discriminator_input"}
 
 
 def find_bundle(model: str | Path) -> Path:
@@ -148,6 +162,7 @@ def load_bundle(model: str | Path) -> Bundle:
     shapes = _shapes(folder / "model.safetensors", anew)
     try:
         options = NetworkOptions(**document["networks"])
+        check_settings(options)
         prompts, fingerprint = (
             PromptSet.from_json(document["prompt_set"]),
             Fingerprint.from_json(document["fingerprint"]),

@@ -300,7 +300,8 @@ def _step(learner: Learner, data: TrainingData, fetcher: Fetcher, options: Train
     pixels = fetcher.take(rows)
     fetcher.prepare(ahead)  # of no use where labels are refreshed in between: no harm
     latent_dim = learner.method.averaged.latent_dim
-    batch = make_batch(pixels, data.labels.active[rows], latent_dim, options.crop, processes.device, draws)
+    active, device = data.labels.active[rows], processes.device
+    batch = make_batch(pixels, active, latent_dim, options.crop, device, draws, paired=data.paired)
     return learner.method.step(batch, learner.moment(), draws)
 
 
