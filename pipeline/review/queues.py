@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.inspection.clusters import cluster_rows, rows_of_some_parts
-from pipeline.review.samples import next_of_sample, random_keys, sample_of, strata_of
+from pipeline.review.samples import next_of_sample, sample_of, strata_of
 from pipeline.review.workplace import Labelling, Workplace
 from pipeline.stability.views import kept_views, views_path
 
@@ -68,13 +70,14 @@ def _first(phrase: Phrase) -> Queue:
     """By turns, until the sample of this time is used up; then the nearest."""
     near, sample = _near(phrase).rows, _random(phrase).rows
     turns = np.stack([sample, near[: len(sample)]], axis=1).ravel() if len(near) >= len(sample) else sample
-    rows = np.array(list(dict.fromkeys([*turns.tolist(), *near.tolist()])), np.int64)
+    turns = np.array(list(dict.fromkeys(turns.tolist())), np.int64)
+    rows = np.concatenate([turns, near[~np.isin(near, turns, kind="table")]])
     worth = "By turns near the threshold, which says where it belongs, and at random, which says how good labels are."
     return Queue(rows, worth)
 
 
 def _random(phrase: Phrase) -> Queue:
-    keys, said = random_keys(phrase.labelling.answers.image_ids), phrase.said
+    keys, said = phrase.place.random_keys, phrase.said
     sample = sample_of(keys, strata_of(phrase.margins), said)
     rows = next_of_sample(keys, sample, said, phrase.by_clip, SAMPLE_AT_ONCE)
     worth = "Drawn at random, more of them where CLIP may be wrong: the figures rest on these answers alone."
@@ -92,8 +95,9 @@ def _unstable(phrase: Phrase) -> Queue:
     differ = np.flatnonzero(active[0, :, column] != active[1, :, column])
     spread = np.abs(margins[0, differ, column] - margins[1, differ, column])
     ids = kept["image_id"][differ[np.argsort(-spread, kind="stable")]]
-    row_of = {name: row for row, name in enumerate(phrase.labelling.answers.image_ids.to_pylist())}
-    rows = np.array([row_of[name.decode()] for name in ids if name.decode() in row_of], np.int64)
+    place = pc.index_in(phrase.place.image_ids, value_set=pa.array(np.char.decode(ids, "ascii"), pa.string()))
+    found = np.flatnonzero(place.is_valid())
+    rows = found[np.argsort(place.drop_null().to_numpy(), kind="stable")]
     share = len(differ) / max(active.shape[1], 1)
     return Queue(rows, f"Two crops of these got different labels, as of {100 * share:.1f} % of {active.shape[1]:,}: "
                        "here the label says more about the crop than about the image.")  # fmt: skip

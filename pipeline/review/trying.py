@@ -15,10 +15,10 @@ _COMPANIONS = 6
 
 def find(place: Workplace, text: str | None, row: int | None, count: int) -> np.ndarray:
     """Rows nearest to a text, or to an image of the store, int64 (≤ count). Raises LanitError without a CLIP."""
-    from pipeline.searching.search import embed_text, nearest_rows
+    from pipeline.searching.search import embed_text
 
     query = place.store.embeddings_of(np.array([row]))[0] if row is not None else embed_text(place.clip, text or "")
-    return nearest_rows(place.store, place.index, query, min(count, place.store.ok), None)[1]
+    return place.nearest(query, min(count, place.store.ok))
 
 
 def check_phrase(place: Workplace, text: str) -> str:

@@ -25,7 +25,46 @@ const ways = {
   margin: { by: "continuous", colours: ["#b85c1e", "#d9a679", "#d8d6cf", "#78b6bc", "#126d77"], names: () => ["far below the threshold", "", "at it", "", "far above"] },
 };
 
+const LATE = 33, RESTS = 250, FEWEST = 4000; // milliseconds of a frame, and without one; points
+
 let page = null, plot = null, points = null, timer = 0;
+let mixed = [], few = Infinity, thinned = false, late = 0, last = 0, resting = 0;
+
+/* While the map is moved, a machine that draws all points less than thirty times a second draws as many as it can of
+   them, chosen at random once; all are back as soon as it rests. */
+const mix = (count) => {
+  mixed = Array.from({ length: count }, (_, k) => k);
+  for (let k = count - 1; k > 0; k--) {
+    const other = Math.floor(Math.random() * (k + 1));
+    [mixed[k], mixed[other]] = [mixed[other], mixed[k]];
+  }
+  few = Math.min(few, count);
+};
+const thin = () => {
+  thinned = true;
+  plot.filter(mixed.slice(0, few), { preventEvent: true });
+};
+const moving = () => {
+  const now = performance.now(), took = now - last;
+  last = now;
+  clearTimeout(resting);
+  resting = setTimeout(rest, RESTS);
+  if (took > RESTS) {
+    late = 0;
+    if (few < mixed.length) thin();
+    return;
+  }
+  late = took > LATE ? late + 1 : 0;
+  if (late > 1 && few > FEWEST) {
+    few = Math.max(FEWEST, Math.round(few / 2));
+    late = 0;
+    thin();
+  }
+};
+const rest = () => {
+  if (thinned) plot.unfilter({ preventEvent: true });
+  thinned = false;
+};
 
 const loaded = async () => {
   if (plot) return;
@@ -34,6 +73,7 @@ const loaded = async () => {
   await script("/assets/vendor/regl-scatterplot.min.js");
   const canvas = byId("canvas");
   plot = globalThis.createScatterplot.default({ canvas, width: "auto", height: "auto", pointSize: 3, lassoInitiator: true, lassoOnLongPress: true, actionKeyMap: { lasso: "shift" } });
+  plot.subscribe("view", moving);
   plot.subscribe("lassoEnd", ({ coordinates }) => take(coordinates).catch(page.tell));
   plot.subscribe("pointOver", (row) => {
     const [x, y] = plot.getScreenPosition(row), shown = byId("hovered");
@@ -80,6 +120,7 @@ const colour = async () => {
   const count = points.length / 2, x = new Float32Array(count), y = new Float32Array(count);
   for (let k = 0; k < count; k++) [x[k], y[k]] = [points[2 * k], points[2 * k + 1]];
   await plot.draw({ x, y, z: values }, { zDataType: way.by });
+  if (mixed.length !== count) mix(count);
   legend(way);
   byId("canvas").dataset.drawn = count;
 };
