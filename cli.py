@@ -235,7 +235,7 @@ def embed(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed every image of the inputs with CLIP, into a store of Parquet files and a FAISS index.
+    """Embed every image of the inputs with CLIP, into a store of Parquet files.
 
     Running it again goes on where it was interrupted and embeds what is new or changed; moved files are recognised.
     What the store has of other inputs stays, even if they are away, until --forget names them, or --overwrite begins
@@ -730,7 +730,7 @@ def index(
 ) -> None:
     """Build the FAISS index of the embeddings where it does not fit them, or one of another kind.
 
-    lanit embed and lanit search build it on their own; this is for choosing the kind.
+    lanit search and other commands build it when they first need it; this is for doing so before, or another kind.
 
     auto compares every image up to a million, and above that the nearest of some thousand lists (ivf). pq keeps a
     code of each embedding, a sixteenth of its size; lanit search then reads the embeddings of the best. The store

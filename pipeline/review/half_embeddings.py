@@ -83,8 +83,8 @@ class HalfEmbeddings:
     def _read(self, n: int, buffer: np.ndarray) -> np.ndarray:
         """A block as bytes, out of the file, or of the store where that has another content."""
         if self._file is not None:
-            whole = os.preadv(self._file, [memoryview(buffer)], int(self._starts[n]) * self._width) == len(buffer)
-            if whole and (self._checked[n] or zlib.crc32(buffer) == self._sums[n]):
+            whole = os.preadv(self._file, [buffer.data], int(self._starts[n]) * self._width) == len(buffer)
+            if whole and (self._checked[n] or zlib.crc32(buffer.data) == self._sums[n]):
                 self._checked[n] = True
                 return buffer
         return self._coded(n)
@@ -115,7 +115,7 @@ class HalfEmbeddings:
                 def put(n: int) -> int:
                     codes = self._coded(n)
                     _write(file.fileno(), codes, int(self._starts[n]) * self._width)
-                    return zlib.crc32(codes)
+                    return zlib.crc32(codes.data)
 
                 sums = np.fromiter(pool.map(put, range(len(self._blocks))), _CHECKSUM)
                 _write(file.fileno(), sums, int(self._starts[-1]) * self._width)
@@ -145,7 +145,7 @@ def _codes(dim: int) -> Any:
 
 
 def _write(file: int, values: np.ndarray, start: int) -> None:
-    left = memoryview(values).cast("B")
+    left = values.data.cast("B")
     while len(left):
         done = os.pwrite(file, left, start)
         left, start = left[done:], start + done

@@ -99,7 +99,8 @@ class StoreImages:
 
     def thumbnail(self, row: int, side: int = 96) -> bytes:
         """A JPEG whose longer side is at most ``side`` pixels. Raises ImageError, as :meth:`read` does."""
-        return thumbnail_of(self.decode(row), side)
+        frame = self._store.manifest.frame
+        return thumbnail_of(decode_rgb(self.read(row), self._max_pixels(row), frame, near=side), side)
 
     def complaint(self, row: int, error: ImageError, others: Iterable[int] = ()) -> LanitError:
         """What to tell a person of an image that could not be read, and what to type.
