@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
 
 Decode = Literal["cpu", "gpu"]
-EngineMaker = Callable[[RowReader, RowCatalogue], Engine[ImageRow]]
+EngineMaker = Callable[[RowReader, RowCatalogue, StoredType], Engine[ImageRow]]
 
 DEFAULT_STORAGE: StoredType = "float32"
 _SLOW_LOADER = 0.2  # share of the run spent waiting for images from which on more workers are worth trying
@@ -249,7 +249,11 @@ def _prepare(
         inputs, clip.preprocessing, writer.catalogue.by_content, options.max_pixels, decode, writer.settings.frame
     )
     workers = options.workers or usable_processors()
-    engine = make(reader, writer.catalogue) if make else local_engine(clip, reader, options.batch_size, workers)
+    engine = (
+        make(reader, writer.catalogue, writer.settings.storage)
+        if make
+        else local_engine(clip, reader, options.batch_size, workers)
+    )
     parts = writer.plan(stored.kept_sources, options.retry_failed, options.part_rows)
     rows = writer.catalogue.count(stored.kept_sources)
     return _Prepared(origins, stored, found, repeated, rows, parts, engine)
