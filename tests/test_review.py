@@ -23,7 +23,7 @@ from pipeline.review import revising, trying
 from pipeline.review.columns import Columns
 from pipeline.review.half_embeddings import HalfEmbeddings
 from pipeline.review.mapping import colours, inside
-from pipeline.review.queues import QUEUES, Phrase, queue_of
+from pipeline.review.queues import QUEUES, Phrase, disagreement, queue_of
 from pipeline.review.server import POLICY, ReviewOptions, build_app
 from pipeline.review.workplace import Workplace
 from pipeline.serving.guard import Application
@@ -210,6 +210,43 @@ def test_queues_begin_with_what_they_promise(store: Store) -> None:
     assert not {2, 25} & {*queue_of("random", phrase).rows.tolist()}
     assert len(queue_of("unstable", phrase).rows) == 0
     assert all(queue_of(name, phrase).worth for name in QUEUES)
+
+
+def test_the_least_stable_are_those_whose_crops_differ_then_those_whose_crops_would(
+    make_images: Any, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.review.queues._LEAST_SEEN", 8)
+    monkeypatch.setattr("pipeline.review.queues._LIKELY", 0.02)
+    store = embedded(make_images(24), tiny_clip, tmp_path)
+    label(store, tiny_clip, prompt_set_of(DOMAINS, "test", "test"), HowToLabel(Rule()))
+    ids = [row["image_id"] for row in store.ok_images().to_pylist()]
+    place = place_of(store)
+    phrase = Phrase(place, place.labelling, 0)
+    rng, seen = np.random.default_rng(0), np.arange(0, 24, 2)[::-1]
+    crops = phrase.margins[seen] + rng.normal(0, phrase.margins.std(), (2, 12)).astype(np.float32)
+    kept = np.array([ids[row].encode() for row in seen], [("image_id", "S16")])
+    monkeypatch.setattr("pipeline.review.queues.kept_views", lambda *_: kept)
+    stability = np.stack([crops > 0] * 2, axis=2), np.stack([crops] * 2, axis=2)
+    monkeypatch.setattr("pipeline.review.queues._view_margins", lambda _: stability)
+    rows = queue_of("unstable", phrase).rows.tolist()
+    differ = [n for n in range(12) if (crops[0, n] > 0) != (crops[1, n] > 0)]
+    assert differ
+    expected = [int(seen[n]) for n in sorted(differ, key=lambda n: -abs(crops[0, n] - crops[1, n]))]
+    assert rows[: len(expected)] == expected
+    others = rows[len(expected) :]
+    assert others
+    assert all(row % 2 for row in others), "what was seen to agree is not asked for"
+
+
+def test_the_chance_that_crops_differ_is_what_drawing_crops_gives() -> None:
+    rng = np.random.default_rng(0)
+    margins = rng.normal(0, 0.02, 20_000)
+    crops = 0.8 * margins + 0.003 + rng.normal(0, 0.01, (2, 20_000))
+    chances = disagreement(margins, margins[:2000], crops[:, :2000], 0.005)
+    differ = (crops[0] > 0.005) != (crops[1] > 0.005)
+    for low, high in ((0, 0.1), (0.1, 0.3), (0.3, 0.45), (0.45, 0.51)):
+        here = (chances >= low) & (chances < high)
+        assert abs(chances[here].mean() - differ[here].mean()) < 0.03
 
 
 @needs_server
