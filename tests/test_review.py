@@ -6,7 +6,7 @@ import importlib.util
 import json
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +216,11 @@ def test_the_least_stable_are_those_whose_crops_differ_then_those_whose_crops_wo
     make_images: Any, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.review.queues._LEAST_SEEN", 8)
-    monkeypatch.setattr("pipeline.review.queues._LIKELY", 0.02)
     store = embedded(make_images(24), tiny_clip, tmp_path)
     label(store, tiny_clip, prompt_set_of(DOMAINS, "test", "test"), HowToLabel(Rule()))
+    middle = float(np.median(store.labels().margin[:, 0]))
+    prompts = replace(prompt_set_of(DOMAINS, "test", "test"), offsets=(middle, 0.0))
+    label(store, tiny_clip, prompts, HowToLabel(Rule()))
     ids = [row["image_id"] for row in store.ok_images().to_pylist()]
     place = place_of(store)
     phrase = Phrase(place, place.labelling, 0)
@@ -226,10 +228,10 @@ def test_the_least_stable_are_those_whose_crops_differ_then_those_whose_crops_wo
     crops = phrase.margins[seen] + rng.normal(0, phrase.margins.std(), (2, 12)).astype(np.float32)
     kept = np.array([ids[row].encode() for row in seen], [("image_id", "S16")])
     monkeypatch.setattr("pipeline.review.queues.kept_views", lambda *_: kept)
-    stability = np.stack([crops > 0] * 2, axis=2), np.stack([crops] * 2, axis=2)
+    stability = np.stack([crops > middle] * 2, axis=2), np.stack([crops] * 2, axis=2)
     monkeypatch.setattr("pipeline.review.queues._view_margins", lambda _: stability)
     rows = queue_of("unstable", phrase).rows.tolist()
-    differ = [n for n in range(12) if (crops[0, n] > 0) != (crops[1, n] > 0)]
+    differ = [n for n in range(12) if (crops[0, n] > middle) != (crops[1, n] > middle)]
     assert differ
     expected = [int(seen[n]) for n in sorted(differ, key=lambda n: -abs(crops[0, n] - crops[1, n]))]
     assert rows[: len(expected)] == expected
