@@ -251,7 +251,7 @@ def test_the_same_files_after_an_interruption(
 
 def test_a_node_that_does_not_see_the_store_says_so(make_store: Callable[..., Store], tmp_path: Path) -> None:
     store = make_store(np.eye(4, dtype=np.float32))
-    worker = LabelWorker(Store(tmp_path / "elsewhere", store.manifest), None, 1)  # type: ignore[arg-type]
+    worker = LabelWorker(Store(tmp_path / "elsewhere", store.manifest), None)  # type: ignore[arg-type]
     with pytest.raises(LanitError, match="elsewhere") as caught:
         worker(store.manifest.parts[0])
     assert "under the same path" in caught.value.hint
