@@ -18,10 +18,7 @@ def find(place: Workplace, text: str | None, row: int | None, count: int) -> np.
     """Rows nearest to a text, or to an image of the store, int64 (≤ count). Raises LanitError without a CLIP."""
     from pipeline.prompts.embed_prompts import sentence_vector
 
-    if row is None:
-        query = sentence_vector(place.clip, text or "")
-    else:
-        query = place.store.embeddings_of(np.array([row]))[0]
+    query = sentence_vector(place.clip, text or "") if row is None else place.store.embeddings_of(np.array([row]))[0]
     return place.nearest(query, min(count, place.store.ok))
 
 

@@ -123,7 +123,7 @@ class Workplace:
     def prepare_search(self) -> None:
         """Load what a search by words needs, so that it is there when the words are written. Raises LanitError as
         :attr:`clip` and :meth:`nearest` do."""
-        self.clip  # noqa: B018
+        self.clip.encode_texts(["a photo"])  # it is loaded when it first reads
         if self._flat:
             self.halves.prepare()
         else:
