@@ -235,7 +235,7 @@ def embed(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed every image of the inputs with CLIP, into a store of Parquet files and a FAISS index.
+    """Embed every image of the inputs with CLIP, into a store of Parquet files.
 
     Running it again goes on where it was interrupted and embeds what is new or changed; moved files are recognised.
     What the store has of other inputs stays, even if they are away, until --forget names them, or --overwrite begins
@@ -474,7 +474,7 @@ def label(
     from pipeline.settings import decider_of, workforce_of
     from pipeline.store.store_clip import clip_of
 
-    model = clip_of(opened, clip, clip_arch)
+    model = clip_of(opened, clip, clip_arch, tell=console.note)
     prompt_set, how = source or cluster_source(opened, request, model)
     with workforce_of(engine, address, actors, "cpu") as force, console.progress("labelling") as advance:
         report = label_and_report(
@@ -596,16 +596,21 @@ def suggest(
     opened = _open_store(store)
     from pipeline.store.store_clip import clip_of
     from pipeline.suggestion.suggest import SuggestOptions, suggest_prompts
-    from pipeline.suggestion.suggest_page import suggestions_page
     from pipeline.suggestion.terminal_tables import show_suggestions
     from pipeline.words.vocabulary import read_vocabulary
 
     words = read_vocabulary(vocabulary)
-    model = clip_of(opened, clip, clip_arch, device)
+    model = clip_of(opened, clip, clip_arch, device, tell=console.note)
     options = SuggestOptions(top=top, clusters=clusters, seed=seed)
     with console.progress("reading words", "words") as advance:
         report = suggest_prompts(opened, model, words, revision, options, advance)
-    _answer(report, show_suggestions, as_json, html=html, page=lambda _: suggestions_page(report, opened))
+
+    def page(advance: Progress) -> str:
+        from pipeline.suggestion.suggest_page import suggestions_page
+
+        return suggestions_page(report, opened)
+
+    _answer(report, show_suggestions, as_json, html=html, page=page)
 
 
 @app.command(short_help="Find images by words or by an example.")
@@ -637,17 +642,23 @@ def search(
     _check_page(html)
     opened = _open_store(store)
     from pipeline.prompts.terminal_tables import warn_of_words
-    from pipeline.searching.gallery import search_page
     from pipeline.searching.search import check_query
     from pipeline.searching.search import search as search_store
     from pipeline.searching.terminal_tables import show_search
-    from pipeline.store.store_clip import clip_to_embed
+    from pipeline.store.store_clip import clip_of
 
     check_query(text, image)
-    model = clip_to_embed(store, clip, clip_arch, None, device, anew=False)
+    device = "cpu" if device == "auto" and image is None else device  # one text is read before a GPU is up
+    model = clip_of(opened, clip, clip_arch, device, precision=opened.fingerprint.precision, tell=console.note)
     report = search_store(opened, model, text=text, image=image, top=top, labels=labels or (), tell=console.note)
     warn_of_words(report.unknown_words)
-    _answer(report, show_search, as_json, html=html, page=lambda _: search_page(report, opened))
+
+    def page(advance: Progress) -> str:
+        from pipeline.searching.gallery import search_page  # with Pillow and torch, which the plain report does without
+
+        return search_page(report, opened)
+
+    _answer(report, show_search, as_json, html=html, page=page)
 
 
 @app.command(short_help="Find near-duplicates, and images two folders share.")
@@ -730,7 +741,7 @@ def index(
 ) -> None:
     """Build the FAISS index of the embeddings where it does not fit them, or one of another kind.
 
-    lanit embed and lanit search build it on their own; this is for choosing the kind.
+    lanit search and other commands build it when they first need it; this is for doing so before, or another kind.
 
     auto compares every image up to a million, and above that the nearest of some thousand lists (ivf). pq keeps a
     code of each embedding, a sixteenth of its size; lanit search then reads the embeddings of the best. The store

@@ -24,7 +24,8 @@ from benchmarks.stable_templates import heads, noise, of_template, spoiled_faces
 from lanit.labels import EmbeddedPrompts
 from lanit.rules import Rule
 from pipeline.clip.models import load_clip
-from pipeline.labelling.fill import Fill, fill, kept_rows
+from pipeline.labelling.fill import fill
+from pipeline.labelling.fill_request import Fill, kept_rows
 from pipeline.labelling.known_labels import image_keys, read_truth
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set

@@ -1,4 +1,4 @@
-"""Labels by a linear head on embeddings: fitted to a few known labels from where the words point, or of clusters.
+"""Labels by a linear head on embeddings, fitted to a few known labels from where the words point.
 
 The words of a domain already are a linear classifier: α·(v̄·(ū_n − ū_base) − o_n), the logit of CLIP's choice between
 naming it and not (METHOD §1). A fitted head adds to it what known labels teach::
@@ -22,32 +22,6 @@ SCALE_SPREAD, SHIFT_SPREAD = 0.5, 2.0
 
 _STEPS = 200
 _ROUGH = 1e-8  # the tolerance where fits are compared
-
-
-@dataclass(frozen=True)
-class LinearHead:
-    """Scores v̄·weights_n + bias_n, and what labels they give. weights: float32 (M×k); bias: float32 (M).
-
-    one_hot: the domain of the largest score alone; else every domain of a positive one.
-    columns: int64 (M), the domains, of N, that the head decides; none for all.
-    """
-
-    weights: Tensor
-    bias: Tensor
-    one_hot: bool = False
-    columns: Tensor | None = None
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Those that tell heads of one rule apart."""
-        further = [] if self.columns is None else [self.columns]
-        return [self.weights, *([self.bias] if self.bias.any() else []), *further]
-
-    def labels(self, images: Tensor) -> Tensor:
-        """Bool (B×M) of unit-norm embeddings (B×k); of equal scores under ``one_hot`` the first."""
-        scores = torch.addmm(self.bias, images, self.weights.T)
-        return F.one_hot(scores.argmax(dim=1), len(self.weights)).bool() if self.one_hot else scores > 0
-
 
 SPREADS = (0.05, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """σ that are tried: from hardly more than scale and shift to hardly a prior."""

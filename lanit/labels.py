@@ -1,23 +1,36 @@
-"""Pseudo labels from similarities: METHOD §1, the one implementation of every rule."""
+"""Pseudo labels from similarities: METHOD §1, the one implementation of every rule.
+
+What decides labels is written in operators that NumPy arrays and torch's tensors share: training has tensors, and a
+stored image is labelled without importing torch. Arguments of one call are all of one kind, and so is what it returns.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from lanit.errors import LanitError
-from lanit.heads import LinearHead
+from lanit.linear_head import LinearHead, as_array, top_k
 from lanit.rules import Rule as Rule
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-def similarity(images: Tensor, texts: Tensor) -> Tensor:
+Array = Any
+"""A NumPy array, or a tensor of torch."""
+
+
+def similarity(images: Array, texts: Array) -> Array:
     """Cosine similarities f (B×N) of unit-norm image (B×k) and text (N×k) embeddings."""
     return images @ texts.T
 
 
-def margin(images: Tensor, domains: Tensor, base: Tensor) -> Tensor:
+def margin(images: Array, domains: Array, base: Array) -> Array:
     """f_n − f_base, float (B×N), as one product: v̄ · (ū_n − ū_base) (METHOD 1).
 
     images: unit-norm (B×k); domains: unit-norm (N×k); base: unit-norm (k).
@@ -25,7 +38,7 @@ def margin(images: Tensor, domains: Tensor, base: Tensor) -> Tensor:
     return images @ (domains - base).T
 
 
-def adaptive(margins: Tensor, offsets: Tensor | None = None) -> Tensor:
+def adaptive(margins: Array, offsets: Array | None = None) -> Array:
     """Bool (B×N): true where naming the domain describes the image better than not naming it (METHOD 1).
 
     offsets: float (N), the margins that it takes; 0 unless given.
@@ -41,48 +54,56 @@ class EmbeddedPrompts:
     margins that compete, float32 (N) each. scale: α, of CLIP's logits, which labels do without.
     """
 
-    domains: Tensor
-    base: Tensor
-    offsets: Tensor
-    weights: Tensor
+    domains: Array
+    base: Array
+    offsets: Array
+    weights: Array
     scale: float = 1.0
 
-    def margins(self, images: Tensor) -> Tensor:
+    def margins(self, images: Array) -> Array:
         """f_n − f_base, float (B×N), of unit-norm embeddings of images (B×k)."""
         return margin(images, self.domains, self.base)
 
-    def active(self, margins: Tensor) -> Tensor:
+    def active(self, margins: Array) -> Array:
         """Labels under the adaptive threshold, bool (B×N), of margins (B×N)."""
         return adaptive(margins, self.offsets)
 
-    def labels(self, images: Tensor) -> Tensor:
+    def labels(self, images: Array) -> Array:
         """Labels under the adaptive threshold, bool (B×N), of unit-norm embeddings of images (B×k)."""
         return self.active(self.margins(images))
 
     def to(self, device: torch.device) -> EmbeddedPrompts:
-        domains, base, offsets, weights = (
-            tensor.to(device) for tensor in (self.domains, self.base, self.offsets, self.weights)
-        )
-        return EmbeddedPrompts(domains, base, offsets, weights, self.scale)
+        """As tensors on ``device``."""
+        import torch
 
-    def moved(self, domains: Tensor, base: Tensor) -> EmbeddedPrompts:
+        return self._each(lambda values: torch.as_tensor(values, device=device))
+
+    def tensors(self) -> EmbeddedPrompts:
+        """As tensors, where they are: arrays become tensors on the CPU."""
+        import torch
+
+        return self._each(torch.as_tensor)
+
+    def arrays(self) -> EmbeddedPrompts:
+        """As NumPy arrays."""
+        return self._each(as_array)
+
+    def moved(self, domains: Array, base: Array) -> EmbeddedPrompts:
         """The same prompts embedded anew, as they are while they learn."""
         return replace(self, domains=domains, base=base)
 
     def detached(self) -> EmbeddedPrompts:
-        """No gradient reaches the texts."""
+        """No gradient reaches the texts, which are tensors."""
         return self.moved(self.domains.detach(), self.base.detach())
 
-
-def top_k(scores: Tensor, k: int) -> Tensor:
-    """Bool (B×N): the k largest scores of each row; all of them where k ≥ N (METHOD 2)."""
-    chosen = scores.topk(min(k, scores.shape[1]), dim=1).indices
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True)
+    def _each(self, convert: Callable[[Array], Array]) -> EmbeddedPrompts:
+        domains, base = convert(self.domains), convert(self.base)
+        return EmbeddedPrompts(domains, base, convert(self.offsets), convert(self.weights), self.scale)
 
 
 def decide(
-    rule: Rule, margins: Tensor, similarity_base: Tensor, offsets: Tensor | None = None, weights: Tensor | None = None
-) -> Tensor:
+    rule: Rule, margins: Array, similarity_base: Array, offsets: Array | None = None, weights: Array | None = None
+) -> Array:
     """Labels, bool (B×N), under ``rule``, from margins (B×N) and f_base (B) alone.
 
     An offset is subtracted from its domain's margin, whatever the rule. A weight multiplies the margin where domains
@@ -93,7 +114,7 @@ def decide(
         message = f"{rule.describe()}: these are found in embeddings, not in margins"
         raise LanitError(message, "Label by words: lanit label --prompts FILE.")
     if rule.kind == "given":
-        return torch.zeros_like(margins, dtype=torch.bool)
+        return margins > math.inf
     if rule.kind == "adaptive":
         return adaptive(margins, offsets)
     beyond = margins if offsets is None else margins - offsets
@@ -103,25 +124,38 @@ def decide(
 
 
 def assign(
-    rule: Rule, images: Tensor, prompts: EmbeddedPrompts, head: LinearHead | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+    rule: Rule, images: Array, prompts: EmbeddedPrompts, head: LinearHead | None = None
+) -> tuple[Array, Array, Array]:
     """Labels (bool B×N) under ``rule``; margins (float B×N) and f_base (float B) whatever the rule. One product.
 
     images: unit-norm (B×k). head: of the rules ``clusters`` and ``filled``; what it does not decide, the words do.
     """
-    texts = torch.cat([prompts.domains - prompts.base, prompts.base[None]])
-    product = texts @ images.T  # a third faster than its transpose, N being small
+    product = _stacked(prompts) @ images.T  # a third faster than its transpose, N being small
     margins, similarity_base = product[:-1].T, product[-1]
     if head is None:
         return decide(rule, margins, similarity_base, prompts.offsets, prompts.weights), margins, similarity_base
     active = head.labels(images)
     if head.columns is not None:
-        active = prompts.active(margins).index_copy(1, head.columns, active)
+        of_words = prompts.active(margins)
+        of_words[:, head.columns] = active
+        active = of_words
     return active, margins, similarity_base
+
+
+def _stacked(prompts: EmbeddedPrompts) -> Array:
+    """ū_n − ū_base of every domain, and ū_base below: ((N+1)×k)."""
+    parts = [prompts.domains - prompts.base, prompts.base[None]]
+    if isinstance(prompts.base, np.ndarray):
+        return np.concatenate(parts)
+    import torch
+
+    return torch.cat(parts)
 
 
 def with_slack(active: Tensor) -> Tensor:
     """Append the slack domain ∅, on exactly where no domain is (METHOD 3): (B×N) to (B×(N+1)), same dtype."""
+    import torch
+
     return torch.cat([active, (~active.bool().any(dim=1, keepdim=True)).to(active.dtype)], dim=1)
 
 
@@ -131,7 +165,7 @@ def exclusive_pairs(active: Tensor) -> Tensor:
     A pair excludes each other where it occurs together in less than a twentieth of the rows that independence would
     lead to expect, and at least five were expected. active: bool (B×N).
     """
-    counts = active.to(torch.float32)
+    counts = active.float()
     together = counts.T @ counts
     alone = counts.sum(dim=0)
     expected = alone[:, None] * alone[None, :] / max(len(active), 1)

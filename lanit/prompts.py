@@ -121,18 +121,25 @@ class PromptLearner(nn.Module):
         with torch.no_grad():  # of a single template, L may be smaller than that of the set it was learned in
             self.context.copy_(context[:, :longest])
 
-    def text_features(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def text_features(self, context: Tensor | None = None, *, alone: bool = False) -> tuple[Tensor, Tensor]:
         """Unit-norm text embeddings ū (N×k) of the domains and ū_base (k); mean over templates first (METHOD §1).
 
-        context: token embeddings (M×L×w) to use in place of the parameters, such as their average.
+        context: token embeddings (M×L×w) to use in place of the parameters, such as their average. alone: the tower
+        reads the sentences of one domain at a time, which does not change a domain's bits with its company.
         """
         table = torch.cat([(self.context if context is None else context).flatten(0, 1), self.frozen])
-        at_once = len(self.rows) if torch.is_grad_enabled() else SENTENCES_AT_ONCE
-        pairs = zip(self.rows.split(at_once), self.ends.split(at_once), strict=True)
-        features = torch.cat([self.tower.encode(table[rows], ends) for rows, ends in pairs])
+        usual = len(self.rows) if torch.is_grad_enabled() else SENTENCES_AT_ONCE
+        at_once = self.templates if alone else usual
+        groups = zip(self.rows.split(at_once), self.ends.split(at_once), strict=True)
+        features = torch.cat([self.tower.encode(table[_cut(rows, ends, alone)], ends) for rows, ends in groups])
         mean = features.unflatten(0, (self.domains + 1, self.templates)).mean(dim=1)
         unit = F.normalize(mean, dim=-1)
         return unit[:-1], unit[-1]
+
+
+def _cut(rows: Tensor, ends: Tensor, alone: bool) -> Tensor:
+    """rows without the padding that longer sentences elsewhere asked for, where these stand alone."""
+    return rows[:, : int(ends.max()) + 1] if alone else rows
 
 
 def _tied(tokens: list[int], prefix: list[int], first_slot: int) -> list[int]:

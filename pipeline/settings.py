@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanit.errors import UsageError
-from pipeline.clip.models import ClipModel
 
 if TYPE_CHECKING:
+    from pipeline.clip.models import ClipModel
     from pipeline.computing.ray_cluster import Workforce
     from pipeline.embedding.embed import EmbedOptions, EngineMaker
     from pipeline.labelling.label_decisions import Decider

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,3 +168,22 @@ def test_half_as_many_go_through_at_once_from_then_on() -> None:
     assert batches.notes == [
         f"the GPU is out of memory with {n} images at once: going on with {m}" for n, m in [(11, 6), (6, 3)]
     ]
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_what_is_waited_for_is_read_while_a_model_on_the_cpu_runs_and_what_is_decoded_before(remote: bool) -> None:
+    ahead: list[bool] = []
+
+    class Slow(Squaring):
+        def launch(self, batch: Sequence[tuple[Number, int]]) -> list[tuple[Number, int]]:
+            end = time.monotonic() + (5 if remote else 0.2)
+            while max(self.reading) <= batch[-1][1] and time.monotonic() < end and not ahead:
+                time.sleep(0.005)
+            ahead.append(max(self.reading) > batch[-1][1])
+            return super().launch(batch)
+
+    steps = Slow()
+    [part] = PipelinedEngine(steps, 4, 1, remote=remote).parts(plan(20, 20), Meter())
+    assert ahead[0] is remote
+    assert [number.square for number in part] == [n * n if n % 5 else None for n in range(20)]
+    assert steps.batches == [[1, 2, 3, 4], [6, 8, 9, 11], [12, 13, 16, 17], [18, 19]]

@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 
 import cli
 from lanit.errors import LanitError
-from lanit.heads import KnownLabels, LinearHead, bars, cross_validate, fit
+from lanit.heads import KnownLabels, bars, cross_validate, fit
 from lanit.labels import EmbeddedPrompts
+from lanit.linear_head import LinearHead
 from lanit.rules import Rule
 from pipeline.embedding.embed import embed
-from pipeline.labelling.fill import LEAST_KNOWN, Fill, Filled, fill, kept_rows
+from pipeline.labelling.fill import LEAST_KNOWN, Filled, fill
+from pipeline.labelling.fill_request import Fill, kept_rows
 from pipeline.store.store import Store
 from tests.store_builders import store_of_embeddings
 
@@ -63,7 +65,7 @@ class World:
     def labels(self, head: LinearHead | None) -> np.ndarray:
         labels = self.prompts.labels(self.images)
         if head is not None and head.columns is not None:
-            labels[:, head.columns] = head.labels(self.images)
+            labels[:, head.columns] = torch.from_numpy(head.labels(self.images.numpy()))
         return labels.numpy()
 
 

@@ -263,3 +263,21 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match="regular file"):
         decode_rgb(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize(("orientation", "near", "size"), [(1, 100, (188, 250)), (6, 100, (250, 188)),
+                                                           (1, 400, (750, 1000)), (1, 1400, (1500, 2000))])  # fmt: skip
+def test_a_jpeg_that_is_wanted_small_is_decoded_no_larger_than_it_takes(
+    orientation: int, near: int, size: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
+    photo = coarse.resize((2000, 1500), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo, "JPEG", quality=95, exif=exif)
+    whole, small = decode_rgb(data), decode_rgb(data, near=near)
+    assert small.shape == (*size, 3)
+    expected = Image.fromarray(whole).resize((size[1], size[0]), Image.Resampling.BOX)
+    assert np.abs(small.astype(int) - np.asarray(expected)).mean() < 1
+    assert decode_rgb(encoded(photo, "PNG"), near=near).shape == (1500, 2000, 3), "other formats are decoded whole"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -44,6 +46,8 @@ ADD = TranslateRequest(add=("hat",), styles=2)
 IN_PARTS = TranslateOptions(batch_size=3, part_images=14)  # two styles: parts of seven images
 COLUMNS = ["image_id", "path", "source", "offset", "modified_ns", "width", "height", "bytes", "sha256", "status",
            "error_message"]  # fmt: skip
+OF_THE_RUN = ("store", "device", "seconds", "images_per_second", "waiting", "model", "writing", "workers",
+              "more_workers")  # fmt: skip
 NOBODY = Workforce(2, 1, gpu=False)
 ONE = Workforce(1, 2, gpu=False)  # takes the whole cluster, too, and imports half as much
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
@@ -247,7 +251,7 @@ def test_the_same_files_after_an_interruption(
 
 def test_a_node_that_does_not_see_the_store_says_so(make_store: Callable[..., Store], tmp_path: Path) -> None:
     store = make_store(np.eye(4, dtype=np.float32))
-    worker = LabelWorker(Store(tmp_path / "elsewhere", store.manifest), None, 1)  # type: ignore[arg-type]
+    worker = LabelWorker(Store(tmp_path / "elsewhere", store.manifest), None)  # type: ignore[arg-type]
     with pytest.raises(LanitError, match="elsewhere") as caught:
         worker(store.manifest.parts[0])
     assert "under the same path" in caught.value.hint
@@ -272,10 +276,47 @@ def test_tasks_are_whole_batches_and_do_not_depend_on_the_cluster() -> None:
 @pytest.fixture
 def without_cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """An Attempts actor of this process, for workers that run in it."""
+    same = SimpleNamespace(get=lambda found: found, put=lambda value: value)
     for module in (pipeline.embedding.ray_embed, pipeline.computing.ray_tasks):
-        monkeypatch.setattr(module, "import_ray", lambda: SimpleNamespace(get=lambda found: found))
+        monkeypatch.setattr(module, "import_ray", lambda: same)
     counts = Attempts()
     return SimpleNamespace(begin=SimpleNamespace(remote=counts.begin), end=SimpleNamespace(remote=counts.end))
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_processes_write_whole_parts_and_the_planning_one_gives_them_their_names(
+    make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, without_cluster: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch, storage: Any,
+) -> None:  # fmt: skip
+    """To the same store as here, known rows, damaged images and the short part at the end among them."""
+    options, sent = replace(OPTIONS, storage=storage), []
+
+    def here(tasks: Any, make: Any, force: Any, remark: Any) -> Iterator[Any]:
+        worker = make()
+        for task in tasks():
+            sent.append(pickle.loads(pickle.dumps(worker(pickle.loads(pickle.dumps(task))))))
+            yield sent[-1]
+
+    monkeypatch.setattr(pipeline.computing.ray_engine, "run_tasks", here)
+    monkeypatch.setattr(pipeline.embedding.ray_embed, "_WHOLE_PARTS", 2)
+    folder = make_images(19)
+    (folder / "a" / "002.png").write_bytes(b"not an image")
+    local, ray = tmp_path / "local", tmp_path / "ray"
+    for change in (lambda: None, lambda: shutil.move(make_images(23, "more", seed=5), folder / "more")):
+        change()
+        sent.clear()
+        threads = torch.get_num_threads()
+        expected = embed([folder], local, tiny_clip, options)
+        report = embed([folder], ray, tiny_clip, options, engine=ray_engine(tiny_clip, options, NOBODY))
+        torch.set_num_threads(threads)
+        kinds = [type(done.packed).__name__ for done in sent]
+        assert "PackedPart" in kinds
+        assert kinds[-1] == "PackedRows", "the last part is short"
+        assert replace(report, **{name: getattr(expected, name) for name in OF_THE_RUN}) == expected
+        one, other = (json.loads((root / "store.json").read_text()) for root in (local, ray))
+        assert one == other
+        for part in one["parts"]:
+            assert (local / part["file"]).read_bytes() == (ray / part["file"]).read_bytes()
 
 
 def test_a_task_that_kills_every_process_is_given_up(without_cluster: SimpleNamespace) -> None:
@@ -298,13 +339,13 @@ def test_workers_refuse_another_clip_and_know_contents_by_their_beginning(
     tiny_clip: ClipModel, make_clip: Callable[..., Path], without_cluster: SimpleNamespace
 ) -> None:
     reader: Any = SimpleNamespace(inputs={}, max_pixels=10**6, decode=True, frame=None)
-    job = embed_job(tiny_clip, OPTIONS, NOBODY, reader)
+    job = embed_job(tiny_clip, OPTIONS, NOBODY, reader, "float32")
     digests = sorted([bytes(16), bytes([7] * 15 + [0]), bytes([7] * 16), bytes([255] * 16)])
     contents, threads = np.array(digests, "S16"), torch.get_num_threads()
     try:
-        embed_worker(job, contents)
+        embed_worker(job, 7, contents)
         with pytest.raises(LanitError, match="weights_sha256 differ"):
-            embed_worker(replace(job, clip=str(make_clip(seed=5))), np.empty(0, "S16"))
+            embed_worker(replace(job, clip=str(make_clip(seed=5))), 7, np.empty(0, "S16"))
     finally:
         torch.set_num_threads(threads)
     for digest in digests:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from pipeline.labelling.people import read_people
 from pipeline.prompts.prompt_sets import prompt_set_of, read_prompt_set
 from pipeline.review import revising, trying
 from pipeline.review.columns import Columns
+from pipeline.review.half_embeddings import HalfEmbeddings
 from pipeline.review.mapping import colours, inside
-from pipeline.review.queues import QUEUES, Phrase, queue_of
+from pipeline.review.queues import QUEUES, Phrase, disagreement, queue_of
 from pipeline.review.server import POLICY, ReviewOptions, build_app
 from pipeline.review.workplace import Workplace
 from pipeline.serving.guard import Application
+from pipeline.serving.listening import listening
 from pipeline.store.store import Store
 from tests.asgi import Answer, ask
 
@@ -209,6 +212,45 @@ def test_queues_begin_with_what_they_promise(store: Store) -> None:
     assert all(queue_of(name, phrase).worth for name in QUEUES)
 
 
+def test_the_least_stable_are_those_whose_crops_differ_then_those_whose_crops_would(
+    make_images: Any, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.review.queues._LEAST_SEEN", 8)
+    store = embedded(make_images(24), tiny_clip, tmp_path)
+    label(store, tiny_clip, prompt_set_of(DOMAINS, "test", "test"), HowToLabel(Rule()))
+    middle = float(np.median(store.labels().margin[:, 0]))
+    prompts = replace(prompt_set_of(DOMAINS, "test", "test"), offsets=(middle, 0.0))
+    label(store, tiny_clip, prompts, HowToLabel(Rule()))
+    ids = [row["image_id"] for row in store.ok_images().to_pylist()]
+    place = place_of(store)
+    phrase = Phrase(place, place.labelling, 0)
+    rng, seen = np.random.default_rng(0), np.arange(0, 24, 2)[::-1]
+    crops = phrase.margins[seen] + rng.normal(0, phrase.margins.std(), (2, 12)).astype(np.float32)
+    kept = np.array([ids[row].encode() for row in seen], [("image_id", "S16")])
+    monkeypatch.setattr("pipeline.review.queues.kept_views", lambda *_: kept)
+    stability = np.stack([crops > middle] * 2, axis=2), np.stack([crops] * 2, axis=2)
+    monkeypatch.setattr("pipeline.review.queues._view_margins", lambda _: stability)
+    rows = queue_of("unstable", phrase).rows.tolist()
+    differ = [n for n in range(12) if (crops[0, n] > middle) != (crops[1, n] > middle)]
+    assert differ
+    expected = [int(seen[n]) for n in sorted(differ, key=lambda n: -abs(crops[0, n] - crops[1, n]))]
+    assert rows[: len(expected)] == expected
+    others = rows[len(expected) :]
+    assert others
+    assert all(row % 2 for row in others), "what was seen to agree is not asked for"
+
+
+def test_the_chance_that_crops_differ_is_what_drawing_crops_gives() -> None:
+    rng = np.random.default_rng(0)
+    margins = rng.normal(0, 0.02, 20_000)
+    crops = 0.8 * margins + 0.003 + rng.normal(0, 0.01, (2, 20_000))
+    chances = disagreement(margins, margins[:2000], crops[:, :2000], 0.005)
+    differ = (crops[0] > 0.005) != (crops[1] > 0.005)
+    for low, high in ((0, 0.1), (0.1, 0.3), (0.3, 0.45), (0.45, 0.51)):
+        here = (chances >= low) & (chances < high)
+        assert abs(chances[here].mean() - differ[here].mean()) < 0.03
+
+
 @needs_server
 def test_a_list_is_given_in_parts_with_labels_as_they_stand(page: Page) -> None:
     page.post("/api/answers", {"rows": [29], "phrase": 0, "label": True})
@@ -289,6 +331,31 @@ def test_a_phrase_that_is_tried_goes_to_the_prompt_file_and_into_the_next_revisi
         revising.add_phrase(place, "A red scarf")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("noun: face  # people\r\nSmiling | weight=2  # as in toothpaste\r\n  eyeglasses | offset=0.5\r\n# smiling\r\n",
+      "noun: face  # people\r\nSmiling | offset=0.0123 weight=2  # as in toothpaste\r\n  eyeglasses\r\n# smiling\r\n"),
+     ('{"noun": "face", "domains": [{"phrase": "Smiling", "weight": 2}, {"phrase": "eyeglasses", "offset": 0.5}]}',
+      '{\n  "noun": "face",\n  "domains": [\n    {\n      "phrase": "Smiling",\n      "weight": 2,\n'
+      '      "offset": 0.0123\n    },\n    "eyeglasses"\n  ]\n}\n')],
+    ids=["text", "json"],
+)  # fmt: skip
+def test_one_press_writes_the_offsets_to_the_prompt_file_and_leaves_the_rest_as_it_was(
+    make_images: Any, tiny_clip: Any, tmp_path: Path, text: str, expected: str
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text(text, newline="")
+    store = embedded(make_images(12), tiny_clip, tmp_path)
+    label(store, tiny_clip, read_prompt_set(str(file)), Rule())
+    place = place_of(store, tiny_clip, file)
+    assert revising.write_offsets(place) == {"file": "prompts.txt", "written": 0}
+    assert file.read_bytes() == text.encode()
+    revising.revise(place, {0: 0.0123, 1: 0.0})
+    assert revising.write_offsets(place) == {"file": "prompts.txt", "written": 2}
+    assert file.read_bytes() == expected.encode()
+    assert label(store, tiny_clip, read_prompt_set(str(file)), HowToLabel(Rule())).created is False
+
+
 def test_a_phrase_cannot_be_added_where_no_file_was_named(store: Store) -> None:
     with pytest.raises(LanitError, match="without a prompt file"):
         revising.add_phrase(place_of(store), "a scarf")
@@ -308,6 +375,37 @@ def test_a_phrase_that_competes_says_from_whom_it_takes(make_images: Any, tiny_c
 
 def test_an_image_finds_itself_and_its_copies_first(store: Store) -> None:
     assert trying.find(place_of(store), None, 7, 5)[0] == 7
+
+
+def test_half_precision_finds_what_a_comparison_with_every_image_does(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.review.half_embeddings._BLOCK_ROWS", 7)
+    every, query = store.embeddings(), store.embeddings()[3]
+    expected = every.astype(np.float16).astype(np.float32) @ query
+    order = np.lexsort((np.arange(len(every)), -expected))
+    for path in (None, "damaged", "cut short"):
+        halves = HalfEmbeddings(store, "0" * 12)
+        file = store.root / "cache" / f"half-{'0' * 12}.bin"
+        if path:
+            data = bytearray(file.read_bytes())
+            data[5] ^= 255
+            file.write_bytes(data if path == "damaged" else data[:-1])
+        cosines, rows = halves.nearest(query, 20)
+        assert np.allclose(cosines, expected[order[:20]], atol=1e-6)
+        assert set(rows.tolist()) == set(order[:20].tolist())
+        assert rows[0] == 3
+        halves.close()
+
+
+@needs_server
+def test_the_body_of_an_answer_does_not_wait_for_the_receipt_of_its_head() -> None:
+    with (
+        listening("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # ---------------------------------------------------------------------------------------------------- the map

@@ -46,8 +46,9 @@ def stub(store: Store, embedding: np.ndarray) -> Any:
     """A CLIP of the store that gives this embedding, not normalised, for every text."""
     features = torch.from_numpy(3 * embedding[None])
     return SimpleNamespace(
-        fingerprint=store.fingerprint, encode_texts=lambda texts: features, unknown_words=lambda texts: ["zebra"]
-    )
+        fingerprint=store.fingerprint, encode_texts=lambda texts: features, unknown_words=lambda texts: ["zebra"],
+        kept_texts=None,
+    )  # fmt: skip
 
 
 def test_hits_are_those_of_the_highest_cosine_in_order(make_store: MakeStore) -> None:

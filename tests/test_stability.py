@@ -16,8 +16,8 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 from cli import app
 from lanit.agreement import Agreement, mean_score
 from lanit.errors import LanitError, UsageError
-from lanit.heads import LinearHead
 from lanit.labels import EmbeddedPrompts, Rule
+from lanit.linear_head import LinearHead
 from pipeline.clip.models import load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.inspection.inspect_labels import InspectOptions, inspect_store
@@ -228,7 +228,7 @@ def test_an_offset_is_looked_for_where_margins_are_thin(monkeypatch: pytest.Monk
     crops = np.stack([shifted, fine], axis=2).astype(np.float32)
     prompts = PromptSet(("shifted", "fine"), ("{}.",), (".",), "made up")
     embedded = EmbeddedPrompts(torch.eye(2), torch.zeros(2), torch.zeros(2), torch.ones(2))
-    monkeypatch.setattr(choices, "embed_prompts", lambda clip, prompts: embedded)
+    monkeypatch.setattr(choices, "prompt_vectors", lambda clip, prompts: embedded)
     found = choose_offsets(Views(crops, "made up"), None, prompts, Rule())  # type: ignore[arg-type]
     assert [choice.domain for choice in found] == ["shifted"]
     assert 0.15 < found[0].offset < 0.45
@@ -245,7 +245,7 @@ def test_an_offset_is_not_looked_for_where_margins_have_no_valley(monkeypatch: p
     crops = (bell + rng.normal(0, 0.2, (2, 1000, 3))).astype(np.float32)
     prompts = PromptSet(("rare", "third", "half"), ("{}.",), (".",), "made up")
     embedded = EmbeddedPrompts(torch.eye(3), torch.zeros(3), torch.zeros(3), torch.ones(3))
-    monkeypatch.setattr(choices, "embed_prompts", lambda clip, prompts: embedded)
+    monkeypatch.setattr(choices, "prompt_vectors", lambda clip, prompts: embedded)
     views = Views(crops, "made up")
     assert choose_offsets(views, None, prompts, Rule()) == ()  # type: ignore[arg-type]
     tempted = choose_offsets(views, None, prompts, Rule(), gain=0.02)  # type: ignore[arg-type]

@@ -120,8 +120,7 @@ def test_what_others_put_into_a_store_stays_and_what_lanit_left_there_goes(
     [new] = Store.open(root).manifest.parts
     assert not part.exists()
     assert new.file != part.relative_to(root).as_posix()
-    index = {"index/embeddings.faiss", "index/index.json"}
-    assert set(snapshot(root)) == mine | index | {new.file, "store.json", ".lock"}
+    assert set(snapshot(root)) == mine | {new.file, "store.json", ".lock"}
 
 
 def test_an_input_is_never_removed_even_if_lanit_wrote_it(

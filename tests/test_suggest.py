@@ -461,7 +461,7 @@ def test_words_are_read_once_and_again_only_when_they_change(
     np.testing.assert_array_equal(made, directions_of(clip, prompts, words))
     one_by_one = np.concatenate([directions_of(clip, prompts, [word]) for word in words])
     np.testing.assert_allclose(made, one_by_one, atol=1e-6)
-    monkeypatch.setattr(pipeline.words.word_directions, "embed_prompts", None)
+    monkeypatch.setattr(pipeline.words.word_directions, "embed_together", None)
     np.testing.assert_array_equal(cached_directions(store, clip, prompts, words), made)
     monkeypatch.undo()
     folder = store.root / "cache"
@@ -493,7 +493,8 @@ def test_damaged_words_are_read_again_and_files_of_the_user_stay(
         path.write_bytes(damaged)
         np.testing.assert_array_equal(cached_directions(store, clip, prompts, words), made)
         assert path.read_bytes() == built
-    assert {each.name for each in folder.iterdir()} == {path.name, *users}
+    left = {each.name for each in folder.iterdir() if not each.name.startswith("readable-")}
+    assert left == {path.name, *users}
 
     def refuse(path: Path, data: bytes) -> None:
         raise OSError(errno.EROFS, "Read-only file system")

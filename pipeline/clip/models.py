@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,6 +16,8 @@ from lanit.errors import LanitError, excerpt
 from lanit.preprocessing import ClipPreprocessing
 from lanit.prompts import TextTower
 from pipeline.clip.fingerprint import Fingerprint
+from pipeline.clip.kept_texts import KeptTexts
+from pipeline.clip.local_folders import read_words, unknown_words
 from pipeline.clip.presets import DEFAULT, PRESETS
 from pipeline.clip.reach import ELSEWHERE
 from pipeline.clip.sources import CONFIG_NAME, architecture_name, resolve
@@ -25,7 +25,6 @@ from pipeline.clip.text_towers import check_text, text_tower, token_count
 from pipeline.clip.towers import Towers, weights_digest
 from pipeline.clip.world import World, read_world
 from pipeline.computing.quiet import quiet
-from pipeline.files import read_json
 
 DEFAULT_CLIP = PRESETS[DEFAULT].clip
 
@@ -45,6 +44,7 @@ class ClipModel:
         which the margin does without: the log-odds of two texts for an image differ by α (f_n − f_base).
     vocabulary: the words the model was trained on, where its folder has a ``vocabulary.json``; else none.
     world: what its images look like to it, where its folder has a ``world.safetensors``; else none.
+    kept_texts: text vectors that were made before, of a CLIP that goes with a store; else none.
     """
 
     spec: str
@@ -57,6 +57,7 @@ class ClipModel:
     vocabulary: frozenset[str] | None = field(default=None, repr=False)
     world: World | None = field(default=None, repr=False)
     make_text: Callable[[nn.Module, Any], TextTower] = field(default=text_tower, repr=False)
+    kept_texts: KeptTexts | None = field(default=None, repr=False)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -75,6 +76,11 @@ class ClipModel:
     @property
     def device(self) -> torch.device:
         return self.towers.device
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text at most, start and end included."""
+        return int(self.tokenizer.context_length)
 
     @property
     def embedding_dim(self) -> int:
@@ -109,10 +115,7 @@ class ClipModel:
 
     def unknown_words(self, phrases: Sequence[str]) -> list[str]:
         """Words of ``phrases`` that the model never saw, each once, in order; empty where it lists no vocabulary."""
-        if self.vocabulary is None:
-            return []
-        words = (word for phrase in phrases for word in re.findall(r"[^\W_]+", phrase.lower()))
-        return list(dict.fromkeys(word for word in words if word not in self.vocabulary))
+        return unknown_words(self.vocabulary, phrases)
 
 
 def load_clip(
@@ -151,7 +154,7 @@ def load_clip(
         preprocessing=preprocessing,
         make_tokenizer=source.tokenizer,
         logit_scale=float(weights["logit_scale"].detach().float().exp()),
-        vocabulary=_vocabulary(source.folder),
+        vocabulary=read_words(source.folder),
         world=read_world(source.folder),
     )
 
@@ -194,10 +197,3 @@ def _check_tower_size(visual: Any, size: int, spec: str) -> None:
     if expected and getattr(patches, "strict_img_size", True) and tuple(expected) != (size, size):
         message = f"the image tower of CLIP '{spec}' reads {expected[0]} px, and its configuration says {size} px"
         raise LanitError(message, f"Set image_size to {expected[0]} in its {CONFIG_NAME}.")
-
-
-def _vocabulary(folder: Path | None) -> frozenset[str] | None:
-    if folder is None or not (folder / "vocabulary.json").is_file():
-        return None
-    words = read_json(folder / "vocabulary.json")
-    return frozenset(str(word).lower() for word in words)

@@ -21,6 +21,7 @@ from torch.utils import serialization
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.hub import PREFIX, fetch_first, find_repository
 from pipeline.clip.hub import hub_answers as _hub_answers
+from pipeline.clip.local_folders import SAMPLE_FOLDER, WEIGHT_SUFFIXES
 from pipeline.clip.presets import OF_TRANSFORMERS, PRESETS
 from pipeline.clip.reach import ELSEWHERE, HUB_WEIGHTS, unavailable
 from pipeline.clip.tokenizers import local_text, make_tokenizer
@@ -29,8 +30,6 @@ from pipeline.files import read_json
 from pipeline.stand_ins import refuse_stand_in
 
 DEFAULT_ARCHITECTURE = "ViT-B-32"
-WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-SAMPLE_FOLDER = Path(__file__).parents[1] / "assets" / "sample-clip"
 CONFIG_NAME = "open_clip_config.json"
 _FOLDER_WEIGHTS = (
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",

@@ -72,6 +72,14 @@ class PipelinedEngine(LocalEngine[AnyItem, Image, Launched]):
     """Threads read ahead of the model, a bounded number of images, and do the chores behind it. This thread runs it, on
     a GPU a batch ahead of what it collects, so that the model does not wait for the disk."""
 
+    def __init__(
+        self, steps: BatchSteps[AnyItem, Image, Launched], batch_size: int, workers: int, *, remote: bool = False
+    ) -> None:
+        """remote: whether reading is waiting for others, rather than work, so that a model on the CPU need not stand
+        still meanwhile."""
+        super().__init__(steps, batch_size, workers)
+        self._in_turns = steps.device.type == "cpu" and not remote
+
     def parts(self, plan: PartPlan[AnyItem], meter: Meter) -> Generator[list[AnyItem]]:
         made: deque[tuple[list[AnyItem], list[Future[None]]]] = deque()  # with chores that threads are at
         with ThreadPoolExecutor(self.workers, thread_name_prefix="image") as pool:
@@ -143,9 +151,8 @@ class PipelinedEngine(LocalEngine[AnyItem, Image, Launched]):
     ) -> Iterator[tuple[AnyItem, Future[Image | None]] | list[AnyItem]]:
         """Each image to do, with what a thread reads of it, and behind those of a part the part."""
         ahead: deque[tuple[AnyItem, Future[Image | None]] | list[AnyItem]] = deque()
-        on_cpu = self.steps.device.type == "cpu"
         # a model on the CPU uses every core, and threads that decode meanwhile would hold up its own: they take turns
-        most, left = (self.batch_size, 0) if on_cpu else (2 * self.batch_size + _LOOKAHEAD,) * 2
+        most, left = (self.batch_size, 0) if self._in_turns else (2 * self.batch_size + _LOOKAHEAD,) * 2
         for part in plan.handed_out():
             for item in part:
                 if item.to_do:
@@ -154,7 +161,7 @@ class PipelinedEngine(LocalEngine[AnyItem, Image, Launched]):
                     while len(ahead) >= max(left, 1):
                         yield ahead.popleft()
             ahead.append(part)
-            while on_cpu and ahead:
+            while self._in_turns and ahead:
                 yield ahead.popleft()
         yield from ahead
 

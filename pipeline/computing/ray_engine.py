@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Generic
@@ -50,15 +51,15 @@ class RayEngine(Generic[AnyItem]):
     """See :class:`pipeline.computing.engines.Engine`. Inputs and models must be reachable from every node under the
     same names.
 
-    workers: threads that read, of each process. maker: called once there is something to do; gives what makes a worker
-    in each process, and is sent there. unpack: makes images of what a worker packed. task_rows: from the images of a
-    part to the most of a task.
+    workers: threads that read, of each process. maker: called once there is something to do, with the images of a part;
+    gives what makes a worker in each process, and is sent there. unpack: makes the images of a task, as this process
+    planned them, what a worker packed says. task_rows: from the images of a part to the most of a task.
     """
 
     workforce: Workforce
     workers: int
-    maker: Callable[[], Callable[[], Worker]]
-    unpack: Callable[[Any], list[AnyItem]] = list
+    maker: Callable[[int], Callable[[], Worker]]
+    unpack: Callable[[Any, list[AnyItem]], list[AnyItem]] = lambda packed, _: list(packed)
     task_rows: Callable[[int], int] = int
     notes: list[str] = field(default_factory=list)
 
@@ -66,20 +67,26 @@ class RayEngine(Generic[AnyItem]):
         self.processors, self.device = self.workforce.processors, str(self.workforce)
 
     def parts(self, plan: PartPlan[AnyItem], meter: Meter) -> Generator[list[AnyItem]]:
-        """See :class:`pipeline.computing.engines.Engine`. No process is started before there is something to do."""
-        size = self.task_rows(plan.part_rows)
-        with contextlib.closing(self._done(plan, size, meter)) as tasks:
-            for part in plan:
-                done = iter([image for _ in tasks_of(part, size) for image in next(tasks)])
-                yield [next(done) if image.to_do else image for image in part]
+        """See :class:`pipeline.computing.engines.Engine`. No process is started before there is something to do.
 
-    def _done(self, plan: PartPlan[AnyItem], size: int, meter: Meter) -> Generator[list[AnyItem]]:
-        """The images of each task."""
-        results = run_tasks(functools.partial(plan.tasks, size), self.maker(), self.workforce, self.notes.append)
+        A part of which all is done in one task comes as ``unpack`` made it."""
+        size = self.task_rows(plan.part_rows)
+        with contextlib.closing(self._done(plan, size, meter)) as results:
+            for part in plan:
+                done = [self.unpack(next(results), task) for task in tasks_of(part, size)]
+                if len(done) == 1 and len(done[0]) == len(part):
+                    yield done[0]
+                    continue
+                images = itertools.chain.from_iterable(done)
+                yield [next(images) if image.to_do else image for image in part]
+
+    def _done(self, plan: PartPlan[AnyItem], size: int, meter: Meter) -> Generator[Any]:
+        """What comes back of each task."""
+        make = self.maker(plan.part_rows)
+        results = run_tasks(functools.partial(plan.tasks, size), make, self.workforce, self.notes.append)
         with contextlib.closing(results):
             for done in results:
-                images = self.unpack(done.packed)
                 meter.timing.add(done.timing, self.workforce.actors)
                 self.notes += [note for note in done.notes if note not in self.notes]
                 meter.tick(done.images)
-                yield images
+                yield done.packed

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import logging
+import math
 import re
 import stat
 import threading
@@ -68,8 +69,13 @@ def read_image_bytes(path: Path) -> bytes:
         raise ImageError(error.strerror or str(error), str(path)) from error
 
 
-def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS, frame: Frame | None = None) -> np.ndarray:
+def decode_rgb(
+    source: Path | bytes, max_pixels: int = MAX_PIXELS, frame: Frame | None = None, near: int | None = None
+) -> np.ndarray:
     """Decode a whole image to a writable uint8 array (H×W×3), RGB. Safe in threads.
+
+    near: pixels of the longer side that are wanted; a JPEG is then decoded at a half, a quarter or an eighth of its
+    size, in a fraction of the time, where that leaves at least one and a half times as many.
 
     EXIF rotation is applied; transparency is laid on white; wider greys are scaled to 8 bits (:func:`_grey_to_8_bits`),
     DICOM as :mod:`pipeline.decoding.dicom` says. Of an animation or of several pages the first is taken, unless another
@@ -81,7 +87,7 @@ def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS, frame: Frame 
     name = str(source) if isinstance(source, Path) else ""
     data = read_image_bytes(source) if isinstance(source, Path) else source
     try:
-        return _decode(data, max_pixels, frame)
+        return _decode(data, max_pixels, frame, near)
     except ImageError as error:
         raise ImageError(error.reason, name) from error.__cause__
     except Image.DecompressionBombError as error:
@@ -97,7 +103,7 @@ def decode_rgb(source: Path | bytes, max_pixels: int = MAX_PIXELS, frame: Frame 
         raise ImageError(f"damaged or not supported ({error or type(error).__name__})", name) from error
 
 
-def _decode(data: bytes, max_pixels: int, frame: Frame | None) -> np.ndarray:
+def _decode(data: bytes, max_pixels: int, frame: Frame | None, near: int | None) -> np.ndarray:
     if not data:
         raise ImageError("the file is empty")
     if is_dicom(data):
@@ -108,6 +114,9 @@ def _decode(data: bytes, max_pixels: int, frame: Frame | None) -> np.ndarray:
             count = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
             image.seek(frame_index(frame, count))
         check_pixels(*image.size, max_pixels)
+        if near is not None:
+            share = 1.5 * near / max(image.size)
+            image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))  # of a JPEG only
         image.load()
         return _to_rgb(_upright(image), opaque=_is_said_opaque(image, data))
 

@@ -24,7 +24,7 @@ from pipeline.inputs.catalogue import of_repeated, some_names
 from pipeline.inputs.opening import open_inputs
 from pipeline.inputs.places import Input
 from pipeline.progress import Progress
-from pipeline.store.index import build_index, index_state
+from pipeline.store.index import index_state
 from pipeline.store.schemas import SourceEntry, StoredType
 from pipeline.store.store import Store
 from pipeline.store.store_clip import warn_of_strangers
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
 
 Decode = Literal["cpu", "gpu"]
-EngineMaker = Callable[[RowReader, RowCatalogue], Engine[ImageRow]]
+EngineMaker = Callable[[RowReader, RowCatalogue, StoredType], Engine[ImageRow]]
 
 DEFAULT_STORAGE: StoredType = "float32"
 _SLOW_LOADER = 0.2  # share of the run spent waiting for images from which on more workers are worth trying
@@ -90,8 +90,8 @@ class EmbedReport:
     be listed; away: those of them whose input or folder cannot be found or listed now. stored: images with an
     embedding after the run.
     waiting, model, writing: shares of ``seconds`` spent waiting for decoded images, in CLIP, and writing parts.
-    seconds: of the whole run, loading the model left out. index: what became of it. more_workers: whether decoding was
-    the limit and there are processors to spare.
+    seconds: of the whole run, loading the model left out. index: ``unchanged``, or ``left`` to what needs one first.
+    more_workers: whether decoding was the limit and there are processors to spare.
     """
 
     store: str
@@ -131,7 +131,7 @@ def embed(
     progress: Progress | None = None,
     engine: EngineMaker | None = None,
 ) -> EmbedReport:
-    """Embed every image of ``inputs`` (:func:`pipeline.inputs.opening.open_inputs`) into the store, and index it.
+    """Embed every image of ``inputs`` (:func:`pipeline.inputs.opening.open_inputs`) into the store.
 
     New images are added, those gone from the inputs dropped, changed ones embedded again; an image that moved is known
     by its content. What cannot be listed is not gone: rows stay that lie in a folder that cannot be listed now, behind
@@ -168,9 +168,9 @@ def embed_opened(
             _commit(prepared, writer, clip, counts)
         finally:
             writer.close()
-        index = _index(Store.open(store), counts.warnings)
-        counts.warnings += warn_of_strangers(Store.open(store), clip)
-    return _report(prepared, writer, counts, meter, index)
+        made = Store.open(store)
+        counts.warnings += warn_of_strangers(made, clip)
+    return _report(prepared, writer, counts, meter, "unchanged" if index_state(made) == "current" else "left")
 
 
 def _settings(store: Path, options: EmbedOptions) -> TableSettings:
@@ -249,7 +249,11 @@ def _prepare(
         inputs, clip.preprocessing, writer.catalogue.by_content, options.max_pixels, decode, writer.settings.frame
     )
     workers = options.workers or usable_processors()
-    engine = make(reader, writer.catalogue) if make else local_engine(clip, reader, options.batch_size, workers)
+    engine = (
+        make(reader, writer.catalogue, writer.settings.storage)
+        if make
+        else local_engine(clip, reader, options.batch_size, workers)
+    )
     parts = writer.plan(stored.kept_sources, options.retry_failed, options.part_rows)
     rows = writer.catalogue.count(stored.kept_sources)
     return _Prepared(origins, stored, found, repeated, rows, parts, engine)
@@ -341,14 +345,3 @@ def _nothing_found(origins: Sequence[Input]) -> LanitError:
     others = f", only {ignored} other files" if ignored else ""
     hint = f"Names of images end in {' '.join(sorted(IMAGE_SUFFIXES))}."
     return LanitError(f"there are no images in {some_names(origins)}{others}", hint)
-
-
-def _index(store: Store, warnings: list[str]) -> str:
-    try:
-        if index_state(store) == "current":
-            return "unchanged"
-        build_index(store)
-    except LanitError as error:
-        warnings.append(f"no index was built: {error}")
-        return "skipped"
-    return "built"

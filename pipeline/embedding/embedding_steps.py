@@ -19,6 +19,7 @@ from pipeline.decoding.limits import MAX_PIXELS, ImageError
 from pipeline.embedding.image_rows import ImageRow
 from pipeline.files import sha256_bytes
 from pipeline.inputs.places import Input
+from pipeline.inputs.storage import is_url
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
@@ -117,4 +118,5 @@ def local_engine(
     clip: ClipModel, reader: RowReader, batch_size: int, workers: int
 ) -> PipelinedEngine[ImageRow, Read, Launched]:
     """What embeds on this machine."""
-    return PipelinedEngine(EmbeddingSteps(clip, reader), batch_size, workers)
+    remote = any(is_url(source) for source in reader.inputs)
+    return PipelinedEngine(EmbeddingSteps(clip, reader), batch_size, workers, remote=remote)

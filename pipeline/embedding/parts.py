@@ -72,7 +72,6 @@ class PartWriter:
         overwritten.
         """
         self.root, self.fingerprint, self.settings = root, fingerprint, settings
-        self.schema = images_schema(fingerprint.embedding_dim, settings.storage)
         self.old = None if overwrite else _old_manifest(root, fingerprint, settings)
         self.parts: list[Part] = []
         self.damages: list[str] = []
@@ -149,7 +148,8 @@ class PartWriter:
         self._journal.begin(self._journalled)
         file, ok = self._as_it_is(rows) or "", sum(row.known.ok for row in rows if row.known)
         if not file:
-            data, ok = self._to_parquet(rows)
+            data = rows.data if isinstance(rows, WrittenRows) else self._to_parquet(rows)
+            ok = sum(row.status == "ok" for row in rows)
             file = self._name(len(self.parts), sha256_bytes(data))
             path = self.root / file
             if not path.exists():
@@ -211,35 +211,50 @@ class PartWriter:
         self._cache.move_to_end(file)
         return self._cache[file]
 
-    def _to_parquet(self, rows: Sequence[ImageRow]) -> tuple[bytes, int]:
-        """A part as bytes, and its number of embeddings; equal rows give equal bytes."""
-        dim = self.fingerprint.embedding_dim
-        embeddings = np.zeros((len(rows), dim), np.dtype(self.settings.storage))
-        for number, row in enumerate(rows):
+    def _to_parquet(self, rows: Sequence[ImageRow]) -> bytes:
+        """A part as bytes, its rows completed by what earlier parts know of them."""
+        for row in rows:
             if row.known is not None:
                 columns, earlier = self._earlier(row.known.file)
                 for name, values in columns.items():
                     setattr(row, name, values[row.known.row])
                 if row.known.ok:
                     row.embedding = earlier[row.known.row]
-            if row.embedding is not None:
-                embeddings[number] = row.embedding
-        failed = pa.array([row.status != "ok" for row in rows])
-        plain = [field for field in self.schema if field.name != "embedding"]
-        columns_ = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in plain]
-        columns_.append(pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), dim, mask=failed))
-        metadata = {"schema_version": SCHEMA_VERSION, "kind": "images", "fingerprint": self.fingerprint.to_json()}
-        repeated = ["source", "width", "height", "status", "error_message"]
-        packed = {field.name: "zstd" for field in plain} | {"embedding.list.element": "none"}  # noise does not shrink
-        table = pa.table(columns_, schema=with_metadata(self.schema, metadata))
-        sink = io.BytesIO()
-        writer = pq.ParquetWriter(
-            sink, table.schema, compression=packed, use_dictionary=repeated, write_statistics=repeated,
-            write_page_checksum=True,
-        )  # fmt: skip
-        writer.write_table(table)
-        close_sealed(writer, sink)
-        return sink.getvalue(), sum(row.status == "ok" for row in rows)
+        return part_bytes(rows, self.fingerprint, self.settings.storage)
+
+
+class WrittenRows(list[ImageRow]):
+    """The rows of a whole part, none of them known before, without their embeddings. data: the part."""
+
+    def __init__(self, rows: Iterable[ImageRow], data: bytes) -> None:
+        super().__init__(rows)
+        self.data = data
+
+
+def part_bytes(rows: Sequence[ImageRow], fingerprint: Fingerprint, storage: StoredType) -> bytes:
+    """A part as bytes, wherever it is made: equal rows give equal bytes."""
+    dim = fingerprint.embedding_dim
+    schema = images_schema(dim, storage)
+    embeddings = np.zeros((len(rows), dim), np.dtype(storage))
+    for number, row in enumerate(rows):
+        if row.embedding is not None:
+            embeddings[number] = row.embedding
+    failed = pa.array([row.status != "ok" for row in rows])
+    plain = [field for field in schema if field.name != "embedding"]
+    columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in plain]
+    columns.append(pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), dim, mask=failed))
+    metadata = {"schema_version": SCHEMA_VERSION, "kind": "images", "fingerprint": fingerprint.to_json()}
+    repeated = ["source", "width", "height", "status", "error_message"]
+    packed = {field.name: "zstd" for field in plain} | {"embedding.list.element": "none"}  # noise does not shrink
+    table = pa.table(columns, schema=with_metadata(schema, metadata))
+    sink = io.BytesIO()
+    writer = pq.ParquetWriter(
+        sink, table.schema, compression=packed, use_dictionary=repeated, write_statistics=repeated,
+        write_page_checksum=True,
+    )  # fmt: skip
+    writer.write_table(table)
+    close_sealed(writer, sink)
+    return sink.getvalue()
 
 
 def rows_of_a_part(images: int) -> int:

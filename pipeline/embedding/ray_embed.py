@@ -16,6 +16,7 @@ from pipeline.computing.ray_cluster import Workforce, import_ray
 from pipeline.computing.ray_engine import EngineWorker, RayEngine
 from pipeline.embedding.embedding_steps import RowReader, local_engine
 from pipeline.embedding.image_rows import KnownRow
+from pipeline.embedding.parts import WrittenRows, part_bytes
 from pipeline.inputs.opening import open_source
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from pipeline.decoding.frames import Frame
     from pipeline.embedding.embed import EmbedOptions, EngineMaker
     from pipeline.embedding.image_rows import ImageRow, RowCatalogue
+    from pipeline.store.schemas import StoredType
 
 TASK_ROWS = 1024
 """At least, so that handing a task over costs little of it."""
 _TASKS_PER_PART = 4
+_WHOLE_PARTS = 64  # of a table, from which on a task is a whole part: there are enough of them for many processes
 _STORED = -1  # a file number that says: in the store, the planning process knows where
 
 
@@ -41,6 +44,7 @@ class EmbedJob:
     clip: str
     architecture: str | None
     precision: Precision
+    storage: StoredType
     fingerprint: Fingerprint
     sources: tuple[tuple[str, str | None], ...]
     max_pixels: int
@@ -77,8 +81,36 @@ class PackedRows:
         return self.rows
 
 
-def embed_worker(job: EmbedJob, contents: Any) -> EngineWorker[ImageRow]:
-    """What embeds in a process. contents: Ray's reference to their digests, of which a node has one copy.
+@dataclass(frozen=True)
+class PackedPart:
+    """A whole part, as it is to lie in the store, and the messages of the rows that failed, by their numbers: then the
+    planning process, of which there is one, has next to nothing to do."""
+
+    data: bytes
+    failed: dict[int, str | None]
+
+    def unpacked(self, rows: list[ImageRow]) -> WrittenRows:
+        """rows: of the part, as they were planned."""
+        for number, row in enumerate(rows):
+            row.known = None
+            if number in self.failed:
+                row.fail(self.failed[number] or "")
+            else:
+                row.status = "ok"
+        return WrittenRows(rows, self.data)
+
+
+def packed(rows: list[ImageRow], job: EmbedJob, part_rows: int) -> PackedRows | PackedPart:
+    """What is sent back of a task: a part where it is a whole one, and new throughout."""
+    if len(rows) < part_rows or any(row.known is not None for row in rows):
+        return PackedRows.of(rows)
+    data = part_bytes(rows, job.fingerprint, job.storage)
+    return PackedPart(data, {number: row.error_message for number, row in enumerate(rows) if row.status != "ok"})
+
+
+def embed_worker(job: EmbedJob, part_rows: int, contents: Any) -> EngineWorker[ImageRow]:
+    """What embeds in a process. part_rows: of the table. contents: Ray's reference to their digests, of which a node
+    has one copy.
 
     Raises LanitError where the CLIP found here is another.
     """
@@ -91,7 +123,11 @@ def embed_worker(job: EmbedJob, contents: Any) -> EngineWorker[ImageRow]:
         raise LanitError(message, "Install the same lanit and the same weights on all.")
     inputs = {source: open_source(source, column) for source, column in job.sources}
     reader = RowReader(inputs, clip.preprocessing, by_content, job.max_pixels, job.decode, job.frame)
-    return EngineWorker(local_engine(clip, reader, job.batch_size, job.threads), "embedded", PackedRows.of)
+    return EngineWorker(
+        local_engine(clip, reader, job.batch_size, job.threads),
+        "embedded",
+        functools.partial(packed, job=job, part_rows=part_rows),
+    )
 
 
 def held(contents: np.ndarray, sha256: str) -> KnownRow | None:
@@ -109,12 +145,15 @@ def task_rows(part_rows: int, batch_size: int, least: int = TASK_ROWS) -> int:
     return -(-max(least, part_rows // _TASKS_PER_PART) // batch_size) * batch_size
 
 
-def embed_job(clip: ClipModel, options: EmbedOptions, workforce: Workforce, reader: RowReader) -> EmbedJob:
-    """clip: only its name and fingerprint matter here; every process loads its own."""
+def embed_job(
+    clip: ClipModel, options: EmbedOptions, workforce: Workforce, reader: RowReader, storage: StoredType
+) -> EmbedJob:
+    """clip: only its name and fingerprint matter here; every process loads its own. storage: of the table."""
     return EmbedJob(
         clip=clip.spec,
         architecture=clip.architecture,
         precision="bf16" if clip.fingerprint.precision == "bf16" else "fp32",
+        storage=storage,
         fingerprint=clip.fingerprint,
         sources=tuple((origin.source, origin.image_column) for origin in reader.inputs.values()),
         max_pixels=reader.max_pixels,
@@ -135,13 +174,20 @@ def ray_engine(
     The store need not be reachable from its nodes. least_rows: of a task.
     """
 
-    def make(reader: RowReader, catalogue: RowCatalogue) -> RayEngine[ImageRow]:
-        job = embed_job(clip, options, workforce, reader)
+    def make(reader: RowReader, catalogue: RowCatalogue, storage: StoredType) -> RayEngine[ImageRow]:
+        job = embed_job(clip, options, workforce, reader, storage)
 
-        def maker() -> Callable[[], EngineWorker[ImageRow]]:
-            return functools.partial(embed_worker, job, import_ray().put(catalogue.digests()))
+        def maker(part_rows: int) -> Callable[[], EngineWorker[ImageRow]]:
+            return functools.partial(embed_worker, job, part_rows, import_ray().put(catalogue.digests()))
 
-        size = functools.partial(task_rows, batch_size=options.batch_size, least=least_rows)
-        return RayEngine(workforce, job.threads, maker, lambda packed: packed.unpacked(catalogue.by_content), size)
+        def size(part_rows: int) -> int:
+            if catalogue.count([]) >= _WHOLE_PARTS * part_rows:
+                return part_rows
+            return task_rows(part_rows, options.batch_size, least_rows)
+
+        def unpack(found: PackedRows | PackedPart, rows: list[ImageRow]) -> list[ImageRow]:
+            return found.unpacked(rows) if isinstance(found, PackedPart) else found.unpacked(catalogue.by_content)
+
+        return RayEngine(workforce, job.threads, maker, unpack, size)
 
     return make

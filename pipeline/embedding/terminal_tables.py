@@ -25,4 +25,4 @@ def show_embed(report: EmbedReport) -> None:
         console.say(
             f"{report.dropped:,} rows of images that are gone dropped, {report.kept:,} of other inputs kept{away}"
         )
-    console.say(f"the store {report.store} holds {report.stored:,} embeddings; index {report.index}")
+    console.say(f"the store {report.store} holds {report.stored:,} embeddings")

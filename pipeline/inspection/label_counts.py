@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lanit.labels import decide
+
 if TYPE_CHECKING:
     from pipeline.store.label_revisions import LabelBlock, Labels
 
@@ -105,16 +107,11 @@ def labels_of_rule(revision: Labels) -> Callable[[LabelBlock], np.ndarray] | Non
     """
     if not revision.rule.by_similarity:
         return None
-    import torch  # the plain report does without
-
-    from lanit.labels import decide
-
     prompts, rule = revision.prompt_set, revision.rule
-    offsets, weights = torch.tensor(prompts.offsets), torch.tensor(prompts.weights)
+    offsets, weights = np.array(prompts.offsets, np.float32), np.array(prompts.weights, np.float32)
 
     def labels(block: LabelBlock) -> np.ndarray:
-        margin, base = (torch.from_numpy(np.array(values)) for values in (block.margin, block.similarity_base))
-        active: np.ndarray = decide(rule, margin, base, offsets, weights).numpy()
+        active: np.ndarray = decide(rule, block.margin, block.similarity_base, offsets, weights)
         return active
 
     return labels

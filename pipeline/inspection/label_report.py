@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lanit.errors import LanitError, UsageError
-from lanit.labels import Rule
+from lanit.rules import Rule
 from pipeline.inspection.compare import Comparison, compare_labels
 from pipeline.inspection.inspect_labels import inspect_labels
 from pipeline.inspection.label_statistics import LabelStatistics
@@ -16,8 +16,7 @@ from pipeline.labelling.label import HowToLabel, Labelled, label, trial
 from pipeline.labelling.people_labels import PeopleCounts
 from pipeline.labelling.people_offsets import RefittedOffset, refit_offsets_of, with_refitted
 from pipeline.progress import Progress
-from pipeline.prompts.embed_prompts import embed_prompts
-from pipeline.prompts.nearest_words import LearnedWord
+from pipeline.prompts.embed_prompts import prompt_vectors
 from pipeline.showing import console
 from pipeline.stability.agreements import keep_view_labels, label_views
 from pipeline.stability.choices import (
@@ -29,13 +28,13 @@ from pipeline.stability.choices import (
     with_offsets,
     with_templates,
 )
-from pipeline.stability.crops import make_views
-from pipeline.stability.prompt_learning import PromptLearning, keep_learned_prompts, learn_prompts
-from pipeline.stability.views import PATIENCE, Stabilise
+from pipeline.stability.views import PATIENCE, Stabilise, Views, read_views
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
+    from pipeline.prompts.nearest_words import LearnedWord
     from pipeline.prompts.prompt_sets import PromptSet
+    from pipeline.stability.prompt_learning import PromptLearning
     from pipeline.store.label_revisions import RevisionFile
     from pipeline.store.store import Store
 
@@ -123,6 +122,8 @@ def label_and_report(
     if not dry_run:
         made = label(store, clip, chosen.prompts, how, progress)
         if chosen.learning is not None and chosen.learning.accepted:
+            from pipeline.stability.prompt_learning import keep_learned_prompts
+
             keep_learned_prompts(store, chosen.prompts)
         return look.at(made, chosen, _report(made, None, dry_run=False))
     newest = _newest(store)
@@ -164,12 +165,14 @@ class _Look:
         if not rule.by_similarity:
             message = f"{rule.describe()} do not come from templates and offsets"
             raise UsageError(message, "Label by phrases: --prompts FILE.")
-        views = make_views(self.store, self.clip, self.progress, asked.least)
+        views = self._views()
         templates, learning, offsets = None, None, tuple[OffsetChoice, ...]()
         if asked.template:
             templates = compare_templates(views, self.clip, prompts, rule, self.progress)
             prompts = with_templates(prompts, templates.taken)
         if asked.learn:
+            from pipeline.stability.prompt_learning import learn_prompts
+
             learning = learn_prompts(views, self.clip, prompts, rule, self.progress)
             prompts = learning.prompts
         if asked.offsets:
@@ -180,7 +183,7 @@ class _Look:
     def _refitted(self, chosen: _Chosen) -> _Chosen:
         if not self.how.refit:
             return chosen
-        embedded = embed_prompts(self.clip, chosen.prompts)
+        embedded = prompt_vectors(self.clip, chosen.prompts)
         found = refit_offsets_of(self.store, embedded, chosen.prompts, self.rule, self.how.answers)
         return replace(chosen, prompts=with_refitted(chosen.prompts, found), refitted=found)
 
@@ -197,7 +200,7 @@ class _Look:
             return report
         patience = math.inf if asked.views else PATIENCE
         try:
-            views = make_views(self.store, self.clip, self.progress, asked.least, patience)
+            views = self._views(patience)
         except LanitError as error:
             console.note(f"how stable the labels are was not looked at: {error.message}. {error.hint}")
             return report
@@ -214,6 +217,14 @@ class _Look:
                 return report
             report = replace(report, templates=found)
         return report
+
+    def _views(self, patience: float = math.inf) -> Views:
+        kept = read_views(self.store)
+        if kept is not None:
+            return kept
+        from pipeline.stability.crops import make_views
+
+        return make_views(self.store, self.clip, self.progress, self.asked.least, patience)
 
     @staticmethod
     def _may_be_bettered(report: LabelReport, prompts: PromptSet, rule: Rule) -> bool:

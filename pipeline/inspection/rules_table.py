@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from lanit.errors import UsageError, excerpt
-from lanit.labels import Rule, decide
-from lanit.rules import SPELLINGS
+from lanit.labels import decide
+from lanit.rules import SPELLINGS, Rule
 from pipeline.inspection.scores import keys_of
 
 if TYPE_CHECKING:
@@ -62,16 +61,15 @@ def compare_rules(revision: Labels, rules: Sequence[Rule], truth: Truth | None =
     Labels that people set take no part, so that rules are told apart by what they do themselves.
     """
     prompts = revision.prompt_set
-    offsets, weights = torch.tensor(prompts.offsets), torch.tensor(prompts.weights)
+    offsets, weights = np.array(prompts.offsets, np.float32), np.array(prompts.weights, np.float32)
     counts = [_Counts(rule, revision.domains) for rule in rules]
     rows = truth.align(*keys_of(revision)) if truth is not None else None
     for block in revision.blocks(margin=True, base=True):
-        margin, base = (torch.from_numpy(np.array(values)) for values in (block.margin, block.similarity_base))
         actual = None
         if truth is not None and rows is not None:
             actual = truth.values(rows[block.start : block.start + block.rows], revision.domains)
         for each in counts:
-            each.add(decide(each.rule, margin, base, offsets, weights).numpy(), actual)
+            each.add(decide(each.rule, block.margin, block.similarity_base, offsets, weights), actual)
     return tuple(each.outcome() for each in counts)
 
 

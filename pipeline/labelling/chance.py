@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lanit.errors import listed
-from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.embed_prompts import prompt_vectors
 from pipeline.store.store_clip import sampled_embeddings
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ def phrases_of_chance(store: Store, clip: ClipModel, prompts: PromptSet, embedde
         return ()
     if len(words) * len(prompts.templates) > len(words) + len(prompts.domains):
         prompts = prompts.first_template()
-        embedded = embed_prompts(clip, prompts)
-    chance = np.median(_spreads(embeddings, embed_prompts(clip, prompts.about(words))))
+        embedded = prompt_vectors(clip, prompts)
+    chance = np.median(_spreads(embeddings, prompt_vectors(clip, prompts.about(words))))
     pairs = zip(prompts.domains, _spreads(embeddings, embedded), strict=True)
     return tuple(phrase for phrase, spread in pairs if spread <= chance * (1 + _ROUNDING))
 
 
 def _spreads(embeddings: np.ndarray, prompts: EmbeddedPrompts) -> np.ndarray:
     """Standard deviations of the margins of each phrase, float32 (N), over images (n×k)."""
-    spreads: np.ndarray = (embeddings @ (prompts.domains - prompts.base).numpy().T).std(axis=0)
+    spreads: np.ndarray = prompts.arrays().margins(embeddings).std(axis=0)
     return spreads
 
 

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from lanit.errors import LanitError
-from lanit.heads import LinearHead
+from lanit.linear_head import LinearHead
 from lanit.rules import K_MEANS, MUTUAL_INFORMATION, Rule
 from pipeline.commands import store_option
 from pipeline.progress import Progress
 from pipeline.prompts.prompt_sets import PromptSet, prompt_set_of
-from pipeline.stability.crops import make_views
-from pipeline.stability.information_clusters import information_head
 from pipeline.words.kmeans import cluster_centres
-from pipeline.words.vocabulary import Vocabulary, new_words, readable_words
-from pipeline.words.word_directions import cached_directions, directions_of
+from pipeline.words.vocabulary import Vocabulary, new_words
+from pipeline.words.word_directions import cached_directions, directions_of, known_readable
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
@@ -77,7 +74,7 @@ def find_clusters(
         raise LanitError(message, f"{fewer} more: lanit embed DIR{store_option(store.root)}")
     name = f"clusters-{count}"
     every_word = prompt_set_of(vocabulary.words, f"the vocabulary {vocabulary.name}", name, noun)
-    words = readable_words(every_word.domains, clip, every_word.templates)
+    words = known_readable(store, clip, every_word.domains, every_word.templates)
     if len(words) < count:
         raise LanitError(
             f"the vocabulary '{vocabulary.name}' has {len(words)} words that this CLIP knows, too few to name "
@@ -86,8 +83,11 @@ def find_clusters(
         )
     embeddings = store.embeddings_of(_fitted_rows(store.ok, seed))
     centres = _filled(cluster_centres(embeddings, count, seed), embeddings)
-    head = LinearHead(torch.from_numpy(centres), torch.zeros(count), one_hot=True)
+    head = LinearHead(centres, np.zeros(count, np.float32), one_hot=True)
     if by == MUTUAL_INFORMATION:
+        from pipeline.stability.crops import make_views
+        from pipeline.stability.information_clusters import information_head
+
         head = information_head(make_views(store, clip, progress), centres, progress)
         head, centres = _ordered(head, embeddings)
     directions = cached_directions(store, clip, every_word.first_template(), words, progress)
@@ -141,7 +141,7 @@ def _ordered(head: LinearHead, embeddings: np.ndarray) -> tuple[LinearHead, np.n
 
     Raises LanitError where one has no image.
     """
-    labels = head.labels(torch.from_numpy(embeddings)).numpy()
+    labels = head.labels(embeddings)
     sizes = labels.sum(axis=0)
     if not sizes.all():
         filled = int((sizes > 0).sum())
@@ -149,9 +149,8 @@ def _ordered(head: LinearHead, embeddings: np.ndarray) -> tuple[LinearHead, np.n
         raise LanitError(message, f"Try --clusters {max(filled, 2)}, or leave out --by.")
     order = np.argsort(-sizes, kind="stable")
     means = labels.T[order].astype(np.float32) @ embeddings
-    chosen = torch.from_numpy(order)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    return LinearHead(head.weights[chosen], head.bias[chosen], one_hot=True), means
+    return LinearHead(head.weights[order], head.bias[order], one_hot=True), means
 
 
 def _values(centres: np.ndarray, mean: np.ndarray, directions: np.ndarray) -> np.ndarray:

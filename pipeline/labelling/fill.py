@@ -8,7 +8,6 @@ by bootstrap over the images. Where a phrase has hardly any known labels, its wo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from lanit.errors import LanitError
-from lanit.heads import FOLDS, KnownLabels, LinearHead, Validated, bars, cross_validate, fit
+from lanit.heads import FOLDS, KnownLabels, Validated, bars, cross_validate, fit
+from lanit.labels import EmbeddedPrompts, assign
+from lanit.linear_head import LinearHead
 from lanit.rules import Rule
+from pipeline.labelling.fill_request import Codes, Fill
 from pipeline.store.fill_figures import DomainFill, FillFigures
 
 if TYPE_CHECKING:
-    from lanit.labels import EmbeddedPrompts
     from pipeline.store.store import Store
 
 LEAST_KNOWN = 3
@@ -37,18 +38,6 @@ _MOST_VALIDATED = 4096  # of them, of which the strength is chosen and the F1 me
 _POOL = 16_384  # images of the store by which is told how many labels are to be expected
 _ROUNDS = 500  # of the bootstrap
 
-Codes = NDArray[np.int8]
-"""1 on, 0 off, −1 where nothing is known."""
-
-
-@dataclass(frozen=True)
-class Fill:
-    """keep: the share of the images with labels given whose labels are taken, the smallest by a hash of ``seed`` and
-    image_id, so that those of 5 % are among those of 20 %."""
-
-    keep: float = 1.0
-    seed: int = 0
-
 
 @dataclass(frozen=True)
 class Filled:
@@ -56,16 +45,6 @@ class Filled:
 
     head: LinearHead | None
     figures: FillFigures
-
-
-def kept_rows(values: Codes, image_ids: Sequence[str], asked: Fill) -> NDArray[np.bool_]:
-    """Which images keep what is given of them, bool (n). values: int8 (n×N), what is given."""
-    given = np.flatnonzero((values >= 0).any(axis=1))
-    digests = [hashlib.sha256(f"{asked.seed} {image_ids[int(row)]}".encode()).digest() for row in given]
-    order = sorted(range(len(given)), key=digests.__getitem__)
-    kept = np.zeros(len(values), bool)
-    kept[given[order[: round(asked.keep * len(given))]]] = True
-    return kept
 
 
 def fill(
@@ -79,7 +58,7 @@ def fill(
 ) -> Filled:
     """Fit a head to what is known of the images of ``store``. Equal arguments give an equal head.
 
-    embedded: prompts on the CPU, whose labels under ``rule`` the head begins with: adaptive, or arg-max, under which
+    embedded: prompts, whose labels under ``rule`` the head begins with: adaptive, or arg-max, under which
     each image gets one label. known: int8 (n×N). left_out: what was given besides and was not taken, (n×N): a
     free test. Raises LanitError where the rule is another.
     """
@@ -89,7 +68,7 @@ def fill(
     on, off = (known == 1).sum(axis=0), (known == 0).sum(axis=0)
     learned = np.flatnonzero((on >= LEAST_KNOWN) & (off >= LEAST_KNOWN))
     one_hot = rule.kind == "argmax"
-    work = _Work(store, embedded, one_hot, known, np.arange(len(on)) if one_hot and len(learned) else learned)
+    work = _Work(store, embedded.tensors(), one_hot, known, np.arange(len(on)) if one_hot and len(learned) else learned)
     found = work.head() if len(learned) else None
     head = found.head if found else None
     f1_left_out = work.left_out_f1(head, rule, left_out)
@@ -150,7 +129,7 @@ class _Work:
         weights = (self.embedded.scale * whole.scale)[:, None] * directions + whole.delta.T
         shift = whole.shift - self.embedded.scale * whole.scale * self.embedded.offsets[self.columns]
         bias = shift - whole.delta.T @ mean - bar
-        head = LinearHead(weights.contiguous(), bias, self.one_hot, torch.from_numpy(self.columns))
+        head = LinearHead(weights.contiguous(), bias, self.one_hot, self.columns).arrays()
         by_words, by_head = (self._labels(values[few]).numpy() for values in (known.prior, beyond))
         f1, macro = _scores(by_words, by_head, known.on[few].numpy(), known.counts[few].numpy(), rng)
         return _Found(head, found.spread, f1, macro, int(doubted.sum()))
@@ -183,15 +162,12 @@ class _Work:
 
     def left_out_f1(self, head: LinearHead | None, rule: Rule, left_out: Codes | None) -> list[float | None]:
         """Of each domain on the labels that were left out; none without any."""
-        from lanit.labels import assign
-
         rows = np.flatnonzero((left_out >= 0).any(axis=1)) if left_out is not None else np.empty(0, np.int64)
         if left_out is None or not len(rows):
             return [None] * self.known.shape[1]
         active, truth, said = [], left_out[rows] == 1, left_out[rows] >= 0
         for part in np.array_split(rows, -(-len(rows) // _POOL)):
-            images = torch.from_numpy(self.store.embeddings_of(part))
-            active.append(assign(rule, images, self.embedded, head)[0].numpy())
+            active.append(assign(rule, self.store.embeddings_of(part), self.embedded.arrays(), head)[0])
         labels = np.concatenate(active)
         right = (labels & truth & said).sum(axis=0)
         both = ((labels & said).sum(axis=0) + (truth & said).sum(axis=0)).astype(float)

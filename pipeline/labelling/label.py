@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lanit.heads import LinearHead
-from lanit.labels import EmbeddedPrompts, Rule
+from lanit.labels import EmbeddedPrompts
+from lanit.linear_head import LinearHead, as_array
+from lanit.rules import Rule
 from pipeline.labelling.chance import phrases_of_chance, warn_of_chance
-from pipeline.labelling.fill import Fill, fill, kept_rows
+from pipeline.labelling.fill_request import Fill, kept_rows
 from pipeline.labelling.known_labels import image_keys
 from pipeline.labelling.label_decisions import Decider, Decision, decide_here
 from pipeline.labelling.people import add_answers, read_people
 from pipeline.labelling.people_labels import AppliedLabels, PeopleCounts, answers_of, apply_people
 from pipeline.progress import Progress
-from pipeline.prompts.embed_prompts import embed_prompts
-from pipeline.prompts.nearest_words import LearnedWord, learned_words
+from pipeline.prompts.embed_prompts import prompt_vectors
 from pipeline.store.label_revisions import (
     LabelBlock,
     LabelRevision,
@@ -37,6 +37,7 @@ from pipeline.store.store_clip import warn_of_strangers
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
     from pipeline.labelling.known_labels import Truth
+    from pipeline.prompts.nearest_words import LearnedWord
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.fill_figures import FillFigures
     from pipeline.store.store import Store
@@ -155,10 +156,17 @@ class _Work:
             warnings=(*warn_of_strangers(self.store, self.clip), *warn_of_chance(chance)),
             people=self.people,
             not_in_store=self.not_in_store,
-            learned=learned_words(self.clip, self.prompts) if self.prompts.learned is not None else (),
+            learned=self._learned_words(),
             embedded=self.embedded,
             head=self.head,
         )
+
+    def _learned_words(self) -> tuple[LearnedWord, ...]:
+        if self.prompts.learned is None:
+            return ()
+        from pipeline.prompts.nearest_words import learned_words
+
+        return learned_words(self.clip, self.prompts)
 
     @property
     def _templates(self) -> tuple[str, ...]:
@@ -205,7 +213,7 @@ def _prepare(store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel 
     answers, not_in_store = None, 0
     if how.answers is not None:
         answers, not_in_store = answers_of(how.answers, store, prompts.domains)
-    embedded = embed_prompts(clip, prompts)
+    embedded = prompt_vectors(clip, prompts)
     applied, counts = None, PeopleCounts()
     if how.people:
         people = read_people(store)
@@ -218,6 +226,8 @@ def _prepare(store: Store, clip: ClipModel, prompts: PromptSet, how: HowToLabel 
     known = None if given is None and applied is None else _Known(len(prompts.domains), given, applied)
     head, rule, figures = how.head, how.rule, None
     if how.fill is not None:
+        from pipeline.labelling.fill import fill
+
         values = (known or _Known(len(prompts.domains), None, None)).values(0, store.ok)
         filled = fill(store, embedded, prompts.domains, rule, values, left_out, how.fill)
         head, figures, rule = filled.head, filled.figures, Rule("filled") if filled.head else rule
@@ -272,11 +282,11 @@ def _header(
     """What the revision will say about itself; the digest covers everything that decides the labels."""
     decisive = [
         store.parts_array(),
-        embedded.domains.numpy(),
-        embedded.base.numpy(),
+        as_array(embedded.domains),
+        as_array(embedded.base),
         *([] if known is None else known.decisive()),
     ]
-    decisive += [] if head is None else [tensor.numpy() for tensor in head.tensors]
+    decisive += [] if head is None else [as_array(values) for values in head.decisive]
     return RevisionHeader(
         fingerprint=store.fingerprint, prompt_set=prompts, rule=rule, origin=origin, parent=parent,
         inputs_sha256=digest_of(*decisive), human=known is not None, fill=fill,
@@ -294,10 +304,10 @@ def label_blocks(
 ) -> Iterator[LabelBlock]:
     """Labels of every embedded image, in store order and in blocks; no more than a few parts are in memory at once.
 
-    embedded: on the CPU. overrides: labels that people gave. decide: what works the labels out; none for this process.
+    overrides: labels that people gave. decide: what works the labels out; none for this process.
     head: of the rules ``clusters`` and ``filled``.
     """
-    decision = Decision(rule, embedded, head)
+    decision = Decision(rule, embedded.arrays(), None if head is None else head.arrays())
     start = 0
     for keys, decided in (decide or decide_here)(store, decision):
         first = 0

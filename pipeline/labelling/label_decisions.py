@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch.utils.dlpack import from_dlpack
 
-from lanit.heads import LinearHead
-from lanit.labels import EmbeddedPrompts, Rule, assign
+from lanit.labels import EmbeddedPrompts, assign
+from lanit.linear_head import LinearHead
+from lanit.rules import Rule
 
 if TYPE_CHECKING:
     from pipeline.store.schemas import Part
@@ -29,7 +28,7 @@ Decided = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Decision:
-    """What decides labels. head: under the rules ``clusters`` and ``filled`` alone."""
+    """What decides labels; all of it NumPy arrays. head: under the rules ``clusters`` and ``filled`` alone."""
 
     rule: Rule
     prompts: EmbeddedPrompts
@@ -38,9 +37,7 @@ class Decision:
     def of(self, embeddings: np.ndarray) -> Iterator[Decided]:
         """Block by block. embeddings: unit-norm float32 (n×k)."""
         for start in range(0, len(embeddings), _ROWS):
-            images = from_dlpack(embeddings[start : start + _ROWS])  # no copy, though it may be read-only
-            active, margin, base = assign(self.rule, images, self.prompts, self.head)
-            yield active.numpy(), margin.numpy(), base.numpy()
+            yield assign(self.rule, embeddings[start : start + _ROWS], self.prompts, self.head)
 
 
 DecidedPart = tuple[pa.Table, Iterable[Decided]]
@@ -59,15 +56,11 @@ def decide_here(store: Store, decision: Decision) -> Iterator[DecidedPart]:
         keys, embeddings = store.labelled_part(part)
         return keys, list(decision.of(embeddings))
 
-    usual = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(_THREADS, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            waiting: deque[Future[DecidedPart]] = deque()
-            for part in store.manifest.parts:
-                waiting.append(threads.submit(decide, part))
-                if len(waiting) > _THREADS:
-                    yield waiting.popleft().result()
-            while waiting:
+    with ThreadPoolExecutor(_THREADS) as threads:
+        waiting: deque[Future[DecidedPart]] = deque()
+        for part in store.manifest.parts:
+            waiting.append(threads.submit(decide, part))
+            if len(waiting) > _THREADS:
                 yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(usual)
+        while waiting:
+            yield waiting.popleft().result()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lanit.errors import UsageError
 from lanit.rules import K_MEANS, Rule
+from pipeline.labelling.fill_request import Fill
 from pipeline.labelling.image_folders import image_folders
 from pipeline.labelling.known_labels import FOLDERS, Truth, fitted, folder_names, folder_truth, image_keys, read_truth
 from pipeline.labelling.people import read_people
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.clip.models import ClipModel
-    from pipeline.labelling.fill import Fill
     from pipeline.labelling.label import HowToLabel
     from pipeline.store.store import Store
 
@@ -102,8 +102,6 @@ class LabelRequest:
     @property
     def filling(self) -> Fill | None:
         """What --fill and --keep come to."""
-        from pipeline.labelling.fill import Fill
-
         return Fill(1.0 if self.keep is None else self.keep, self.seed) if self.fill else None
 
     @property

@@ -104,10 +104,8 @@ def refit_offsets(store: Store, revision: RevisionFile) -> tuple[RefittedOffset,
 def refit_offsets_of(
     store: Store, embedded: EmbeddedPrompts, prompts: PromptSet, rule: Rule, given: Truth | None = None
 ) -> tuple[RefittedOffset, ...]:
-    """The same for prompts that no revision has yet. embedded: they, on the CPU. rule: what will decide. given:
+    """The same for prompts that no revision has yet. embedded: they. rule: what will decide. given:
     answers that are about to be kept too. Raises LanitError too where there are no answers."""
-    import torch
-
     _check_rule(rule)
     people = read_people(store)
     if given is not None:
@@ -119,7 +117,7 @@ def refit_offsets_of(
             "Add --labels FILE, with a column of 1, 0 or nothing for each phrase.",
         )
     rows, places = np.unique(applied.rows, return_inverse=True)
-    margins = embedded.margins(torch.from_numpy(store.embeddings_of(rows))).numpy()[places, applied.columns]
+    margins = embedded.arrays().margins(store.embeddings_of(rows))[places, applied.columns]
     return _refitted(applied, margins, prompts.domains, prompts.offsets)
 
 

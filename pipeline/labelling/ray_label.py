@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from lanit.errors import LanitError
 from pipeline.computing.ray_cluster import Workforce
 from pipeline.computing.ray_tasks import run_tasks
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
 class LabelWorker:
     """Decides the labels of one part after another: :class:`pipeline.computing.ray_tasks.Worker`."""
 
-    def __init__(self, store: Store, decision: Decision, processors: int) -> None:
-        torch.set_num_threads(processors)
+    def __init__(self, store: Store, decision: Decision) -> None:
         self._store, self._decision = store, decision
 
     def __call__(self, task: Part) -> list[Decided]:
@@ -47,7 +44,7 @@ def ray_decider(force: Workforce, remark: Callable[[str], None]) -> Decider:
 
     def decide(store: Store, decision: Decision) -> Iterator[DecidedPart]:
         bare = Store(store.root.resolve(), replace(store.manifest, parts=()))
-        make = functools.partial(LabelWorker, bare, decision, force.processors)
+        make = functools.partial(LabelWorker, bare, decision)
         decided = run_tasks(functools.partial(tuple, store.manifest.parts), make, force, remark)
         return zip(store.ok_parts(["image_id", "path"]), decided, strict=True)
 

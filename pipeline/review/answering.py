@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import traceback
 from collections.abc import Callable
@@ -55,10 +56,12 @@ def page_handlers(place: Workplace) -> list[Route]:
     asked = {
         "/api/answers": handlers.answer,
         "/api/search": handlers.search,
+        "/api/search/prepare": handlers.prepare_search,
         "/api/lasso": handlers.lasso,
         "/api/try": handlers.try_phrase,
         "/api/phrases": handlers.add_phrase,
         "/api/revision": handlers.revise,
+        "/api/offsets": handlers.write_offsets,
         "/api/map/make": handlers.make_map,
     }
     routes = [Route(path, _told(handler)) for path, handler in reading.items()]
@@ -228,6 +231,12 @@ class Handlers:
         rows = trying.find(self.place, body.get("text"), body.get("row"), _FOUND)
         return self._list(rows, worth="The nearest first, by the embeddings of the store.")
 
+    def prepare_search(self, body: dict[str, Any]) -> Response:
+        """What is wrong is told when something is searched."""
+        with contextlib.suppress(LanitError):
+            self.place.prepare_search()
+        return _json({})
+
     def try_phrase(self, body: dict[str, Any]) -> Response:
         found, rows = trying.try_phrase(self.place, body["phrase"])
         return self._list(rows, **found)
@@ -238,6 +247,9 @@ class Handlers:
     def revise(self, body: dict[str, Any]) -> Response:
         offsets = {self._domain(int(name)): value for name, value in body["offsets"].items()}
         return _json(revising.revise(self.place, offsets))
+
+    def write_offsets(self, body: dict[str, Any]) -> Response:
+        return _json(revising.write_offsets(self.place))
 
     # ------------------------------------------------------------------------------------------------ the map
 

@@ -28,13 +28,13 @@ class Change:
 
 
 class Answers:
-    """Answers on the n images of ``store`` in ``domains``. Safe in threads; other processes may answer too."""
+    """Answers on the n images of ``store`` in ``domains``. Safe in threads; other processes may answer too.
 
-    def __init__(self, store: Store, images: StoreImages, domains: Sequence[str]) -> None:
-        self._store, self._images, self._domains = store, images, domains
+    image_ids: of the n images, strings."""
+
+    def __init__(self, store: Store, images: StoreImages, image_ids: pa.ChunkedArray, domains: Sequence[str]) -> None:
+        self._store, self._images, self._domains, self.image_ids = store, images, domains, image_ids
         self._book, self._lock = AnswerBook(store), threading.RLock()
-        ids = [table["image_id"] for table in store.ok_parts(["image_id"])]
-        self.image_ids: pa.Array = pa.chunked_array(ids, pa.string()).combine_chunks() if ids else pa.array([], "str")
         self._changes: list[Change] = []
         self._read()
 

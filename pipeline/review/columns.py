@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lanit.labels import decide
 from pipeline.store.label_revisions import RevisionFile
 
 KEPT_BYTES = 256 << 20
@@ -73,13 +74,9 @@ class Columns:
 
 def _decided(revision: RevisionFile, domain: int) -> np.ndarray:
     """The labels of one phrase by a rule under which phrases compete, bool (n)."""
-    import torch
-
-    from lanit.labels import decide
-
-    offsets, weights = torch.tensor(revision.prompt_set.offsets), torch.tensor(revision.prompt_set.weights)
+    prompts = revision.prompt_set
+    offsets, weights = np.array(prompts.offsets, np.float32), np.array(prompts.weights, np.float32)
     found = []
     for block in revision.blocks(margin=True, base=True):
-        margins, base = (torch.tensor(np.asarray(v)) for v in (block.margin, block.similarity_base))
-        found.append(decide(revision.rule, margins, base, offsets, weights)[:, domain].numpy())
+        found.append(decide(revision.rule, block.margin, block.similarity_base, offsets, weights)[:, domain])
     return np.concatenate(found) if found else np.empty(0, bool)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.review.estimates import LEAST_SAMPLE, estimate
 from pipeline.review.queues import Phrase
-from pipeline.review.samples import Sample, random_keys, sample_of, strata_of
+from pipeline.review.samples import Sample, sample_of, strata_of
 
 LEAST_EACH = 5
 """Answers of yes, and as many of no, below which no offset is suggested."""
@@ -132,4 +132,4 @@ def at_offset(phrase: Phrase, offset: float) -> dict[str, Any]:
 
 
 def _sample(phrase: Phrase, margins: np.ndarray, said: np.ndarray) -> Sample:
-    return sample_of(random_keys(phrase.labelling.answers.image_ids), strata_of(margins), said)
+    return sample_of(phrase.place.random_keys, strata_of(margins), said)

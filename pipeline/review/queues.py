@@ -6,15 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.inspection.clusters import cluster_rows, rows_of_some_parts
-from pipeline.review.samples import next_of_sample, random_keys, sample_of, strata_of
+from pipeline.review.samples import next_of_sample, sample_of, strata_of
 from pipeline.review.workplace import Labelling, Workplace
 from pipeline.stability.views import kept_views, views_path
 
 SAMPLE_AT_ONCE = 200
 _CLUSTERED = 4000  # unlabelled images drawn to be grouped
 _SEED = 0
+_LEAST_SEEN = 100  # images with crops, to judge others by
+_LIKELY = 0.25  # chance of different labels, at most a half, from which on an image is worth looking at
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,14 @@ def _first(phrase: Phrase) -> Queue:
     """By turns, until the sample of this time is used up; then the nearest."""
     near, sample = _near(phrase).rows, _random(phrase).rows
     turns = np.stack([sample, near[: len(sample)]], axis=1).ravel() if len(near) >= len(sample) else sample
-    rows = np.array(list(dict.fromkeys([*turns.tolist(), *near.tolist()])), np.int64)
+    turns = np.array(list(dict.fromkeys(turns.tolist())), np.int64)
+    rows = np.concatenate([turns, near[~np.isin(near, turns, kind="table")]])
     worth = "By turns near the threshold, which says where it belongs, and at random, which says how good labels are."
     return Queue(rows, worth)
 
 
 def _random(phrase: Phrase) -> Queue:
-    keys, said = random_keys(phrase.labelling.answers.image_ids), phrase.said
+    keys, said = phrase.place.random_keys, phrase.said
     sample = sample_of(keys, strata_of(phrase.margins), said)
     rows = next_of_sample(keys, sample, said, phrase.by_clip, SAMPLE_AT_ONCE)
     worth = "Drawn at random, more of them where CLIP may be wrong: the figures rest on these answers alone."
@@ -82,21 +87,48 @@ def _random(phrase: Phrase) -> Queue:
 
 
 def _unstable(phrase: Phrase) -> Queue:
-    """Of the images with two crops, those whose crops get different labels, the largest difference first."""
+    """Of the images with two crops those whose crops get different labels, the largest difference first; then those
+    without, in the order of the chance that crops of theirs would."""
     store, column = phrase.place.store, phrase.domain
     kept = kept_views(views_path(store), store.embedding_dim)
     stability = _view_margins(phrase)
     if kept is None or stability is None:
         return Queue(np.empty(0, np.int64), "No crops are kept of this revision: lanit label --views makes them.")
-    active, margins = stability
-    differ = np.flatnonzero(active[0, :, column] != active[1, :, column])
-    spread = np.abs(margins[0, differ, column] - margins[1, differ, column])
-    ids = kept["image_id"][differ[np.argsort(-spread, kind="stable")]]
-    row_of = {name: row for row, name in enumerate(phrase.labelling.answers.image_ids.to_pylist())}
-    rows = np.array([row_of[name.decode()] for name in ids if name.decode() in row_of], np.int64)
-    share = len(differ) / max(active.shape[1], 1)
-    return Queue(rows, f"Two crops of these got different labels, as of {100 * share:.1f} % of {active.shape[1]:,}: "
-                       "here the label says more about the crop than about the image.")  # fmt: skip
+    active, margins = (each[:, :, column] for each in stability)
+    ids = pa.array(np.char.decode(kept["image_id"], "ascii"), pa.string())
+    place = pc.fill_null(pc.index_in(phrase.place.image_ids, value_set=ids), -1).to_numpy()
+    seen = np.flatnonzero(place >= 0)  # rows of the store, and which of the crops are theirs
+    crops = place[seen]
+    differ = np.flatnonzero(active[0, crops] != active[1, crops])
+    spread = np.abs(margins[0, crops[differ]] - margins[1, crops[differ]])
+    observed = seen[differ[np.argsort(-spread, kind="stable")]]
+    share = len(differ) / max(len(seen), 1)
+    worth = (
+        f"Two crops of the first {len(differ):,} got different labels, {100 * share:.1f} % of the {len(seen):,} that "
+        "have two: here the label says more about the crop than about the image."
+    )
+    if phrase.labelling.revision.rule.kind != "adaptive" or len(seen) < _LEAST_SEEN:
+        return Queue(observed, worth)
+    chances = disagreement(phrase.margins, phrase.margins[seen], margins[:, crops], phrase.offset)
+    chances[seen] = 0
+    others = np.flatnonzero(chances >= _LIKELY)
+    others = others[np.argsort(-chances[others], kind="stable")]
+    worth += " Of the others no crops are kept; so far from the threshold as they are, crops of them differ as often."
+    return Queue(np.concatenate([observed, others]), worth)
+
+
+def disagreement(margins: np.ndarray, seen: np.ndarray, crops: np.ndarray, offset: float) -> np.ndarray:
+    """The chance that two crops of an image get different labels, float64 (n), of its margin (n).
+
+    seen, crops: margins of m images, and of two crops of each (2×m), which give the line and the spread of the margin
+    of a crop about that of its image, normal and the same everywhere.
+    """
+    both = np.concatenate([seen, seen]).astype(np.float64)
+    slope, level = np.polyfit(both, crops.ravel().astype(np.float64), 1)
+    spread = max(float(np.std(crops.ravel() - slope * both - level)), 1e-9)
+    above = 1 / (1 + np.exp(-np.clip(1.702 * (slope * margins + level - offset) / spread, -30, 30)))  # nearly normal
+    chances: np.ndarray = 2 * above * (1 - above)
+    return chances
 
 
 def _view_margins(phrase: Phrase) -> tuple[np.ndarray, np.ndarray] | None:

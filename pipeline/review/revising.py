@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from lanit.errors import LanitError, UsageError
+from lanit.errors import UsageError
 from pipeline.files import write_bytes
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
+from pipeline.review.prompt_file import with_offsets, with_phrase
 from pipeline.review.trying import check_phrase
 from pipeline.review.workplace import Workplace
 
@@ -61,20 +60,27 @@ def add_phrase(place: Workplace, text: str) -> dict[str, Any]:
         phrase = check_phrase(place, text)
         before = read_prompt_set(str(place.prompts))
         if phrase.casefold() not in (each.casefold() for each in before.domains):
-            write_bytes(place.prompts, _with_phrase(place.prompts, phrase, before))
+            write_bytes(place.prompts, with_phrase(place.prompts, phrase))
         place.added.append(phrase)
         return {"file": place.prompts.name, "phrase": phrase}
 
 
-def _with_phrase(path: Path, phrase: str, before: PromptSet) -> bytes:
-    """The prompt file and one phrase more. Raises LanitError where it would not read as just that."""
-    text = path.read_text(encoding="utf-8-sig")
-    if text.lstrip().startswith("{"):
-        document = json.loads(text)
-        document["domains"] = [*document["domains"], phrase]
-        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
-    else:
-        text = text + ("" if not text or text.endswith("\n") else "\n") + phrase + "\n"
-        if phrase.startswith("#") or " #" in phrase:
-            raise LanitError(f"{path.name} would take what follows # for a comment", "Write the phrase without #.")
-    return text.encode()
+def write_offsets(place: Workplace) -> dict[str, Any]:
+    """Write the offsets of the revision shown to the lines of the prompt file that have its phrases; the file is
+    replaced whole, and its comments stay.
+
+    Returns its name and how many lines changed. Raises UsageError where no prompt file was named, LanitError where the
+    file cannot be read or written; it is then as it was.
+    """
+    with place.revising:
+        if place.prompts is None:
+            message = "the page was started without a prompt file"
+            raise UsageError(message, "Start it again: lanit review --prompts FILE")
+        before, shown = read_prompt_set(str(place.prompts)), place.labelling.revision.prompt_set
+        wanted = {phrase.casefold(): offset for phrase, offset in zip(shown.domains, shown.offsets, strict=True)}
+        own = zip(before.domains, before.offsets, strict=True)
+        changed = {phrase: wanted[phrase.casefold()] for phrase, offset in own
+                   if wanted.get(phrase.casefold(), offset) != offset}  # fmt: skip
+        if changed:
+            write_bytes(place.prompts, with_offsets(place.prompts, changed))
+        return {"file": place.prompts.name, "written": len(changed)}

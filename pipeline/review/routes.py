@@ -51,10 +51,12 @@ def review_routes() -> tuple[Route, ...]:
         Route(_path(r"/api/map/colours"), frozenset({"by", "phrase"})),
         Route(_path(r"/api/answers"), rewrite=_fields(rows=_rows, phrase=_number, label=_label)),
         Route(_path(r"/api/search"), rewrite=_search),
+        Route(_path(r"/api/search/prepare"), rewrite=_fields()),
         Route(_path(r"/api/lasso"), rewrite=_fields(polygon=_polygon)),
         Route(_path(r"/api/try"), rewrite=_fields(phrase=_text)),
         Route(_path(r"/api/phrases"), rewrite=_fields(phrase=_text)),
         Route(_path(r"/api/revision"), rewrite=_fields(offsets=_offsets)),
+        Route(_path(r"/api/offsets"), rewrite=_fields()),
         Route(_path(r"/api/map/make"), rewrite=_fields()),
     )
 

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SHARES = (0.005, 0.02, 0.05, 0.12, 0.25, 0.45, 0.7, 1.0)
 """Ends of the strata, as shares of the images from the largest margin on."""
 
 
-def random_keys(image_ids: pa.Array) -> np.ndarray:
-    """A random number for each image, uint64 (n), that depends on its id alone."""
-    texts = np.zeros(len(image_ids), "S16")
-    texts[:] = image_ids.to_numpy(zero_copy_only=False)
-    halves = texts.view("<u8").reshape(-1, 2)
+def random_keys(image_ids: pa.ChunkedArray) -> np.ndarray:
+    """A random number for each image, uint64 (n), that depends on its id alone, of which the first 16 bytes count."""
+    texts = pc.ascii_rpad(pc.utf8_slice_codeunits(image_ids, 0, 16), 16, padding="\0").cast(pa.binary())
+    whole = b"".join(memoryview(chunk.buffers()[2])[: 16 * len(chunk)] for chunk in texts.chunks if len(chunk))
+    halves = np.frombuffer(whole, "<u8").reshape(-1, 2)
     with np.errstate(over="ignore"):
         keys = _mixed(_mixed(halves[:, 0]) ^ halves[:, 1])
     return keys

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lanit.errors import UsageError, excerpt
+from lanit.labels import decide
 from pipeline.review.workplace import Labelling, Workplace
 
 _BINS = 96
@@ -15,10 +16,10 @@ _COMPANIONS = 6
 
 def find(place: Workplace, text: str | None, row: int | None, count: int) -> np.ndarray:
     """Rows nearest to a text, or to an image of the store, int64 (≤ count). Raises LanitError without a CLIP."""
-    from pipeline.searching.search import embed_text, nearest_rows
+    from pipeline.prompts.embed_prompts import sentence_vector
 
-    query = place.store.embeddings_of(np.array([row]))[0] if row is not None else embed_text(place.clip, text or "")
-    return nearest_rows(place.store, place.index, query, min(count, place.store.ok), None)[1]
+    query = sentence_vector(place.clip, text or "") if row is None else place.store.embeddings_of(np.array([row]))[0]
+    return place.nearest(query, min(count, place.store.ok))
 
 
 def check_phrase(place: Workplace, text: str) -> str:
@@ -40,15 +41,15 @@ def try_phrase(place: Workplace, text: str) -> tuple[dict[str, Any], np.ndarray]
 
     Raises UsageError where it can be no phrase or the rule takes none, LanitError without a CLIP.
     """
-    from pipeline.prompts.embed_prompts import embed_prompts
+    from pipeline.prompts.embed_prompts import prompt_vectors
 
     labelling = place.labelling
     if not labelling.revision.rule.by_similarity:
         message = f"a revision of {labelling.revision.rule.describe()} takes no phrases"
         raise UsageError(message, "Label by phrases: lanit label --prompts FILE.")
     phrase = check_phrase(place, text)
-    embedded = embed_prompts(place.clip, labelling.revision.prompt_set.about([phrase]))
-    direction = (embedded.domains[0] - embedded.base).numpy()
+    embedded = prompt_vectors(place.clip, labelling.revision.prompt_set.about([phrase]))
+    direction = embedded.domains[0] - embedded.base
     margins = np.concatenate([part @ direction for part in place.store.embedding_parts()])
     caught, lost = _labelled(labelling, margins)
     low, high = (float(np.quantile(margins, share)) for share in (0.0005, 0.9995))
@@ -71,18 +72,14 @@ def _labelled(labelling: Labelling, margins: np.ndarray) -> tuple[np.ndarray, li
     revision = labelling.revision
     if revision.rule.kind == "adaptive":
         return margins > 0, []
-    import torch
-
-    from lanit.labels import decide
-
     prompts, caught, lost = revision.prompt_set, [], np.zeros(len(revision.domains), np.int64)
-    offsets, weights = torch.tensor((*prompts.offsets, 0.0)), torch.tensor((*prompts.weights, 1.0))
+    offsets = np.array((*prompts.offsets, 0.0), np.float32)
+    weights = np.array((*prompts.weights, 1.0), np.float32)
     for block in revision.blocks(margin=True, base=True):
         rows = slice(block.start, block.start + block.rows)
-        both = torch.from_numpy(np.column_stack([block.margin, margins[rows]]))
-        base = torch.tensor(np.asarray(block.similarity_base))
-        after = decide(revision.rule, both, base, offsets, weights).numpy()
-        before = decide(revision.rule, both[:, :-1], base, offsets[:-1], weights[:-1]).numpy()
+        both, base = np.column_stack([block.margin, margins[rows]]), block.similarity_base
+        after = decide(revision.rule, both, base, offsets, weights)
+        before = decide(revision.rule, both[:, :-1], base, offsets[:-1], weights[:-1])
         lost += (before & ~after[:, :-1]).sum(axis=0)
         caught.append(after[:, -1])
     order = np.argsort(-lost, kind="stable")[:_COMPANIONS]

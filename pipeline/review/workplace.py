@@ -6,17 +6,21 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from lanit.errors import LanitError
 from pipeline.review.answers import TAKEN_BACK, Answers
 from pipeline.review.columns import Columns
-from pipeline.store.index import open_index
+from pipeline.review.half_embeddings import HalfEmbeddings
+from pipeline.review.samples import random_keys
+from pipeline.store.index import index_kind, open_index
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 from pipeline.store.thumbnail_cache import ThumbnailCache
@@ -52,23 +56,38 @@ class Workplace:
     """
 
     def __init__(self, store: Store, load_clip: Callable[[], ClipModel], prompts: Path | None = None) -> None:
-        self.store, self.images = store, StoreImages(store)
-        self.thumbnails = ThumbnailCache(store, self.images, THUMBNAIL_SIDE)
+        self.store = store
         self.key = hashlib.sha256(store.parts_array().tobytes()).hexdigest()[:12]
         self._load_clip, self._clip_lock, self._index_lock = load_clip, threading.Lock(), threading.Lock()
         self._lists: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock, self._next_list = threading.Lock(), 1
         self.prompts, self.added, self.revising = prompts, list[str](), threading.Lock()
-        self.labelling = self._labelling(None)
+        with ThreadPoolExecutor(1, "images") as reader:  # each takes a second of a million images
+            reading = reader.submit(StoreImages, store)
+            self.image_ids: pa.ChunkedArray = store.ok_table(["image_id"])["image_id"]
+            revision = self._revision(None)
+            self.images = reading.result()
+        self.thumbnails = ThumbnailCache(store, self.images, THUMBNAIL_SIDE)
+        self.labelling = self._labelling(revision)
+        self.halves = HalfEmbeddings(store, self.key)
 
-    def _labelling(self, number: int | None) -> Labelling:
+    def _revision(self, number: int | None) -> RevisionFile:
         revision = self.store.labels_to_train(number)
-        self.store.check_current(revision)
-        return Labelling(revision, Columns(revision), Answers(self.store, self.images, revision.domains))
+        self.store.check_current(revision, self.image_ids)
+        return revision
+
+    def _labelling(self, revision: RevisionFile) -> Labelling:
+        answers = Answers(self.store, self.images, self.image_ids, revision.domains)
+        return Labelling(revision, Columns(revision), answers)
 
     def show(self, number: int) -> None:
         """Go on with another revision. Raises LanitError where it is none of the images that the store holds."""
-        self.labelling = self._labelling(number)
+        self.labelling = self._labelling(self._revision(number))
+
+    @cached_property
+    def random_keys(self) -> np.ndarray:
+        """Of each image, uint64 (n): see :func:`pipeline.review.samples.random_keys`."""
+        return random_keys(self.image_ids)
 
     @cached_property
     def _loaded_clip(self) -> ClipModel:
@@ -80,15 +99,36 @@ class Workplace:
         with self._clip_lock:
             return self._loaded_clip
 
+    def nearest(self, query: np.ndarray, count: int) -> np.ndarray:
+        """Rows of the images nearest to a unit-norm ``query``, float32 (k), the nearest first, int64 (≤ count): every
+        image compared in half precision, or those that the index of a larger store finds.
+
+        Raises LanitError where the store cannot be read or the index can be neither opened nor built.
+        """
+        from pipeline.searching.search import nearest_rows
+
+        if self._flat:
+            return self.halves.nearest(query, count)[1]
+        with self._index_lock:
+            return nearest_rows(self.store, self._opened_index, query, count, None)[1]
+
     @cached_property
     def _opened_index(self) -> Any:
         return open_index(self.store)
 
-    @property
-    def index(self) -> Any:
-        """Of the embeddings, opened once. Raises LanitError where it can be neither opened nor built."""
-        with self._index_lock:
-            return self._opened_index
+    @cached_property
+    def _flat(self) -> bool:
+        return index_kind(self.store) == "flat"
+
+    def prepare_search(self) -> None:
+        """Load what a search by words needs, so that it is there when the words are written. Raises LanitError as
+        :attr:`clip` and :meth:`nearest` do."""
+        self.clip.encode_texts(["a photo"])  # it is loaded when it first reads
+        if self._flat:
+            self.halves.prepare()
+        else:
+            with self._index_lock:
+                self._opened_index  # noqa: B018
 
     def keep_list(self, rows: np.ndarray) -> int:
         """A number by which :meth:`list_of` gives ``rows`` again, for a while."""

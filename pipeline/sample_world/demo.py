@@ -56,7 +56,7 @@ _MARKER = "demo.json"
 _FACES = r"face-\d{5,}\.png|truth\.csv|\.lanit-faces\.json|\.lock"
 _STORE = (
     r"store\.json|\.lock|images/(part-\d{5,}-[0-9a-f]{8}\.parquet|unfinished\.jsonl|catalogue\.sqlite.*)"
-    r"|labels/(r\d{4,}\.parquet|ledger\.json)|index/(embeddings\.faiss|index\.json)|cache/(images|words|evaluation|views|stability)-[0-9a-f-]+\.\w+"
+    r"|labels/(r\d{4,}\.parquet|ledger\.json)|index/(embeddings\.faiss|index\.json)|cache/(images|words|texts|readable|evaluation|views|stability)-[0-9a-f-]+\.\w+"
 )
 _TRANSLATED = r"face-\d{5,}\.png|translations\.(csv|parquet)|labels\.csv|\.lanit-translate/.+"
 _WRITTEN = {

@@ -55,7 +55,7 @@ def _picture(images: StoreImages, found: Hit | Member) -> Picture:
 def _example(report: SearchReport, frame: Frame | None) -> Picture:
     file = Path(report.query)
     try:
-        thumbnail = thumbnail_of(decode_rgb(file, frame=frame), _SIDE)
+        thumbnail = thumbnail_of(decode_rgb(file, frame=frame, near=_SIDE), _SIDE)
     except ImageError:
         thumbnail = None
     return Picture(thumbnail, file.name)

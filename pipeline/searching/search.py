@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from lanit.errors import LanitError, UsageError, excerpt, listed
 from pipeline.commands import store_option
+from pipeline.prompts.embed_prompts import sentence_vector
 from pipeline.store.index import is_approximate, nearest, open_index
 from pipeline.store.store import Store
 
@@ -85,8 +84,8 @@ def search(
         raise UsageError(f"--top is at least 1, not {top}", "Leave it out.")
     check_query(text, image)
     store.check_fingerprint(clip.fingerprint)
-    query = embed_image(clip, image, store.manifest.frame) if image is not None else embed_text(clip, text or "")
     among = _labelled(store, labels) if labels else None
+    query = embed_image(clip, image, store.manifest.frame) if image is not None else sentence_vector(clip, text or "")
     searched = store.ok if among is None else int(among.sum())
     index = open_index(store, tell)
     cosines, rows = nearest_rows(store, index, query, min(top, searched), among)
@@ -111,15 +110,10 @@ def check_query(text: str | None, image: Path | None) -> None:
         raise UsageError("the text to search for is empty", like)
 
 
-def embed_text(clip: ClipModel, text: str) -> np.ndarray:
-    """Unit-norm embedding of a text, float32 (k)."""
-    with torch.inference_mode():
-        embedding: np.ndarray = F.normalize(clip.encode_texts([text]), dim=-1)[0].cpu().numpy()
-    return embedding
-
-
 def embed_image(clip: ClipModel, file: Path, frame: Frame | None = None) -> np.ndarray:
     """Unit-norm embedding of an image file, float32 (k), as ``lanit embed`` would store it. Raises ImageError."""
+    import torch
+
     from pipeline.clip.batch_encoder import BatchEncoder
     from pipeline.decoding.clip_input import decode_for_clip
     from pipeline.decoding.images import read_image_bytes

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lanit.agreement import NEAR_SYNONYMS, Agreement
+from lanit.labels import EmbeddedPrompts, assign, decide
 from lanit.rules import Rule
 from pipeline.stability.views import Views, read_views
 from pipeline.store.caches import content_of, keep_array, read_array
 
 if TYPE_CHECKING:
-    from lanit.heads import LinearHead
-    from lanit.labels import EmbeddedPrompts
+    from lanit.linear_head import LinearHead
     from pipeline.prompts.prompt_sets import PromptSet
     from pipeline.store.label_revisions import RevisionFile
     from pipeline.store.store import Store
@@ -42,14 +42,9 @@ class ViewLabels:
 
     def by_rule(self, rule: Rule, prompts: PromptSet) -> tuple[Agreement, ...]:
         """What another rule would give, with the offsets and weights of ``prompts``."""
-        import torch
-
-        from lanit.labels import decide
-
-        offsets, weights = torch.tensor(prompts.offsets), torch.tensor(prompts.weights)
+        offsets, weights = (np.array(values, np.float32) for values in (prompts.offsets, prompts.weights))
         first, second = (
-            decide(rule, torch.from_numpy(margins), torch.from_numpy(base), offsets, weights).numpy()
-            for margins, base in zip(self.margins, self.base, strict=True)
+            decide(rule, margins, base, offsets, weights) for margins, base in zip(self.margins, self.base, strict=True)
         )
         return agreements_of(first, second)
 
@@ -63,15 +58,10 @@ def agreements_of(first: np.ndarray, second: np.ndarray) -> tuple[Agreement, ...
 
 
 def label_views(views: Views, embedded: EmbeddedPrompts, rule: Rule, head: LinearHead | None = None) -> ViewLabels:
-    """embedded: on the CPU. head: of the rules ``clusters`` and ``filled``."""
-    import torch
-
-    from lanit.labels import assign
-
-    decided = [assign(rule, torch.from_numpy(crop), embedded, head) for crop in views.crops]
-    active, margins, base = (
-        np.stack([np.ascontiguousarray(t.numpy()) for t in each]) for each in zip(*decided, strict=True)
-    )
+    """head: of the rules ``clusters`` and ``filled``."""
+    prompts, of_head = embedded.arrays(), None if head is None else head.arrays()
+    decided = [assign(rule, crop, prompts, of_head) for crop in views.crops]
+    active, margins, base = (np.stack(each) for each in zip(*decided, strict=True))
     return ViewLabels(active, margins, base)
 
 

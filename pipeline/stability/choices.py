@@ -15,7 +15,7 @@ from lanit.errors import LanitError, UsageError
 from lanit.rules import Rule
 from lanit.sentences import without_phrase
 from pipeline.progress import Progress
-from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.embed_prompts import prompt_vectors
 from pipeline.prompts.prompt_sets import GENERAL_TEMPLATES, PromptSet
 from pipeline.stability.agreements import agreements_of, label_views
 from pipeline.stability.views import Views
@@ -145,7 +145,7 @@ def compare_templates(
     begun = time.monotonic()
     for number, (title, templates, bases) in enumerate(rows, 1):
         other = sample if not found else replace(sample, templates=templates, bases=bases, offsets=())
-        scores = label_views(views, embed_prompts(clip, other), rule).agreements()
+        scores = label_views(views, prompt_vectors(clip, other), rule).agreements()
         found.append(Candidate(title, templates, bases, mean_score(scores)))
         if progress is not None:
             progress(number, len(rows), "templates")
@@ -175,7 +175,7 @@ def choose_offsets(
         raise UsageError(
             f"--choose-offsets goes with the adaptive rule, not with {rule.text}", "Leave one of them out."
         )
-    margins = label_views(views, embed_prompts(clip, prompts), rule).margins
+    margins = label_views(views, prompt_vectors(clip, prompts), rule).margins
     found = []
     for domain, own, column in zip(prompts.domains, prompts.offsets, np.moveaxis(margins, 2, 0), strict=True):
         tried = _offsets_to_try(column)

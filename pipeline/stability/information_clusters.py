@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from lanit.heads import LinearHead
+from lanit.linear_head import LinearHead
 from lanit.mutual_information import cluster_information
 
 if TYPE_CHECKING:
@@ -47,4 +47,4 @@ def information_head(views: Views, centres: np.ndarray, progress: Progress | Non
         if progress is not None:
             progress(step + 1, _STEPS, "steps of learning")
     found = weights.detach()
-    return LinearHead(found, bias.detach() - found @ mean, one_hot=True)
+    return LinearHead(found, bias.detach() - found @ mean, one_hot=True).arrays()

@@ -35,7 +35,7 @@ from pipeline.store.schemas import (
 BLOCK_ROWS = 65536
 """Rows of a row group at most: what is in memory at once, whatever the size of the store."""
 
-_NO_KEYS = pa.array([], pa.string())
+_NO_KEYS = pa.nulls(0, pa.string())  # pa.array would import pandas
 
 
 _T = TypeVar("_T")

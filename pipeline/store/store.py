@@ -99,8 +99,13 @@ class Store:
     def ok_images(self) -> pa.Table:
         """image_id, path, source, offset, bytes, width, height of the rows with status ok, in the order of
         :meth:`embeddings`."""
-        table = self.images(["image_id", "path", "source", "offset", "bytes", "width", "height", "status"])
-        return table.filter(pc.equal(table["status"], "ok")).drop_columns(["status"])
+        return self.ok_table(["image_id", "path", "source", "offset", "bytes", "width", "height"])
+
+    def ok_table(self, columns: list[str]) -> pa.Table:
+        """Columns of the rows with status ok, in the order of :meth:`embeddings`."""
+        schema = images_schema(self.embedding_dim, self.manifest.storage)
+        empty = pa.schema([schema.field(name) for name in columns]).empty_table()
+        return pa.concat_tables([empty, *(table.cast(empty.schema) for table in self.ok_parts(columns))])
 
     def ok_parts(self, columns: list[str]) -> Iterator[pa.Table]:
         """Columns of the rows with status ok, part by part, in the order of :meth:`embeddings`."""
@@ -123,7 +128,7 @@ class Store:
     def embedding_parts(self) -> Iterator[np.ndarray]:
         """The embeddings part by part, float32 (n_part×k), so that no more than one part need be in memory."""
         for part in self.manifest.parts:
-            yield self._embeddings_in(part)
+            yield self.embeddings_in(part)
 
     def labelled_part(self, part: Part) -> tuple[pa.Table, np.ndarray]:
         """image_id and path of the rows of a part with status ok, and their embeddings, float32 (n×k). For threads."""
@@ -149,7 +154,7 @@ class Store:
         """
         out = np.empty((len(rows), self.embedding_dim), np.float32)
         for part, wanted, inside in self._parts_of(rows):
-            out[wanted] = self._embeddings_in(part)[inside]
+            out[wanted] = self.embeddings_in(part)[inside]
         return out
 
     def check_fingerprint(self, fingerprint: Fingerprint, hint: str = "") -> None:
@@ -207,17 +212,21 @@ class Store:
         """The same as :meth:`revision_file`, whole in memory."""
         return self.revision_file(revision).read()
 
-    def is_current(self, revision: Labels) -> bool:
-        """Whether ``revision`` labels exactly the images that the store holds now, in the same order."""
+    def is_current(self, revision: Labels, ids: pa.ChunkedArray | None = None) -> bool:
+        """Whether ``revision`` labels exactly the images that the store holds now, in the same order.
+
+        ids: the column image_id of :meth:`ok_table`, from who has it at hand."""
         if revision.rows != self.ok:
             return False
-        ids = pa.chunked_array([chunk for table in self.ok_parts(["image_id"]) for chunk in table["image_id"].chunks])
+        if ids is None:
+            ids = self.ok_table(["image_id"])["image_id"]
         blocks = revision.blocks(keys=True)
         return all(ids.slice(each.start, each.rows).equals(pa.chunked_array([each.image_ids])) for each in blocks)
 
-    def check_current(self, revision: Labels) -> None:
-        """Raise LanitError unless row i of ``revision`` is row i of :meth:`embeddings`."""
-        if not self.is_current(revision):
+    def check_current(self, revision: Labels, ids: pa.ChunkedArray | None = None) -> None:
+        """Raise LanitError unless row i of ``revision`` is row i of :meth:`embeddings`. ids: as in
+        :meth:`is_current`."""
+        if not self.is_current(revision, ids):
             raise LanitError(
                 f"label revision {revision.number} has {revision.rows} images; "
                 f"the store {self.root} now holds {self.ok}, or others",
@@ -279,10 +288,13 @@ class Store:
 
     def ok_rows(self, part: Part, columns: list[str]) -> pa.Table:
         """Columns of the rows of a part with status ok."""
+        if part.ok == part.rows:
+            return self.read_part(part, columns)
         table = self.read_part(part, [*columns, "status"])
         return table.filter(pc.equal(table["status"], "ok")).select(columns)
 
-    def _embeddings_in(self, part: Part) -> np.ndarray:
+    def embeddings_in(self, part: Part) -> np.ndarray:
+        """The embeddings of a part, float32 (n_part×k). For threads."""
         return self._values(self.read_part(part, ["embedding"])["embedding"])
 
     def _values(self, column: pa.ChunkedArray) -> np.ndarray:

@@ -2,46 +2,125 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pipeline.clip.models import DEFAULT_CLIP, ClipModel, Precision, load_clip
-from pipeline.clip.world import World
-from pipeline.computing.devices import pick_device
+from pipeline.clip.fingerprint import Fingerprint
+from pipeline.clip.local_folders import local_folder, read_words, unknown_words
+from pipeline.clip.presets import DEFAULT, PRESETS
+from pipeline.clip.world import World, read_world
+from pipeline.store.kept_texts import StoreTexts
 from pipeline.store.store_folder import read_manifest
 
 if TYPE_CHECKING:
+    from pipeline.clip.models import ClipModel, Precision
     from pipeline.store.store import Store
 
 _RUNS, _RUN = 8, 64  # runs of successive images that are looked at, and images of each
 _STRANGERS = 0.75  # share of the images from which on they are warned of
 
 
-def clip_of(store: Store, spec: str | None, architecture: str | None, device: str = "cpu") -> ClipModel:
-    """The CLIP that filled ``store``, or the one that ``--clip`` names instead.
+class StoreClip:
+    """Stands for the :class:`pipeline.clip.models.ClipModel` of a store, and loads it when something is asked that the
+    store does not know, such as a text that nobody asked for before.
 
-    Raises LanitError where that is a model of other weights or other preprocessing.
+    Raises LanitError then where the CLIP cannot be had or is not the one that filled the store.
+    """
+
+    def __init__(self, store: Store, device: str, precision: str, tell: Callable[[str], None] | None) -> None:
+        self.fingerprint: Fingerprint = replace(store.fingerprint, precision=precision)
+        self.spec, self.architecture = store.clip_spec, store.clip_architecture
+        self.embedding_dim = store.embedding_dim
+        self.kept_texts = StoreTexts(store.root, store.fingerprint)
+        self._store, self._device, self._tell = store, device, tell
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str] | None:
+        return read_words(local_folder(self.spec))
+
+    @cached_property
+    def world(self) -> World | None:
+        return read_world(local_folder(self.spec))
+
+    @property
+    def logit_scale(self) -> float:
+        known = self.kept_texts.logit_scale
+        return self.loaded.logit_scale if known is None else known
+
+    @property
+    def context_length(self) -> int:
+        known = self.kept_texts.context_length
+        return self.loaded.context_length if known is None else known
+
+    def unknown_words(self, phrases: Sequence[str]) -> list[str]:
+        return unknown_words(self.vocabulary, phrases)
+
+    @cached_property
+    def loaded(self) -> ClipModel:
+        from pipeline.clip.reach import check_reachable
+
+        check_reachable(self.spec)
+        if self._tell is not None:
+            self._tell(f"loading CLIP {self.spec}…")
+        from pipeline.clip.models import load_clip
+        from pipeline.computing.devices import pick_device
+
+        precision: Precision = "bf16" if self.fingerprint.precision == "bf16" else "fp32"
+        model = load_clip(self.spec, pick_device(self._device), self.architecture, precision)
+        self._store.check_fingerprint(model.fingerprint)
+        return model
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.loaded, name)
+
+
+def clip_of(
+    store: Store,
+    spec: str | None,
+    architecture: str | None,
+    device: str = "cpu",
+    *,
+    precision: str = "fp32",
+    tell: Callable[[str], None] | None = None,
+) -> ClipModel:
+    """The CLIP that filled ``store``, loaded once it is needed; or the one that ``--clip`` names instead.
+
+    Raises LanitError where that is a model of other weights or other preprocessing. precision: of its image tower.
+    tell: called with a line before a CLIP is loaded, which takes seconds.
     """
     if spec is None and architecture is None:
-        model = load_clip(store.clip_spec, pick_device(device), store.clip_architecture)
-    else:
-        model = load_clip(spec or store.clip_spec, pick_device(device), architecture)
+        return cast("ClipModel", StoreClip(store, device, precision, tell))
+    if tell is not None:
+        tell(f"loading CLIP {spec or store.clip_spec}…")
+    from pipeline.clip.models import load_clip
+    from pipeline.computing.devices import pick_device
+
+    chosen: Precision = "bf16" if precision == "bf16" else "fp32"
+    model = load_clip(spec or store.clip_spec, pick_device(device), architecture, chosen)
     store.check_fingerprint(model.fingerprint)
-    return model
+    return replace(model, kept_texts=StoreTexts(store.root, store.fingerprint))
 
 
 def clip_to_embed(
     store: Path, spec: str | None, architecture: str | None, precision: Precision | None, device: str, *, anew: bool
 ) -> ClipModel:
     """The CLIP to embed with: as named, else the one that filled the store, unless that begins anew."""
+    from pipeline.clip.models import load_clip
+    from pipeline.computing.devices import pick_device
+
     stored = None if anew else read_manifest(store)
     if stored is not None:
         precision = precision or ("bf16" if stored.fingerprint.precision == "bf16" else "fp32")
         if spec is None:
             spec, architecture = stored.clip_spec, architecture or stored.clip_architecture
-    return load_clip(spec or DEFAULT_CLIP, pick_device(device), architecture, precision or "fp32")
+    return load_clip(spec or PRESETS[DEFAULT].clip, pick_device(device), architecture, precision or "fp32")
 
 
 def sampled_embeddings(store: Store) -> np.ndarray:

@@ -6,15 +6,13 @@ import functools
 import io
 import shlex
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from lanit.errors import LanitError
-from lanit.preprocessing import ClipPreprocessing
-from pipeline.decoding.clip_input import Decoded, decode_for_clip
 from pipeline.decoding.images import decode_rgb
 from pipeline.decoding.limits import MAX_PIXELS, ChangedImage, ImageError
 from pipeline.files import sha256_bytes
@@ -24,6 +22,10 @@ from pipeline.inputs.places import Input
 from pipeline.inputs.storage import Stat, is_url, located
 from pipeline.inputs.storages import storage_of
 from pipeline.store.store import Store
+
+if TYPE_CHECKING:  # torch comes with it
+    from lanit.preprocessing import ClipPreprocessing
+    from pipeline.decoding.clip_input import Decoded
 
 _COLUMNS = ["source", "path", "offset", "bytes", "width", "height", "sha256"]
 
@@ -42,7 +44,7 @@ class StoreImages:
         self._store, self._rows = store, rows
         self._columns = {entry.source: entry.image_column for entry in store.manifest.sources}
         self._open = functools.cache(lambda source: open_source(source, self._columns.get(source)))
-        table = _all(store) if rows is None else store.images_of(rows, _COLUMNS)
+        table = store.ok_table(_COLUMNS) if rows is None else store.images_of(rows, _COLUMNS)
         self._source = table["source"].combine_chunks().dictionary_encode()
         self._path, self._offset, self._bytes, self._width, self._height = (
             table[name].combine_chunks() for name in _COLUMNS[1:-1]
@@ -91,11 +93,14 @@ class StoreImages:
 
     def decode_for_clip(self, row: int, preprocessing: ClipPreprocessing) -> Decoded:
         """The image of an ok row, as it was embedded. Raises ImageError, as :meth:`read` does."""
+        from pipeline.decoding.clip_input import decode_for_clip
+
         return decode_for_clip(self.read(row), preprocessing, self._max_pixels(row), self._store.manifest.frame)
 
     def thumbnail(self, row: int, side: int = 96) -> bytes:
         """A JPEG whose longer side is at most ``side`` pixels. Raises ImageError, as :meth:`read` does."""
-        return thumbnail_of(self.decode(row), side)
+        frame = self._store.manifest.frame
+        return thumbnail_of(decode_rgb(self.read(row), self._max_pixels(row), frame, near=side), side)
 
     def complaint(self, row: int, error: ImageError, others: Iterable[int] = ()) -> LanitError:
         """What to tell a person of an image that could not be read, and what to type.
@@ -142,11 +147,6 @@ class StoreImages:
             return False
         size = found.bytes if known["offset"] is not None else known["bytes"]
         return found == Stat(size, known["modified_ns"])
-
-
-def _all(store: Store) -> pa.Table:
-    table = store.images([*_COLUMNS, "status"])
-    return table.filter(pc.equal(table["status"], "ok"))
 
 
 def thumbnail_of(pixels: np.ndarray, side: int) -> bytes:

@@ -24,8 +24,8 @@ from pipeline.stability.views import read_views
 from pipeline.suggestion.suggest_figures import Shown, count_images, found_by
 from pipeline.suggestion.unexplained import Pick, Scorer, pick_words, same_news
 from pipeline.words.kmeans import cluster_centres
-from pipeline.words.vocabulary import Vocabulary, new_words, readable_words
-from pipeline.words.word_directions import cached_directions, directions_of
+from pipeline.words.vocabulary import Vocabulary, new_words
+from pipeline.words.word_directions import cached_directions, directions_of, known_readable
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
@@ -164,7 +164,7 @@ def suggest_prompts(
             f"the store {store.root} has no image with an embedding", f"Run: lanit embed DIR{store_option(store.root)}"
         )
     prompts = labels.prompt_set
-    words = readable_words(vocabulary.words, clip, prompts.templates)
+    words = known_readable(store, clip, vocabulary.words, prompts.templates)
     compared = new_words(words, prompts.domains)
     if not compared:
         message = f"the vocabulary '{vocabulary.name}' has no word that this CLIP knows and that is no prompt yet"

@@ -41,4 +41,4 @@ def translate_worker(job: TranslateJob) -> EngineWorker[SourceImage]:
 
 def ray_engine(job: TranslateJob, workforce: Workforce) -> RayEngine[SourceImage]:
     """What translates on a cluster."""
-    return RayEngine(workforce, job.threads, lambda: partial(translate_worker, job))
+    return RayEngine(workforce, job.threads, lambda _: partial(translate_worker, job))

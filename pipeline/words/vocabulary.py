@@ -71,7 +71,7 @@ def readable_words(words: Iterable[str], clip: ClipModel, templates: Sequence[st
     """Those of ``words`` that ``clip`` can read: without words that it never saw, where it lists those that it did, and
     without phrases that a template makes longer than its context."""
     longest = max(templates, key=lambda template: len(template.encode()))
-    room = clip.tokenizer.context_length - _MARKS
+    room = clip.context_length - _MARKS
     seen = (word for word in words if not clip.unknown_words([word]))
     # a token is a byte at least, so what is short in bytes need not be cut into tokens
     return [

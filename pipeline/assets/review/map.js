@@ -25,7 +25,59 @@ const ways = {
   margin: { by: "continuous", colours: ["#b85c1e", "#d9a679", "#d8d6cf", "#78b6bc", "#126d77"], names: () => ["far below the threshold", "", "at it", "", "far above"] },
 };
 
-let page = null, plot = null, points = null, timer = 0;
+let page = null, plot = null, renderer = null, points = null, timer = 0;
+
+/* While the map is moved, a machine that draws it less than thirty times a second draws it coarser, then fewer points of
+   it, chosen at random once; it is whole again as soon as it rests. What was needed is tried first the next time. */
+const LATE = 33, RESTS = 300, FEWEST = 4000, COARSE = 0.5; // milliseconds of a frame, and without one; points; pixels
+const sharp = window.devicePixelRatio;
+const needed = { pixels: 1, points: Infinity };
+let mixed = [], held = false, moves = false, late = 0, last = 0, resting = 0, pixels = 1, whole = true;
+Object.defineProperty(window, "devicePixelRatio", { configurable: true, get: () => sharp * pixels }); // the plot asks it
+
+const mix = (count) => {
+  mixed = Array.from({ length: count }, (_, k) => k);
+  for (let k = count - 1; k > 0; k--) {
+    const other = Math.floor(Math.random() * (k + 1));
+    [mixed[k], mixed[other]] = [mixed[other], mixed[k]];
+  }
+};
+const drawWith = (share, count) => {
+  if (share !== pixels) {
+    pixels = share;
+    renderer.resize();
+    plot.set({ width: "auto", height: "auto" });
+  }
+  if (count < mixed.length) plot.filter(mixed.slice(0, count), { preventEvent: true });
+  else if (!whole) plot.unfilter({ preventEvent: true });
+  whole = count >= mixed.length;
+};
+const moving = () => {
+  const now = performance.now(), took = now - last;
+  last = now;
+  clearTimeout(resting);
+  resting = setTimeout(rest, RESTS);
+  if (!moves) {
+    [moves, late] = [true, 0];
+    drawWith(needed.pixels, needed.points);
+    return;
+  }
+  late = took > LATE ? late + 1 : 0;
+  if (late < 2) return;
+  late = 0;
+  if (needed.pixels > COARSE) needed.pixels = COARSE;
+  else if (needed.points > FEWEST) needed.points = Math.max(FEWEST, Math.round(Math.min(needed.points, mixed.length) / 4));
+  else return;
+  drawWith(needed.pixels, needed.points);
+};
+const rest = () => {
+  if (held) {
+    resting = setTimeout(rest, RESTS);
+    return;
+  }
+  moves = false;
+  drawWith(1, Infinity);
+};
 
 const loaded = async () => {
   if (plot) return;
@@ -33,7 +85,11 @@ const loaded = async () => {
   await script("/assets/vendor/regl.min.js");
   await script("/assets/vendor/regl-scatterplot.min.js");
   const canvas = byId("canvas");
-  plot = globalThis.createScatterplot.default({ canvas, width: "auto", height: "auto", pointSize: 3, lassoInitiator: true, lassoOnLongPress: true, actionKeyMap: { lasso: "shift" } });
+  renderer = globalThis.createScatterplot.createRenderer();
+  plot = globalThis.createScatterplot.default({ renderer, canvas, width: "auto", height: "auto", pointSize: 3, lassoInitiator: true, lassoOnLongPress: true, actionKeyMap: { lasso: "shift" } });
+  plot.subscribe("view", moving);
+  canvas.addEventListener("pointerdown", () => { held = true; });
+  for (const kind of ["pointerup", "pointercancel"]) addEventListener(kind, () => { held = false; });
   plot.subscribe("lassoEnd", ({ coordinates }) => take(coordinates).catch(page.tell));
   plot.subscribe("pointOver", (row) => {
     const [x, y] = plot.getScreenPosition(row), shown = byId("hovered");
@@ -80,6 +136,7 @@ const colour = async () => {
   const count = points.length / 2, x = new Float32Array(count), y = new Float32Array(count);
   for (let k = 0; k < count; k++) [x[k], y[k]] = [points[2 * k], points[2 * k + 1]];
   await plot.draw({ x, y, z: values }, { zDataType: way.by });
+  if (mixed.length !== count) mix(count);
   legend(way);
   byId("canvas").dataset.drawn = count;
 };

@@ -17,6 +17,7 @@ const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}${thin}
 const UNSAID = -1;
 const CHUNK = 240; // rows asked for at once
 const EVERY = 5; // answers after which the figures are asked for again
+const REST = 200, MOST_WAITING = 25; // once keys rest for so many milliseconds, or after so many answers
 const PATIENCE = 3000; // milliseconds for an image to come, before keys go on without it
 const POLL = 4000; // milliseconds between looks for what others answered
 
@@ -150,13 +151,15 @@ const name = () => store.domains[phrase].name;
 /* ---------------------------------------------------------------- the image under the cursor */
 
 const shown = byId("large"), figure = byId("shown");
-const ahead = new Map(); // row to an image on its way
+const ahead = new Map(); // row to its image and what is known of it, asked for before it is shown
 const prepare = (row) => {
   if (!ahead.has(row)) {
-    const image = new Image();
-    image.src = large(row);
-    image.decode().catch(() => {});
-    ahead.set(row, image);
+    const coming = { image: new Image(), decoded: false, details: null };
+    coming.image.src = large(row);
+    coming.image.decode().then(() => { coming.decoded = true; }, () => {});
+    coming.told = ask(`/api/row?row=${row}`).then((found) => { coming.details = found; });
+    coming.told.catch(() => ahead.delete(row)); // it is asked for again, and who shows it tells
+    ahead.set(row, coming);
     if (ahead.size > 12) ahead.delete(ahead.keys().next().value);
   }
   return ahead.get(row);
@@ -177,22 +180,29 @@ const look = async () => {
     figure.dataset.row = "";
     return;
   }
-  const row = known.row, whole = prepare(row);
-  const first = whole.complete && whole.naturalWidth ? whole : Object.assign(new Image(), { src: thumb(row) }); // the small one is here already
-  const ready = await Promise.race([first.decode().then(() => true, () => false), new Promise((resolve) => setTimeout(resolve, PATIENCE, true))]);
-  if (entry(cursor)?.row !== row) return;
-  shown.classList.toggle("gone", !ready);
-  shown.src = first.src;
+  const row = known.row, coming = prepare(row), whole = coming.image;
+  details = null;
+  if (coming.decoded) { // nothing to wait for: the next frame has it
+    shown.classList.remove("gone");
+    shown.src = whole.src;
+  } else {
+    const first = Object.assign(new Image(), { src: thumb(row) }); // the small one is here already
+    const ready = await Promise.race([first.decode().then(() => true, () => false), new Promise((resolve) => setTimeout(resolve, PATIENCE, true))]);
+    if (entry(cursor)?.row !== row) return;
+    shown.classList.toggle("gone", !ready);
+    shown.src = first.src;
+    whole.decode().then(() => { if (figure.dataset.row === String(row)) shown.src = whole.src; }, () => {});
+  }
   figure.dataset.row = row;
   asked(known);
-  if (first !== whole) whole.decode().then(() => { if (figure.dataset.row === String(row)) shown.src = whole.src; }, () => {});
   for (const next of [1, 2, 3]) if (entry(cursor + next)) prepare(entry(cursor + next).row);
-  details = null;
-  told = ask(`/api/row?row=${row}`).then((found) => {
+  const describe = () => {
     if (entry(cursor)?.row !== row) return;
-    details = found;
+    details = coming.details;
     chips();
-  }).catch(tell);
+  };
+  if (coming.details) describe();
+  else told = coming.told.then(describe).catch(tell);
 };
 const asked = (known) => {
   const by = known.said >= 0 ? ", people say" : "";
@@ -269,9 +279,15 @@ const note = (rows, domain, label) => {
       }
     }
   }
+  for (const [row, coming] of ahead) {
+    if (!changed.has(row)) continue;
+    const each = coming.details;
+    if (each) {
+      each.said[domain] = label === null ? UNSAID : Number(label);
+      each.labels[domain] = label === null ? each.clip[domain] : label;
+    } else ahead.delete(row); // what is on its way may be from before
+  }
   if (details && changed.has(details.row)) {
-    details.said[domain] = label === null ? UNSAID : Number(label);
-    details.labels[domain] = label === null ? details.clip[domain] : label;
     chips();
     const known = entry(cursor);
     if (known) asked(known);
@@ -293,7 +309,7 @@ const judge = async (domain, labelOf, onwards) => {
     if (rows.length) step.push(...await keep(domain, label, rows));
   }
   remember([...history(), { domain, before: step }]);
-  if ((answers += images.length) % EVERY < images.length) figures();
+  if ((answers += images.length) >= EVERY) figuresSoon();
   const many = selected.size > 0;
   selected.clear();
   if (onwards && !many) await go(cursor + 1);
@@ -381,9 +397,18 @@ const bar = (title, [value, low, high]) => {
   line.title = `${low.toFixed(3)} to ${high.toFixed(3)}, nine times in ten`;
   return line;
 };
+/* The next image comes before the figures do. */
+let waiting = 0;
+const figuresSoon = () => {
+  clearTimeout(waiting);
+  if (answers >= MOST_WAITING) figures().catch(tell);
+  else waiting = setTimeout(() => figures().catch(tell), REST);
+};
 let known = null, histogram = null, moving = 0;
 const figures = async (anew = false) => {
   const n = phrase;
+  clearTimeout(waiting);
+  answers = 0;
   const [found, bins] = await Promise.all([ask(`/api/estimate?phrase=${n}`), ask(`/api/histogram?phrase=${n}`)]);
   if (n !== phrase) return;
   known = found;
@@ -441,6 +466,7 @@ const plot = (anew) => {
   if (anew) {
     slider.value = known.offset;
     byId("revised").textContent = "";
+    byId("write-offsets").hidden = true;
   }
   drawHistogram(byId("histogram"), histogram, Number(slider.value));
   moved();
@@ -472,13 +498,19 @@ const revise = async () => {
     const own = made.changes.find((change) => change.name === name());
     const what = made.created ? `Revision ${made.revision}` : `Revision ${made.revision} says this already`;
     await load();
-    byId("revised").textContent = `${what}: ${whole(own?.gained ?? 0)} gained, ${whole(own?.lost ?? 0)} lost; ${plural(made.people, "label")} by people in it. In the prompt file: ${name()} | offset=${Number(offset.toPrecision(5))}`;
+    byId("revised").textContent = `${what}: ${whole(own?.gained ?? 0)} gained, ${whole(own?.lost ?? 0)} lost; ${plural(made.people, "label")} by people in it.${store.prompts ? "" : ` In the prompt file: ${name()} | offset=${Number(offset.toPrecision(5))}`}`;
+    byId("write-offsets").hidden = !store.prompts || !store.offsets_count;
   } catch (error) {
     byId("revised").textContent = "";
     throw error;
   } finally {
     button.disabled = false;
   }
+};
+const writeOffsets = async () => {
+  const made = await ask("/api/offsets", {});
+  byId("write-offsets").hidden = true;
+  byId("revised").textContent = made.written ? `${plural(made.written, "line")} of ${made.file} changed: lanit label --prompts ${made.file} labels like this revision.` : `${made.file} has these thresholds already.`;
 };
 
 /* ---------------------------------------------------------------- a new phrase */
@@ -540,6 +572,8 @@ byId("open-map").addEventListener("click", open.map);
 byId("try-form").addEventListener("submit", (event) => { event.preventDefault(); act(tryPhrase); });
 byId("add-phrase").addEventListener("click", () => act(addPhrase));
 byId("look-tried").addEventListener("click", () => act(async () => { byId("trying").close(); await show(tried, "found"); }));
+/* CLIP is loaded, and embeddings are made ready, while words are typed; what goes wrong is told when they are sent. */
+byId("query").addEventListener("focus", () => ask("/api/search/prepare", {}).catch(() => {}), { once: true });
 byId("searching").addEventListener("submit", (event) => { event.preventDefault(); act(search); });
 
 /* ---------------------------------------------------------------- keys, mouse, touch */
@@ -567,7 +601,7 @@ document.addEventListener("keydown", (event) => {
   if (action) act(() => action(event));
   else atOnce[event.key]();
 });
-for (const [id, action] of [["accept", accept], ["wrong", wrong], ["undo", undo], ["earlier", () => go(cursor - 1)], ["later", () => go(cursor + 1)], ["again", fetchList], ["revise", revise]]) {
+for (const [id, action] of [["accept", accept], ["wrong", wrong], ["undo", undo], ["earlier", () => go(cursor - 1)], ["later", () => go(cursor + 1)], ["again", fetchList], ["revise", revise], ["write-offsets", writeOffsets]]) {
   byId(id).addEventListener("click", () => act(action));
 }
 byId("queue").addEventListener("change", () => act(fetchList));
@@ -635,6 +669,7 @@ figure.addEventListener("click", () => entry(cursor) && zoom(entry(cursor).row))
 
 const load = async () => {
   store = await ask("/api/state");
+  ahead.clear();
   since = store.since;
   phrase = Math.min(phrase, store.domains.length - 1);
   document.title = `Review: ${store.store}`;
