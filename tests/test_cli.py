@@ -111,6 +111,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "pull": (pull,),
     "demo": (run_demo,),
     "sample-faces": (write_faces,),
+    "doctor": (),
 }
 """What a command hands its options to."""
 OTHERWISE = {
@@ -154,7 +155,7 @@ OWN = {
     "search": {"clip", "clip_arch"},
     "duplicates": {"table"},
     "index": {"kind"},
-    "train": {"preset", "settings", "clip", "clip_arch"},
+    "train": {"preset", "config", "settings", "clip", "clip_arch"},
     "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},
     "evaluate": {"runs", "real", "fake", "truth"},
@@ -166,7 +167,20 @@ OWN = {
     "sample-faces": {"count"},
 }
 """Options without a default in the library."""
-EVERYWHERE = {"store", "as_json", "html", "engine", "address", "actors", "device", "revision", "dry_run", "out"}
+EVERYWHERE = {
+    "store",
+    "as_json",
+    "html",
+    "quiet",
+    "verbose",
+    "engine",
+    "address",
+    "actors",
+    "device",
+    "revision",
+    "dry_run",
+    "out",
+}
 
 
 def library_defaults(name: str) -> dict[str, Any]:
