@@ -20,8 +20,8 @@ from pipeline.clip.reach import HUB_WEIGHTS
 State = Literal["ok", "missing", "problem"]
 
 NEEDED = (
-    "torch", "torchvision", "open_clip_torch", "huggingface_hub", "safetensors", "numpy", "pillow", "simplejpeg",
-    "pyarrow", "fsspec", "filelock", "pandas", "typer", "rich", "jinja2",
+    "torch", "torchvision", "open_clip_torch", "huggingface_hub", "safetensors", "numpy", "threadpoolctl", "pillow",
+    "simplejpeg", "pyarrow", "fsspec", "filelock", "pandas", "typer", "rich", "jinja2",
 )  # fmt: skip
 _INDEXES = ("faiss-gpu", "faiss-cpu")  # one of them
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
