@@ -120,8 +120,6 @@ def _models() -> Iterator[Check]:
     hint = "" if free > _LEAST_FREE else "Make room, or set HF_HOME to another disk."
     yield Check("models", "cache", f"{cache}, {free / 1e9:.0f} GB free", _or_problem(free > _LEAST_FREE), hint)
     for name, preset in PRESETS.items():
-        if preset.repository is None:
-            continue
         repository, _, revision = preset.repository.partition("@")
         files = (
             huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None) for file in HUB_WEIGHTS
