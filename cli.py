@@ -162,8 +162,7 @@ def _complete_domain(ctx: typer.Context, incomplete: str) -> list[str]:
     from pipeline.store.store import Store
 
     try:
-        named = ctx.params.get("store")
-        domains = Store.open(Path(named) if named else store_above()).revision_file().domains
+        domains = Store.open(store_above(ctx.params.get("store") or DEFAULT_STORE)).revision_file().domains
     except LanitError:
         return []
     return [domain for domain in domains if domain.startswith(incomplete)]

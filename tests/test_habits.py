@@ -110,7 +110,7 @@ def test_lists_come_from_standard_input(world: Path, monkeypatch: pytest.MonkeyP
     assert run("label", "--clusters", "2", "--words", "-", input="green\nviolet\nred\n").exit_code in (0, 1)
 
 
-def test_shells_complete_commands_presets_and_domains(world: Path) -> None:
+def test_shells_complete_commands_presets_and_domains(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def completed(line: str) -> list[str]:
         words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_LANIT_COMPLETE": "complete_bash"}
         done = subprocess.run([sys.executable, "-c", "import cli; cli.main()"], capture_output=True, text=True,
@@ -126,6 +126,8 @@ def test_shells_complete_commands_presets_and_domains(world: Path) -> None:
     assert cli._complete_domain(nothing, "") == [], "no labels yet"
     run("label", "red", "dark blue")
     assert cli._complete_domain(nothing, "d") == ["dark blue"]
+    monkeypatch.chdir("below/deep")
+    assert "red" in completed("lanit search x --label r")
 
 
 def test_demo_play_and_review_print_json(monkeypatch: pytest.MonkeyPatch) -> None:
