@@ -5,7 +5,10 @@ Nothing heavy is imported at the top: ``lanit --help`` must not wait for torch.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
+import inspect as inspect_module  # a command has its name
 import os
 import shlex
 import sys
@@ -21,11 +24,13 @@ from typer.core import TyperGroup
 
 from lanit.errors import LanitError, UsageError
 from lanit.rules import SPELLINGS
-from pipeline.commands import DEFAULT_STORE, STORE_VARIABLE
+from pipeline.clip.presets import PRESETS
+from pipeline.commands import DEFAULT_STORE, STORE_VARIABLE, store_above
 from pipeline.decoding.frames import parse_frame
 from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.exports.layouts import LAYOUTS
 from pipeline.showing.terminal_text import brief, visible
+from pipeline.showing.volume import volume
 
 if TYPE_CHECKING:
     from pipeline.labelling.label_sources import LabelRequest
@@ -119,15 +124,59 @@ class _Group(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=_Group, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
 DEFAULT_CLIP = "ViT-B-32/openai"
-StoreOption = Annotated[Path, typer.Option("--store", envvar=STORE_VARIABLE, help="Folder of the store.")]
+TRAIN_PRESETS = (
+    "paper", "256", "256-few", "128", "128-few", "64", "64-few", "32", "32-few", "small-64", "small-32",
+)  # fmt: skip
+"""Those of :mod:`pipeline.training.train_options`, which is too heavy for a shell that waits."""
+
+
+def _store_of(ctx: typer.Context, store: Path) -> Path:
+    """The store that was named, else the one here or in a folder above."""
+    source = ctx.get_parameter_source("store")
+    if ctx.resilient_parsing or source is None or source.name != "DEFAULT":
+        return store
+    return store_above(store)
+
+
+def _complete_clip(incomplete: str) -> list[str]:
+    return [name for name in (*PRESETS, "sample") if name.startswith(incomplete)]
+
+
+def _complete_preset(incomplete: str) -> list[str]:
+    return [name for name in TRAIN_PRESETS if name.startswith(incomplete)]
+
+
+def _complete_prompts(incomplete: str) -> list[str]:
+    from pipeline.prompts.prompt_sets import built_in_names
+
+    return [name for name in built_in_names() if name.startswith(incomplete)]
+
+
+def _complete_domain(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The phrases of the newest labels of the store; none where there are none."""
+    from pipeline.store.store import Store
+
+    try:
+        domains = Store.open(store_above(ctx.params.get("store") or DEFAULT_STORE)).revision_file().domains
+    except LanitError:
+        return []
+    return [domain for domain in domains if domain.startswith(incomplete)]
+
+
+StoreOption = Annotated[
+    Path, typer.Option("--store", envvar=STORE_VARIABLE, callback=_store_of, help="Folder of the store.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of tables.")]
 PageOption = Annotated[Path | None, typer.Option("--html", metavar="PAGE", help="Also write a page to look at.")]
-ClipOption = Annotated[str | None, typer.Option("--clip", help="CLIP to use, if not the one the store was made with.")]
+ClipOption = Annotated[
+    str | None,
+    typer.Option("--clip", autocompletion=_complete_clip, help="CLIP to use, if not the one the store was made with."),
+]
 ModelClipOption = Annotated[
     str | None, typer.Option("--clip", help="Where to find the model's CLIP, if not where it was.")
 ]
@@ -148,7 +197,7 @@ WorkersOption = Annotated[
 PixelsOption = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger images.")]
 ColumnOption = Annotated[str | None, typer.Option("--image-column", help="Of a table with several columns of images.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-NewFolderOption = Annotated[Path, typer.Option(help="New folder, which appears once it is whole.")]
+NewFolderOption = Annotated[Path, typer.Option("--out", "-o", help="New folder, which appears once it is whole.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -169,7 +218,8 @@ def _lanit(
     On the sample world, with nothing at hand:
       lanit demo
 
-    LANIT_DEBUG=1 shows the traceback of an error.
+    The store is manifests, here or in a folder above, unless --store or LANIT_STORE names another. Of every command,
+    -q leaves remarks and progress out, and -v logs what is done. LANIT_DEBUG=1 shows the traceback of an error.
     """
     if version:
         from importlib.metadata import PackageNotFoundError
@@ -188,14 +238,16 @@ def embed(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...", help="Folders, .tar, .zip, .parquet, .csv, .jsonl, images, URLs; owner/name."
+            metavar="INPUT...",
+            help="Folders, .tar, .zip, .parquet, .csv, images, URLs; owner/name; - reads a list.",
         ),
     ],
     clip: Annotated[
         str | None,
         typer.Option(
+            autocompletion=_complete_clip,
             help="A name of lanit models, sample, NAME/TAG, OWNER/NAME, file, folder.  [default: the store's, else "
-            f"{DEFAULT_CLIP}]"
+            f"{DEFAULT_CLIP}]",
         ),
     ] = None,
     clip_arch: ArchOption = None,
@@ -249,12 +301,13 @@ def embed(
       lanit embed "shards/{00000..00099}.tar" scans.parquet photos.zip s3://bucket/photos/ --workers 16
       lanit embed s3://bucket/photos/ --engine ray --address auto
     """
+    from pipeline.inputs.listed import listed_inputs
     from pipeline.inputs.opening import open_inputs, understood
     from pipeline.showing import console
     from pipeline.store.clip_to_come import announce_clip
     from pipeline.store.store_folder import claim_store
 
-    origins = open_inputs(inputs, image_column)  # a mistyped name should not wait for a model to load
+    origins = open_inputs(listed_inputs(inputs), image_column)  # a mistyped name should not wait for a model to load
     console.notes(understood(origins))
     claim_store(store)
     announce_clip(store, clip, anew=overwrite)
@@ -348,7 +401,9 @@ def label(
     prompts: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|NAME", help="Prompt file, a set such as celeba-hq-10, or a run that learned prompts."
+            metavar="FILE|NAME",
+            autocompletion=_complete_prompts,
+            help="Prompt file, a set such as celeba-hq-10, or a run that learned prompts; - is standard input.",
         ),
     ] = None,
     noun: Annotated[str | None, typer.Option(help="What the images show, such as face: gives nine templates.")] = None,
@@ -385,7 +440,8 @@ def label(
         typer.Option(metavar="HOW", help="How to find clusters: k-means or mutual-information.  [default: k-means]"),
     ] = None,
     words: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Words to name clusters by.  [default: built in]")
+        Path | None,
+        typer.Option(metavar="FILE", help="Words to name clusters by; - reads them.  [default: built in]"),
     ] = None,
     without_people: Annotated[
         bool, typer.Option("--without-people", help="Leave the labels that people gave out of this revision.")
@@ -567,7 +623,8 @@ def inspect(
 def suggest(
     revision: RevisionOption = None,
     vocabulary: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Words to choose from, one a line.  [default: built in]")
+        Path | None,
+        typer.Option(metavar="FILE", help="Words to choose from, one a line; - reads them.  [default: built in]"),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Words to suggest, at most.")] = 10,
     clusters: Annotated[int, typer.Option(min=1, help="Groups of images without a label, at most.")] = 8,
@@ -620,7 +677,12 @@ def search(
     top: Annotated[int, typer.Option(min=1, help="Images to show.")] = 20,
     labels: Annotated[
         list[str] | None,
-        typer.Option("--label", metavar="DOMAIN", help="Only images with this label, of the newest; may be repeated."),
+        typer.Option(
+            "--label",
+            metavar="DOMAIN",
+            autocompletion=_complete_domain,
+            help="Only images with this label, of the newest; may be repeated.",
+        ),
     ] = None,
     html: PageOption = None,
     clip: ClipOption = None,
@@ -790,14 +852,19 @@ def pair(
 
 @app.command(short_help="Train a translator on the labels, or continue a run.")
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run there is continued.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an interrupted run there is continued.")],
     preset: Annotated[
         str,
         typer.Option(
+            autocompletion=_complete_preset,
             help="Options to start from: paper; 256, 128, 64, 32; for few images 256-few, 128-few, 64-few, 32-few; "
-            "for a CPU small-64, small-32; systems as below. Several with commas: small-64,cyclegan."
+            "for a CPU small-64, small-32; systems as below. Several with commas: small-64,cyclegan.",
         ),
     ] = "paper",
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Options to start from instead: a run's config.json, or TOML of your own."),
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Image side, pixels, a power of two from 32 on.")] = None,
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training after which to stop.")] = None,
@@ -844,6 +911,7 @@ def train(
       lanit train --out runs/small --preset small-64 --minutes 30
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
       lanit train --out runs/faces --log tensorboard
+      lanit train --out runs/again --config runs/faces/config.json --seed 1
       torchrun --nproc-per-node 4 --no-python lanit train --out runs/faces
     """
     from pipeline.models.run_folder import check_run_folder
@@ -851,11 +919,12 @@ def train(
     from pipeline.showing import console
     from pipeline.training.processes import launched_rank
     from pipeline.training.terminal_tables import show_train
-    from pipeline.training.train_options import all_settings, options_from
+    from pipeline.training.train_config import resolved_options
+    from pipeline.training.train_options import all_settings
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
     named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}
-    options = options_from(preset, merge_settings(all_settings(), settings or [], named))
+    options = resolved_options(config, preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
         return console.print_json(options.to_json())
     if not (rank := launched_rank()):  # of several processes the first speaks, and looks after the folder
@@ -913,9 +982,9 @@ def runs(
 @app.command(short_help="Translate images to phrases or to a reference's style.")
 def translate(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, .tar, tables, or URLs of them.")
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, .tar, tables, or URLs; - reads a list.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for a file per image, and the tables.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for a file per image, and the tables.")],
     model: ModelOption,
     to: Annotated[str, typer.Option(help="Domains of the result, with weights: 'smiling, bangs=0.5'.")] = "",
     add: Annotated[str, typer.Option(help="Domains to add to each image's own labels.")] = "",
@@ -973,6 +1042,7 @@ def translate(
       lanit translate photos/ --model runs/faces --to smiling --styles 3 --out translated/ --grid grid.png
       lanit translate photos/ --model sample --interpolate "black hair" "blond hair, smiling" --as gif --out way/
     """
+    from pipeline.inputs.listed import listed_inputs
     from pipeline.settings import workforce_of
     from pipeline.showing import console
     from pipeline.translating.requests import (
@@ -998,7 +1068,7 @@ def translate(
     )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force, console.progress("translating") as advance:
         report = translate_images(
-            inputs, out, model, request, options, grid=grid, device=device, clip=clip, workforce=force,
+            listed_inputs(inputs), out, model, request, options, grid=grid, device=device, clip=clip, workforce=force,
             progress=advance, tell=console.warn,
         )  # fmt: skip
     _answer(report, show_translate, as_json, warnings=report.warnings)
@@ -1018,6 +1088,7 @@ def play(
     ] = None,
     clip: ModelClipOption = None,
     device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Serve a page to try a model on: drop a picture, see its labels, tick words or weigh them, see it redrawn.
 
@@ -1042,7 +1113,7 @@ def play(
         console.warn(f"whoever reaches {host} can use the page, and there is no password")
     names = tuple(allow_host or ())
     options = PlayOptions(model=model, host=host, port=port, allow_hosts=names, store=store, clip=clip, device=device)
-    serve(options, lambda address: console.say(f"Open {address} in a browser; Ctrl-C ends it."))
+    serve(options, lambda address: console.served(address, as_json=as_json))
 
 
 @app.command(short_help="See every image, press a key, and the labels get better.")
@@ -1058,6 +1129,7 @@ def review(
     ] = None,
     clip: ClipOption = None,
     clip_arch: ArchOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Serve a page with every image of a store and its labels: look, press a key, go on to the next.
 
@@ -1084,7 +1156,7 @@ def review(
         console.warn(f"whoever reaches {host} can see the images and change their labels, and there is no password")
     options = ReviewOptions(store=store, host=host, port=port, allow_hosts=tuple(allow_host or ()), prompts=prompts,
                             clip=clip, clip_architecture=clip_arch)  # fmt: skip
-    serve(options, lambda address: console.say(f"Open {address} in a browser; Ctrl-C ends it."))
+    serve(options, lambda address: console.served(address, as_json=as_json))
 
 
 @app.command(short_help="Measure trained models, or two folders of images.")
@@ -1311,10 +1383,11 @@ def pull(
 @app.command(short_help="All of it on the sample world, ending in a page.")
 def demo(
     minutes: Annotated[float, typer.Option(help="Minutes of training, on whatever machine this is.")] = 6.0,
-    out: Annotated[Path, typer.Option(help="Folder for all of it.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all of it.")] = Path("demo"),
     overwrite: OverwriteOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Draw faces, embed, label, inspect, train from scratch for some minutes, translate: ends with a page to open.
 
@@ -1324,8 +1397,12 @@ def demo(
       lanit demo --minutes 1 --out quick-demo --overwrite
     """
     from pipeline.sample_world.demo import run_demo
+    from pipeline.showing import console
 
-    run_demo(minutes, out, seed, device=device, overwrite=overwrite)
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        report = run_demo(minutes, out, seed, device=device, overwrite=overwrite)
+    if as_json:
+        console.print_json(report.to_json())
 
 
 @app.command("sample-faces", short_help="Draw faces of the sample world, with truth.")
@@ -1354,6 +1431,25 @@ def sample_faces(
         console.print_json({"out": str(out), "count": count, "size": size, "seed": seed, "truth": str(truth)})
     else:
         console.say(f"{count:,} faces of {size} px in {out}, their truth in {truth}")
+
+
+@app.command(short_help="What this machine has, what is missing, what to type.")
+def doctor(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Look at versions, devices, the cache of models, the network, extras and the store: what is missing for what, and
+    what to type. Nothing is loaded, written or fetched. Exits with 1 where something is wrong.
+
+    \b
+    Example:
+      lanit doctor
+      lanit doctor --json
+    """
+    from pipeline.doctor.checks import examine
+    from pipeline.doctor.terminal_tables import show_examination
+
+    found = examine(store)
+    _answer(found, show_examination, as_json)
+    if found.problems:
+        raise typer.Exit(1)
 
 
 def _folders_to_compare(
@@ -1440,6 +1536,33 @@ def _open_store(folder: Path) -> Store:
     from pipeline.store.store import Store
 
     return Store.open(folder)
+
+
+def _with_volume(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the options -q and -v, which every command has."""
+    extra = {
+        "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks; warnings stay.")],
+        "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Log on stderr what is done.")],
+    }
+
+    @functools.wraps(command)
+    def called(*args: Any, quiet: bool, verbose: bool, **named: Any) -> None:
+        with volume(quiet=quiet, verbose=verbose):
+            command(*args, **named)
+
+    signature = inspect_module.signature(command, eval_str=True)
+    added = [
+        inspect_module.Parameter(name, inspect_module.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in extra.items()
+    ]
+    vars(called)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), *added])
+    called.__annotations__ = {each.name: each.annotation for each in vars(called)["__signature__"].parameters.values()}
+    return called
+
+
+for registered in app.registered_commands:
+    if registered.callback is not None:
+        registered.callback = _with_volume(registered.callback)
 
 
 def main() -> None:

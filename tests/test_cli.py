@@ -113,6 +113,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "pull": (pull,),
     "demo": (run_demo,),
     "sample-faces": (write_faces,),
+    "doctor": (),
 }
 """What a command hands its options to."""
 OTHERWISE = {
@@ -157,7 +158,7 @@ OWN = {
     "duplicates": {"table"},
     "index": {"kind"},
     "pair": {"given"},
-    "train": {"preset", "settings", "clip", "clip_arch"},
+    "train": {"preset", "config", "settings", "clip", "clip_arch"},
     "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},
     "evaluate": {"runs", "real", "fake", "truth", "tables"},
@@ -169,7 +170,20 @@ OWN = {
     "sample-faces": {"count"},
 }
 """Options without a default in the library."""
-EVERYWHERE = {"store", "as_json", "html", "engine", "address", "actors", "device", "revision", "dry_run", "out"}
+EVERYWHERE = {
+    "store",
+    "as_json",
+    "html",
+    "quiet",
+    "verbose",
+    "engine",
+    "address",
+    "actors",
+    "device",
+    "revision",
+    "dry_run",
+    "out",
+}
 
 
 def library_defaults(name: str) -> dict[str, Any]:

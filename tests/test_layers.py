@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "words searching exports embedding model_exports stability",
         "labelling suggestion translating importing",
         "training inspection runs",
-        "api settings label_frame",
+        "api settings label_frame doctor",
         "stages",
         "sample_world",
         "evaluation",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from lanit.labels import EmbeddedPrompts, assign
 from lanit.linear_head import LinearHead
@@ -56,7 +57,7 @@ def decide_here(store: Store, decision: Decision) -> Iterator[DecidedPart]:
         keys, embeddings = store.labelled_part(part)
         return keys, list(decision.of(embeddings))
 
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_THREADS) as threads:
         waiting: deque[Future[DecidedPart]] = deque()
         for part in store.manifest.parts:
             waiting.append(threads.submit(decide, part))

@@ -12,6 +12,7 @@ import numpy as np
 
 from lanit.labels import EmbeddedPrompts
 from pipeline.clip.kept_texts import text_key
+from pipeline.showing.volume import LOGGER
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,7 @@ def prompt_vectors(clip: ClipModel, prompts: PromptSet) -> EmbeddedPrompts:
     of_base = text_key("base", prompts.templates, prompts.bases, learned)
     known = dict(clip.kept_texts.read()) if clip.kept_texts else {}
     missing = [phrase for phrase, key in keys.items() if key not in known]
+    LOGGER.info("phrases: %d known, %d to be read by CLIP", len(keys) - len(missing), len(missing))
     if missing or of_base not in known:
         *vectors, base = _encoded(clip, prompts.about(missing))
         made = {keys[phrase]: vector for phrase, vector in zip(missing, vectors, strict=True)} | {of_base: base}

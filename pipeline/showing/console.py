@@ -24,6 +24,7 @@ from rich.text import Text
 
 from pipeline.progress import Progress
 from pipeline.showing.terminal_text import brief, shortened, visible
+from pipeline.showing.volume import is_quiet
 
 _PIPE_WIDTH = 120  # columns where there is no terminal to ask; tables take only what they need
 _PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
@@ -61,8 +62,9 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark on stderr: a resolved setting, what is being done."""
-    _console(stderr=True).print(_text(text), soft_wrap=True)
+    """Print a remark on stderr: a resolved setting, what is being done; nothing under ``-q``."""
+    if not is_quiet():
+        _console(stderr=True).print(_text(text), soft_wrap=True)
 
 
 def notes(texts: Iterable[str]) -> None:
@@ -74,6 +76,15 @@ def notes(texts: Iterable[str]) -> None:
 def warn(text: str) -> None:
     """Print a warning on stderr, with what it quotes shortened."""
     _console(stderr=True).print(Text.assemble(("warning:", "bold yellow"), " ", visible(brief(text))), soft_wrap=True)
+
+
+def served(address: str, *, as_json: bool) -> None:
+    """Say on stdout where a page can be opened: at once, though stdout is a pipe of a program that waits for it."""
+    if as_json:
+        sys.stdout.write(json.dumps({"address": address}) + "\n")
+    else:
+        say(f"Open {address} in a browser; Ctrl-C ends it.")
+    sys.stdout.flush()
 
 
 def print_json(data: Mapping[str, object]) -> None:
@@ -119,6 +130,9 @@ def silent(when: bool) -> Iterator[None]:
 def progress(label: str, unit: str = "images") -> Iterator[Progress]:
     """A bar on stderr with rate and time left; plain lines, ten seconds apart, where stderr is no terminal."""
     console = _console(stderr=True)
+    if is_quiet():
+        yield lambda done, total, detail="": None
+        return
     if not console.is_terminal:
         yield _plain_progress(label, unit)
         return

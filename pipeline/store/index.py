@@ -25,6 +25,7 @@ from pipeline.files import (
     sweep_folder,
     write_json,
 )
+from pipeline.showing.volume import LOGGER
 from pipeline.store.caches import scratch_folder
 from pipeline.store.index_build import Kind, Plan, Request, load_faiss, plan_index, read_index_file, write_index_file
 from pipeline.store.schemas import SCHEMA_VERSION
@@ -84,6 +85,7 @@ def build_index(store: Store, request: Request | None = None, tell: Tell | None 
                 write_index_file(plan_index(wanted, store.ok, store.embedding_dim), store.embedding_parts, temporary)
                 meta = _meta(store, wanted, temporary)
             write_json(store.root / INDEX_META_NAME, sealed(meta))
+            LOGGER.info("index built: %s", path)
             return _opened(store, path)
         finally:
             with contextlib.suppress(OSError):

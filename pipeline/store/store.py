@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from lanit.errors import LanitError
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.files import temporary_beside
+from pipeline.showing.volume import LOGGER
 from pipeline.store.label_ledger import enter_all, is_complete, publish_entered
 from pipeline.store.label_revisions import (
     LabelBlock,
@@ -59,7 +60,10 @@ class Store:
                 check_part(root / part.file, part, manifest.fingerprint, manifest.storage)
             except LanitError as error:
                 raise LanitError(error.message, mending_hint(root, manifest)) from error
-        return cls(root, manifest)
+        opened = cls(root, manifest)
+        told = (root, opened.rows, opened.ok, len(manifest.parts), manifest.clip_spec)
+        LOGGER.info("store %s: %d images, %d with an embedding, in %d parts, of CLIP %s", *told)
+        return opened
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -251,6 +255,7 @@ class Store:
                     return earlier
                 number = max(self.revisions(), default=0) + 1
                 publish_entered(temporary, self._revision_path(number))
+                LOGGER.info("labels written: %s", self._revision_path(number))
         return number
 
     def _complete_ledger(self) -> None:

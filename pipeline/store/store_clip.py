@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.local_folders import local_folder, read_words, unknown_words
 from pipeline.clip.presets import DEFAULT, PRESETS
 from pipeline.clip.world import World, read_world
+from pipeline.showing.volume import LOGGER
 from pipeline.store.kept_texts import StoreTexts
 from pipeline.store.store_folder import read_manifest
 
@@ -67,12 +69,14 @@ class StoreClip:
         check_reachable(self.spec)
         if self._tell is not None:
             self._tell(f"loading CLIP {self.spec}…")
+        begun = time.monotonic()
         from pipeline.clip.models import load_clip
         from pipeline.computing.devices import pick_device
 
         precision: Precision = "bf16" if self.fingerprint.precision == "bf16" else "fp32"
         model = load_clip(self.spec, pick_device(self._device), self.architecture, precision)
         self._store.check_fingerprint(model.fingerprint)
+        LOGGER.info("CLIP %s loaded on %s in %.1f s", self.spec, model.device, time.monotonic() - begun)
         return model
 
     def __getattr__(self, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _ASSETS = Path(__file__).parents[1] / "assets" / "vocabulary"
 _BUILT_IN = ("words.txt", "phrases.txt")
 _HELP = "A vocabulary is a UTF-8 text file with one word or phrase a line; '#' starts a comment."
+_STANDARD_INPUT = Path("-")
 _MARKS = 3  # tokens that stand for no text, at most
 _SHORTEST_STEM = 3  # letters that an inflected word keeps at least: "red" is no form of "r"
 
@@ -32,7 +34,7 @@ class Vocabulary:
 
 
 def read_vocabulary(path: Path | None = None) -> Vocabulary:
-    """The words of a file, or those that lanit ships.
+    """The words of a file, of standard input where it is "-", or those that lanit ships.
 
     Raises LanitError, one line, where the file is missing, not text or without a word, or where a line has a brace,
     a comma or a semicolon, which no prompt may have.
@@ -42,7 +44,8 @@ def read_vocabulary(path: Path | None = None) -> Vocabulary:
         return Vocabulary("built-in", _words("\n".join(texts), "built-in"))
     refuse_stand_in(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        read = sys.stdin.buffer.read() if path == _STANDARD_INPUT else path.read_bytes()
+        text = read.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LanitError(f"the vocabulary '{path}' is not UTF-8 text", _HELP) from error
     except OSError as error:
