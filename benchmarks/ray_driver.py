@@ -58,10 +58,10 @@ def main() -> None:
 
 def run(folder: Path, rows: int, *, whole: bool) -> tuple[float, str]:
     """The driver's seconds of processors, and a digest of the store that it made."""
-    import pipeline.computing.ray_engine
-    import pipeline.embedding.ray_embed as ray_embed
     from pipeline.clip.models import load_clip
+    from pipeline.computing import ray_engine
     from pipeline.computing.ray_cluster import Workforce
+    from pipeline.embedding import ray_embed
     from pipeline.embedding.embed import EmbedOptions, embed_opened
 
     clip, others = load_clip(str(folder / "clip")), [0.0]
@@ -83,9 +83,11 @@ def run(folder: Path, rows: int, *, whole: bool) -> tuple[float, str]:
         return ray_embed.ray_engine(clip, EmbedOptions(), force)(reader, catalogue, storage)
 
     force = Workforce(2, 1, gpu=False)
-    pipeline.computing.ray_engine.run_tasks = run_tasks  # type: ignore[assignment]
-    ray_embed.import_ray = lambda: type("NoRay", (), {"put": staticmethod(lambda value: value)})  # type: ignore[assignment,return-value]
-    ray_embed._WHOLE_PARTS = 1 if whole else 1 << 40
+    no_ray = type("NoRay", (), {"put": staticmethod(lambda value: value)})
+    stand_ins = [(ray_engine, "run_tasks", run_tasks), (ray_embed, "import_ray", lambda: no_ray),
+                 (ray_embed, "_WHOLE_PARTS", 1 if whole else 1 << 40)]  # fmt: skip
+    for module, name, value in stand_ins:
+        setattr(module, name, value)
     began = time.process_time()
     embed_opened([names(rows)], folder / "store", clip, EmbedOptions(), None, make)
     seconds = time.process_time() - began - others[0]

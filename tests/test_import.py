@@ -77,7 +77,7 @@ def test_an_import_of_what_embed_found_is_what_embed_makes_byte_for_byte(
     assert report.least > 0.99999
     again = embed([photos], tmp_path / "imported", tiny_clip)
     assert (again.ok, again.skipped, again.failed_before) == (0, 7, 1)
-    assert {path.name for path in (tmp_path / "imported").iterdir()} == {"store.json", "images", "index", ".lock"}
+    assert {path.name for path in (tmp_path / "imported").iterdir()} == {"store.json", "images", ".lock"}
 
 
 def test_rows_in_any_order_and_precision_find_their_images_wherever_the_folder_lay(

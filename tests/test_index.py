@@ -286,7 +286,7 @@ def test_without_faiss_an_index_cannot_be_opened(make_store: MakeStore, monkeypa
     assert not (store.root / "index").exists()
 
 
-def test_without_faiss_images_are_embedded_all_the_same(
+def test_images_are_embedded_without_faiss_and_the_index_is_left_to_who_needs_it(
     make_images: Callable[..., Path], tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(name: str) -> Any:
@@ -294,8 +294,8 @@ def test_without_faiss_images_are_embedded_all_the_same(
 
     monkeypatch.setattr(importlib, "import_module", refuse)
     report = embed([make_images(5)], tmp_path / "store", tiny_clip)
-    assert (report.ok, report.index) == (5, "skipped")
-    assert any("pip install faiss-cpu" in warning for warning in report.warnings)
+    assert (report.ok, report.index) == (5, "left")
+    assert not (tmp_path / "store" / "index").exists()
 
 
 @pytest.mark.gpu

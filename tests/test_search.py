@@ -26,7 +26,7 @@ from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.searching.gallery import search_page
 from pipeline.searching.search import embed_image, search
-from pipeline.store.index import rebuild_index
+from pipeline.store.index import open_index, rebuild_index
 from pipeline.store.store import Store
 from tests.label_builders import add_labels
 
@@ -232,6 +232,7 @@ def test_the_index_command_rebuilds_and_keeps_to_a_kind(noise: Path, tiny_clip: 
     assert (data["kind"], data["built"], data["rows"]) == ("ivf", True, 9)
     (noise / "a" / "001.png").unlink()
     embed([noise], store, tiny_clip)
+    assert open_index(Store.open(store)).nlist, "whatever needs it first builds it as it was asked for"
     data = json.loads(CliRunner().invoke(app, [*base, "--kind", "ivf", "--json"]).stdout)
     assert (data["kind"], data["built"], data["rows"]) == ("ivf", False, 8)
     wrong = CliRunner().invoke(app, [*base, "--kind", "pq"])

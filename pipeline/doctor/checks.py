@@ -16,6 +16,7 @@ from typing import Any, Literal
 from lanit.errors import LanitError
 from pipeline.clip.presets import PRESETS
 from pipeline.clip.reach import HUB_WEIGHTS
+from pipeline.extras import install
 
 State = Literal["ok", "missing", "problem"]
 
@@ -146,8 +147,7 @@ def _extras() -> Iterator[Check]:
     for extra, (purpose, packages) in EXTRAS.items():
         lacking = [name for name in packages if version_of(name) is None]
         if lacking:
-            hint = f'pip install "lanit[{extra}]"'
-            yield Check("extras", extra, f"{purpose}: lacks {', '.join(lacking)}", "missing", hint)
+            yield Check("extras", extra, f"{purpose}: lacks {', '.join(lacking)}", "missing", install(extra))
         else:
             yield Check("extras", extra, purpose)
 

@@ -23,6 +23,7 @@ from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
+    from pipeline.store.schemas import StoredType
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class _Import:
     paired: int = 0
     imported: int = 0
 
-    def engine(self, reader: RowReader, catalogue: RowCatalogue) -> PipelinedEngine[ImageRow, Read, Launched]:
+    def engine(
+        self, reader: RowReader, catalogue: RowCatalogue, _: StoredType
+    ) -> PipelinedEngine[ImageRow, Read, Launched]:
         """What takes the embeddings for computed. Raises LanitError where they are not those of the CLIP."""
         self.pairing = pairing = Pairing(self.vectors, catalogue.path.parent)
         pairing.find_folders(catalogue)

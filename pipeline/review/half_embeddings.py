@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from lanit.errors import LanitError
 from pipeline.files import temporary_beside
@@ -55,6 +56,7 @@ class HalfEmbeddings:
                 with contextlib.suppress(LanitError):
                     self._make()
                     self._open()
+                pa.default_memory_pool().release_unused()
 
     def nearest(self, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines, float32 (≤ count), highest first, equal ones in the order of rows, and rows, int64, of a unit-norm

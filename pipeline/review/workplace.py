@@ -67,6 +67,7 @@ class Workplace:
             self.image_ids: pa.ChunkedArray = store.ok_table(["image_id"])["image_id"]
             revision = self._revision(None)
             self.images = reading.result()
+        pa.default_memory_pool().release_unused()  # what reading took beside what stays
         self.thumbnails = ThumbnailCache(store, self.images, THUMBNAIL_SIDE)
         self.labelling = self._labelling(revision)
         self.halves = HalfEmbeddings(store, self.key)
