@@ -102,6 +102,7 @@ class Batch:
     """Sources x and references y with their labels, and two latents for each source.
 
     x, y: float32 (B×3×S×S) in [-1, 1]. x_labels, y_labels: bool (B×N), without slack. z1, z2: float32 (B×D_z).
+    y_human: bool (B×N), which labels of y people set; none where nobody did.
     """
 
     x: Tensor
@@ -110,6 +111,7 @@ class Batch:
     y_labels: Tensor
     z1: Tensor
     z2: Tensor
+    y_human: Tensor | None = None
 
 
 @dataclass(frozen=True)

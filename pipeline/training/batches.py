@@ -36,11 +36,18 @@ class Fetcher:
 
 
 def make_batch(
-    pixels: np.ndarray, active: np.ndarray, latent_dim: int, crop: float, device: torch.device, draws: Draws
+    pixels: np.ndarray,
+    active: np.ndarray,
+    human: np.ndarray | None,
+    latent_dim: int,
+    crop: float,
+    device: torch.device,
+    draws: Draws,
 ) -> Batch:
     """Sources, then references, augmented on the device, with two latents for each source.
 
-    pixels: uint8 (2B×3×S×S). active: bool (2B×N). crop: probability of a random crop.
+    pixels: uint8 (2B×3×S×S). active: bool (2B×N). human: bool (2B×N), labels that people set, or none. crop:
+    probability of a random crop.
     """
     count = len(pixels) // 2
     images = _move(pixels, device).float().div_(127.5).sub_(1)
@@ -49,7 +56,8 @@ def make_batch(
     latents = draws.normal(2 * count, latent_dim)
     x, y = images.split(count)
     x_labels, y_labels = labels.split(count)
-    return Batch(x, x_labels, y, y_labels, *latents.split(count))
+    y_human = None if human is None else _move(human[count:], device)
+    return Batch(x, x_labels, y, y_labels, *latents.split(count), y_human)
 
 
 def _move(array: np.ndarray, device: torch.device) -> torch.Tensor:

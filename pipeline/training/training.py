@@ -299,8 +299,9 @@ def _step(learner: Learner, data: TrainingData, fetcher: Fetcher, options: Train
     rows, ahead = (data.rows_of_step(options.seed, each, options.batch_size, ranks) for each in (step, step + 1))
     pixels = fetcher.take(rows)
     fetcher.prepare(ahead)  # of no use where labels are refreshed in between: no harm
-    latent_dim = learner.method.averaged.latent_dim
-    batch = make_batch(pixels, data.labels.active[rows], latent_dim, options.crop, processes.device, draws)
+    labels, latent_dim = data.labels, learner.method.averaged.latent_dim
+    human = None if labels.human is None else labels.human[rows]
+    batch = make_batch(pixels, labels.active[rows], human, latent_dim, options.crop, processes.device, draws)
     return learner.method.step(batch, learner.moment(), draws)
 
 
