@@ -1,0 +1,168 @@
+"""Guiding networks: which of K clusters an image is of, and its style, from one trunk (TUNIT, Baek et al., ICCV 2021).
+
+A method that finds its own domains ends in G and such a network, which stands for E_S and also labels images, so that
+new ones need no CLIP. An image has one style, whatever the domain. It is unit-norm, as a temperature of 0.07 asks for;
+TUNIT's public code leaves it as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lanit.networks import GenerativeNetworks, Generator, NetworkOptions, _channels_last, _trunk, initialise
+
+PROTOTYPE_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True)
+class GuideSizes(NetworkOptions):
+    """classifier: of clusters, a linear ``head`` on the trunk, or unit-norm ``prototypes`` among the styles. A latent
+    is as long as a style."""
+
+    classifier: Literal["head", "prototypes"] = "head"
+
+    @property
+    def clusters(self) -> int:
+        """K; networks count the slack domain too."""
+        return self.domains - 1
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a guiding network sees in B images. logits: of clusters, float32 (B×K). style: unit-norm float32 (B×D_s)."""
+
+    logits: Tensor
+    style: Tensor
+
+    def split(self, rows: int) -> tuple[Look, ...]:
+        """Looks at ``rows`` images each."""
+        return tuple(map(Look, self.logits.split(rows), self.style.split(rows)))
+
+
+class Guide(nn.Module):
+    """E, in the place of E_S."""
+
+    def __init__(self, options: GuideSizes) -> None:
+        super().__init__()
+        self.domains = options.domains
+        self.trunk, top = _trunk(options)
+        self.style = nn.Linear(top, options.style_dim)
+        self.by_prototypes = options.classifier == "prototypes"
+        if self.by_prototypes:
+            self.prototypes = nn.Parameter(F.normalize(torch.randn(options.clusters, options.style_dim), dim=1))
+        else:
+            self.classes = nn.Linear(top, options.clusters)
+        initialise(self)
+        if not self.by_prototypes and not self.classes.weight.is_meta:
+            nn.init.normal_(self.classes.weight, std=0.01)
+        self.to(memory_format=torch.channels_last)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B×C) of images (B×3×S×S) in [-1, 1]."""
+        features: Tensor = self.trunk(_channels_last(images)).flatten(1)
+        return features
+
+    def read(self, features: Tensor) -> Look:
+        """Clusters and styles of features (B×C)."""
+        style = F.normalize(self.style(features).float(), dim=1)
+        if self.by_prototypes:
+            logits = style @ F.normalize(self.prototypes.float(), dim=1).T / PROTOTYPE_TEMPERATURE
+        else:
+            logits = self.classes(features).float()
+        return Look(logits, style)
+
+    def look(self, images: Tensor) -> Look:
+        return self.read(self.features(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The style of images (B×3×S×S), for every domain the same: (B×(K+1)×D_s)."""
+        return self.look(images).style[:, None].expand(-1, self.domains, -1)
+
+    def margins(self, images: Tensor) -> Tensor:
+        """log p_n less the largest log p of another cluster, float32 (B×K): positive for the cluster of an image."""
+        return cluster_margins(self.look(images).logits)
+
+
+def cluster_margins(logits: Tensor) -> Tensor:
+    """Of logits (B×K), K ≥ 2, each less the largest other, (B×K). Of two that are equal the first is above 0."""
+    best = logits.topk(2, dim=1)
+    first = F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
+    margins = logits - torch.where(first, best.values[:, 1:], best.values[:, :1])
+    tiny = torch.finfo(margins.dtype).tiny
+    return torch.where(first, margins.clamp(min=tiny), margins)
+
+
+class GaussianCodes(nn.Module):
+    """s_n = μ_n + R_n z, z ~ N(0, I), on the unit sphere: styles like those of the images of a cluster, of which μ_n is
+    the mean and R_n the symmetric root of the covariance; of the slack domain, those of all images.
+
+    Nothing learns here: see :meth:`fit`. Before it is called, the styles are those of no cluster.
+    """
+
+    means: Tensor
+    roots: Tensor
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.latent_dim = options.style_dim
+        self.register_buffer("means", torch.zeros(options.domains, options.style_dim))
+        self.register_buffer("roots", torch.eye(options.style_dim).repeat(options.domains, 1, 1))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        drawn = self.means + torch.einsum("nij,bj->bni", self.roots, latents)
+        return F.normalize(drawn, dim=2)
+
+    @torch.no_grad()
+    def fit(self, moments: StyleMoments) -> None:
+        """Take the mean and the covariance of each cluster; where it has no image, those of all."""
+        everything = moments.counts.sum()
+        sums, products = (torch.cat([part, part.sum(dim=0, keepdim=True)]) for part in (moments.sums, moments.products))
+        counts = torch.cat([moments.counts, everything[None]])
+        empty = counts == 0
+        sums[empty], products[empty], counts[empty] = sums[-1], products[-1], everything
+        means = sums / counts[:, None]
+        covariances = products / counts[:, None, None] - means[:, :, None] * means[:, None, :]
+        values, vectors = torch.linalg.eigh(covariances)
+        roots = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
+        self.means.copy_(means)
+        self.roots.copy_(roots)
+
+
+class StyleMoments:
+    """Counts (K), sums (K×D_s) and products (K×D_s×D_s) of the styles of each cluster, in float64 on the CPU."""
+
+    def __init__(self, clusters: int, style_dim: int) -> None:
+        self.counts = torch.zeros(clusters, dtype=torch.float64)
+        self.sums = torch.zeros(clusters, style_dim, dtype=torch.float64)
+        self.products = torch.zeros(clusters, style_dim, style_dim, dtype=torch.float64)
+
+    def add(self, styles: Tensor, clusters: Tensor) -> None:
+        """Take in styles (b×D_s) of images of ``clusters``, int64 (b)."""
+        styles, clusters = styles.double().cpu(), clusters.cpu()
+        of = F.one_hot(clusters, len(self.counts)).double()
+        self.counts += of.sum(dim=0)
+        self.sums += of.T @ styles
+        self.products += torch.einsum("bk,bi,bj->kij", of, styles, styles)
+
+
+class GuidedNetworks(GenerativeNetworks):
+    """G, E, and styles drawn from Gaussians of what E saw."""
+
+    style_encoder: Guide  # type: ignore[assignment]
+    mapping: GaussianCodes  # type: ignore[assignment]
+
+    def __init__(self, options: GuideSizes) -> None:
+        nn.Module.__init__(self)
+        self.generator = Generator(options)
+        self.style_encoder = Guide(options)
+        self.mapping = GaussianCodes(options)
+
+
+def guide_of(networks: GenerativeNetworks) -> Guide | None:
+    """What labels images without a CLIP; none where that is not learned."""
+    return networks.style_encoder if isinstance(networks, GuidedNetworks) else None
