@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lanit import losses
 from lanit.labels import EmbeddedPrompts, adaptive, margin, with_slack
-from lanit.networks import AdaIN, DownBlock, InstanceNorm, UpBlock, aggregate
+from lanit.networks import AdaIN, DownBlock, InstanceNorm, MappingNetwork, UpBlock, aggregate
 from lanit.objectives import LossWeights, Networks
 from lanit.prompts import PromptLearner
 from lanit.ranks import Draws
@@ -178,6 +178,7 @@ def _codes(nets: Networks, latent: bool, z: Tensor, y: Tensor) -> Tensor:
 
 def _mapped(nets: Networks, z: Tensor) -> Tensor:
     """E_M, a domain at a time."""
+    assert isinstance(nets.mapping, MappingNetwork)
     x = z
     for layer in nets.mapping.shared:
         x = F.relu(layer(x))

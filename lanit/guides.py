@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lanit.codes import GaussianCodes
 from lanit.networks import GenerativeNetworks, Generator, NetworkOptions, _channels_last, _trunk, initialise
 
 PROTOTYPE_TEMPERATURE = 0.1
@@ -95,59 +96,6 @@ def cluster_margins(logits: Tensor) -> Tensor:
     margins = logits - torch.where(first, best.values[:, 1:], best.values[:, :1])
     tiny = torch.finfo(margins.dtype).tiny
     return torch.where(first, margins.clamp(min=tiny), margins)
-
-
-class GaussianCodes(nn.Module):
-    """s_n = μ_n + R_n z, z ~ N(0, I), on the unit sphere: styles like those of the images of a cluster, of which μ_n is
-    the mean and R_n the symmetric root of the covariance; of the slack domain, those of all images.
-
-    Nothing learns here: see :meth:`fit`. Before it is called, the styles are those of no cluster.
-    """
-
-    means: Tensor
-    roots: Tensor
-
-    def __init__(self, options: NetworkOptions) -> None:
-        super().__init__()
-        self.latent_dim = options.style_dim
-        self.register_buffer("means", torch.zeros(options.domains, options.style_dim))
-        self.register_buffer("roots", torch.eye(options.style_dim).repeat(options.domains, 1, 1))
-
-    def forward(self, latents: Tensor) -> Tensor:
-        drawn = self.means + torch.einsum("nij,bj->bni", self.roots, latents)
-        return F.normalize(drawn, dim=2)
-
-    @torch.no_grad()
-    def fit(self, moments: StyleMoments) -> None:
-        """Take the mean and the covariance of each cluster; where it has no image, those of all."""
-        everything = moments.counts.sum()
-        sums, products = (torch.cat([part, part.sum(dim=0, keepdim=True)]) for part in (moments.sums, moments.products))
-        counts = torch.cat([moments.counts, everything[None]])
-        empty = counts == 0
-        sums[empty], products[empty], counts[empty] = sums[-1], products[-1], everything
-        means = sums / counts[:, None]
-        covariances = products / counts[:, None, None] - means[:, :, None] * means[:, None, :]
-        values, vectors = torch.linalg.eigh(covariances)
-        roots = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
-        self.means.copy_(means)
-        self.roots.copy_(roots)
-
-
-class StyleMoments:
-    """Counts (K), sums (K×D_s) and products (K×D_s×D_s) of the styles of each cluster, in float64 on the CPU."""
-
-    def __init__(self, clusters: int, style_dim: int) -> None:
-        self.counts = torch.zeros(clusters, dtype=torch.float64)
-        self.sums = torch.zeros(clusters, style_dim, dtype=torch.float64)
-        self.products = torch.zeros(clusters, style_dim, style_dim, dtype=torch.float64)
-
-    def add(self, styles: Tensor, clusters: Tensor) -> None:
-        """Take in styles (b×D_s) of images of ``clusters``, int64 (b)."""
-        styles, clusters = styles.double().cpu(), clusters.cpu()
-        of = F.one_hot(clusters, len(self.counts)).double()
-        self.counts += of.sum(dim=0)
-        self.sums += of.T @ styles
-        self.products += torch.einsum("bk,bi,bj->kij", of, styles, styles)
 
 
 class GuidedNetworks(GenerativeNetworks):

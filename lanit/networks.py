@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lanit.codes import CodeKind, Codes, CodeTable, NormalCodes, Sizes
 from lanit.errors import UsageError
 from lanit.options import given
 
@@ -29,6 +30,8 @@ class NetworkOptions:
     resolution, 2^14 / S by default. max_channels: where doubling stops. discriminator_channels: c0 of the discriminator
     and the style encoder, ``channels`` by default. style_dim: D_s. latent_dim: of z. mapping_width: of the mapping
     network's layers.
+    codes: where styles come from that no image gives: the ``mapping`` network; a ``table``, one learned style a domain;
+    or ``normal`` noise (:mod:`lanit.codes`). Only the first has a ``latent_dim`` of its own.
     output: the generator draws the ``image``, or the ``residual`` that is added to its input. The latter is ours, not
     the paper's: content is kept from the first step, so that small models learn in minutes. It suits edits of a
     picture better than changes of kind.
@@ -43,6 +46,7 @@ class NetworkOptions:
     latent_dim: int = 16
     mapping_width: int = 512
     output: Literal["image", "residual"] = "image"
+    codes: CodeKind = "mapping"
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -219,11 +223,11 @@ class Discriminator(nn.Module):
         return self.logits(self.trunk(_channels_last(images))).flatten(1)
 
 
-class MappingNetwork(nn.Module):
+class MappingNetwork(Codes):
     """E_M: style codes of a latent z; shared layers, then one MLP per domain as batched products."""
 
-    def __init__(self, options: NetworkOptions) -> None:
-        super().__init__()
+    def __init__(self, options: Sizes) -> None:
+        super().__init__(options)
         self.latent_dim = options.latent_dim
         width, domains = options.mapping_width, options.domains
         sizes = [options.latent_dim, width, width, width, width]
@@ -246,29 +250,50 @@ class MappingNetwork(nn.Module):
         return x.transpose(0, 1)
 
 
+CODES: dict[CodeKind, type[Codes]] = {"mapping": MappingNetwork, "table": CodeTable, "normal": NormalCodes}
+
+
 class GenerativeNetworks(nn.Module):
     """G, E_S and E_M under their names in a saved model, and the four things that translation asks of them.
 
-    A method without one of the networks says what it can by these: what is averaged, saved and translated with.
+    A method without one of the networks says what it can by these: what is averaged, saved and translated with. With a
+    table of codes there is no E_S.
     """
+
+    style_encoder: StyleEncoder
+    mapping: Codes
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
+        kind = CODES[options.codes]
         self.generator = Generator(options)
-        self.style_encoder = StyleEncoder(options)
-        self.mapping = MappingNetwork(options)
+        if kind.of_images:
+            self.style_encoder = StyleEncoder(options)
+        self.mapping = kind(options)
 
     @property
     def latent_dim(self) -> int:
-        """D_z of the latents that styles are drawn from; 0 where they are not drawn."""
+        """D_z of the latents that styles are drawn from; 0 where they are not drawn: one style a domain."""
         return self.mapping.latent_dim
+
+    @property
+    def reads_styles(self) -> bool:
+        """Whether images have styles of their own, which E_S reads."""
+        return self.mapping.of_images
+
+    @property
+    def style_networks(self) -> tuple[nn.Module, ...]:
+        """E_S, where there is one, and E_M."""
+        return (self.style_encoder, self.mapping) if self.reads_styles else (self.mapping,)
 
     def content(self, images: Tensor) -> Tensor:
         """E_C: what stays of images (B×3×S×S) in any style, (B×C×16×16)."""
         return self.generator.encode(images)
 
     def own_codes(self, images: Tensor) -> Tensor:
-        """E_S: the style of images (B×3×S×S) in every domain, (B×N×D_s)."""
+        """E_S: the style of images (B×3×S×S) in every domain, (B×N×D_s); those of the domains where it reads none."""
+        if not self.reads_styles:
+            return self.drawn_codes(images.new_zeros(len(images), 0))
         return self.style_encoder(images)
 
     def drawn_codes(self, latents: Tensor) -> Tensor:

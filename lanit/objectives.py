@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from lanit import losses
 from lanit.augment import differentiable_augment, flip_and_crop
+from lanit.codes import Codes
 from lanit.labels import EmbeddedPrompts, similarity, with_slack
 from lanit.networks import (
     Discriminator,
     GenerativeNetworks,
     Generator,
-    MappingNetwork,
     NetworkOptions,
     StyleEncoder,
     aggregate,
@@ -50,7 +50,7 @@ class Networks(nn.Module):
         return self.generative.style_encoder
 
     @property
-    def mapping(self) -> MappingNetwork:
+    def mapping(self) -> Codes:
         return self.generative.mapping
 
 
@@ -136,7 +136,7 @@ class Targets:
 
     labels: bool (B×(N+1)), slack included. codes: every domain's style s (B×(N+1)×D_s); style: a^y (B×D_s).
     latent_rows: how many leading rows are latent-guided. second: style of the same rows from z2, for the diversity
-    loss, or None. source_style: a^x = E_S(x; d^x).
+    loss, none where no style is drawn. source_style: a^x = E_S(x; d^x).
     """
 
     labels: Tensor
@@ -152,13 +152,13 @@ def make_targets(nets: Networks, batch: Batch, kind: TargetKind) -> Targets:
     count = len(batch.x)
     rows = {"latent": count, "reference": 0, "both": (count + 1) // 2}[kind]
     labels = with_slack(batch.y_labels)
-    encoded = nets.style_encoder(torch.cat([batch.x, batch.y[rows:]])).float()
+    encoded = nets.generative.own_codes(torch.cat([batch.x, batch.y[rows:]])).float()
     source_style = aggregate(encoded[:count], with_slack(batch.x_labels))
     codes, second = encoded[count:], None
     if rows:
         mapped = nets.mapping(torch.cat([batch.z1[:rows], batch.z2[:rows]])).float()
         codes = torch.cat([mapped[:rows], codes])
-        second = aggregate(mapped[rows:], labels[:rows])
+        second = aggregate(mapped[rows:], labels[:rows]) if nets.generative.latent_dim else None
     return Targets(labels, codes, aggregate(codes, labels), rows, second, source_style)
 
 
@@ -166,7 +166,7 @@ def make_targets(nets: Networks, batch: Batch, kind: TargetKind) -> Targets:
 def reference_fakes(nets: Networks, batch: Batch, content: Tensor, options: StepOptions) -> Tensor:
     """x̂ guided by the references, for D alone: float32 (B×3×S×S) without a graph. content: E_C(x)."""
     with autocast(batch.x, options.bf16):
-        style = aggregate(nets.style_encoder(batch.y).float(), with_slack(batch.y_labels))
+        style = aggregate(nets.generative.own_codes(batch.y).float(), with_slack(batch.y_labels))
         return nets.generator.decode(content, style, batch.x).float()
 
 
@@ -253,7 +253,7 @@ def generator_objective(nets: Networks, batch: Batch, translation: Translation, 
     drawn, flipped = losses.flip_one(labels, draws)
     with autocast(image, options.bf16):
         logits = nets.discriminator(_judged(image, options, draws)).float()
-        style = aggregate(nets.style_encoder(image).float(), targets.labels)
+        style = aggregate(nets.style_encoder(image).float(), targets.labels) if nets.generative.reads_styles else None
         content = nets.generator.encode(image)
         styles = torch.cat([targets.source_style, aggregate(targets.codes, with_slack(flipped))])
         decoded = nets.generator.decode(content.repeat(2, 1, 1, 1), styles, image.repeat(2, 1, 1, 1)).float()
@@ -267,10 +267,12 @@ def generator_objective(nets: Networks, batch: Batch, translation: Translation, 
         "adversarial": losses.adversarial_loss(logits, targets.labels, draws.ranks),
         "domain": domain_losses(guidance.prompts, embeddings, drawn, labels, flipped, options, draws.ranks),
         "cycle": losses.l1(batch.x, reconstruction),
-        "style": losses.l1(targets.style.detach(), style),
     }
     total = weights.adversarial * parts["adversarial"] + guided * weights.domain * parts["domain"]
-    total = total + weights.cycle * parts["cycle"] + weights.style * parts["style"]
+    total = total + weights.cycle * parts["cycle"]
+    if style is not None:
+        parts["style"] = losses.l1(targets.style.detach(), style)
+        total = total + weights.style * parts["style"]
     if diversity and targets.second is not None:
         rows = targets.latent_rows
         with torch.no_grad(), autocast(image, options.bf16):

@@ -78,7 +78,7 @@ def paper_step(nets: Networks, optimisers: Optimisers, batch: Batch, prompts: Ca
     guidance = prompts()
     learner = _learner(optimisers, plan, options)
     generated = _update_generator(nets, optimisers, batch, latent, guidance, learner, plan, options, draws)
-    with frozen(nets.style_encoder, nets.mapping):
+    with frozen(*nets.generative.style_networks):
         anew = translate_batch(nets, batch, "reference", options)
         again = _update_generator(nets, optimisers, batch, anew, guidance, None, plan, options, draws)
     return parts | _mean(generated, again)

@@ -75,6 +75,11 @@ class Model:
     def device(self) -> torch.device:
         return self._translator.device
 
+    @property
+    def draws_styles(self) -> bool:
+        """Whether a domain has more than one style, drawn from a seed."""
+        return self._translator.networks.latent_dim > 0
+
     def label(self, image: ImageLike) -> Labels:
         """The labels of one image, by the model's CLIP and prompts. Raises LanitError where it cannot be read, or CLIP
         is not at hand or not the one that the model was trained with."""
@@ -151,6 +156,7 @@ class Model:
         if not all(0 <= weight < float("inf") for weight in weights.values()):
             raise UsageError("a weight is 0 or more", 'Give, for example, {"smiling": 1, "bangs": 0.5}.')
         translator, networks = self._translator, self._translator.networks
+        translator.check_styles(styles)
         own = self.label(image).active if own is None else own
         shown = translator.weights([(name, 1.0) for name in own])[None] > 0
         target = mixed(shown, translator.weights(list(weights.items())))

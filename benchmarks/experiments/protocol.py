@@ -75,7 +75,7 @@ def translate_pairs(
     made = []
     weights = with_slack(torch.from_numpy(labels))
     for rows in torch.arange(len(sources)).split(_BATCH):
-        codes = networks.style_encoder(to_float(references[rows.numpy()]))
+        codes = networks.own_codes(to_float(references[rows.numpy()]))
         images = networks.generator(to_float(sources[rows.numpy()]), aggregate(codes, weights[rows]))
         made.append(to_uint8(images))
     return np.concatenate(made)

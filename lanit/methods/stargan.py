@@ -152,7 +152,10 @@ class Stargan:
 
 def compile_networks(nets: Networks) -> None:
     """Let torch compile G's halves and E_S, each with and without gradients for its parameters."""
-    for owner, name in ((nets.generator, "encode"), (nets.generator, "decode"), (nets.style_encoder, "forward")):
+    compiled: list[tuple[nn.Module, str]] = [(nets.generator, "encode"), (nets.generator, "decode")]
+    if nets.generative.reads_styles:
+        compiled.append((nets.style_encoder, "forward"))
+    for owner, name in compiled:
         setattr(owner, name, torch.compile(getattr(owner, name)))
 
 

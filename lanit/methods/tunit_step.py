@@ -157,5 +157,6 @@ def tunit_step(nets: TunitNetworks, average: GuidedNetworks, optimisers: TunitOp
 @torch.no_grad()
 def _queue(nets: TunitNetworks, keys: Tensor, step: int) -> None:
     """The newest keys take the place of the oldest, step by step."""
+    keys = keys[-len(nets.queue) :]
     places = (step * len(keys) + torch.arange(len(keys), device=keys.device)) % len(nets.queue)
     nets.queue[places] = keys.to(nets.queue)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,7 +65,8 @@ class Instruments:
 
 
 class RunEvaluation:
-    """A model, the images it is measured on, and what has been measured so far."""
+    """A model, the images it is measured on, and what has been measured so far. A model with one style a domain makes
+    one translation of a source to each, and has no diversity."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class RunEvaluation:
         self.store = store
         self.labels = labels
         self.with_ = instruments
-        self.options = options
+        self.options = options if translator.networks.latent_dim else replace(options, styles=1)
         self.size = translator.bundle.options.image_size
         self.folder = find_bundle(run)
         self.model_sha256 = sha256_file(self.folder / "model.safetensors")
@@ -209,7 +210,7 @@ class RunEvaluation:
                 found[1].append(torch.cat([self.with_.extractor(part) for part in parts]).unflatten(0, shape))
             if self.with_.judge is not None:
                 found[2].append(torch.cat([self.with_.judge(part) for part in parts]).unflatten(0, shape))
-            if self.with_.perceptual is not None:
+            if self.with_.perceptual is not None and styles.count > 1:
                 found[3].append(self.with_.perceptual.spread(made))
             ticker(len(flat), detail)
         clips, others, verdicts, distances = (torch.cat(each) if each else None for each in found)

@@ -38,6 +38,13 @@ _AGGREGATION = (
 )
 
 
+_ONE_STYLE = (
+    "style = sum over n of weights[n] * styles[n] / sum over n of weights[n], with non-negative weights in the order "
+    "of 'domains', the slack domain last; where an image shall have no domain, the weight of the slack domain is 1, "
+    "else it is 0. styles are constants: each domain has one."
+)
+
+
 @dataclass(frozen=True)
 class _Port:
     """An input or output. shape: without the batch; range: of the values, or how they are distributed."""
@@ -74,6 +81,8 @@ def check_installed() -> None:
 def write_onnx(folder: Path, bundle: Bundle) -> dict[str, float]:
     """Write ``generator.onnx``, ``style_encoder.onnx``, ``mapping.onnx`` and ``networks.json`` into ``folder``.
 
+    Where a domain has one style, there is no mapping, nor an encoder where none reads one: ``networks.json`` has them.
+
     The batch is dynamic, all else fixed. Returns the largest absolute difference of each network between onnxruntime
     and torch, over batches of uneven sizes. Raises LanitError where one is above :data:`TOLERANCE`.
     """
@@ -96,7 +105,8 @@ def write_onnx(folder: Path, bundle: Bundle) -> dict[str, float]:
 
 def description(bundle: Bundle, differences: dict[str, float]) -> dict[str, Any]:
     """``networks.json``: domains in order, inputs and outputs with shapes and ranges, how styles are mixed."""
-    domains = bundle.prompt_set.domains
+    domains, nets = bundle.prompt_set.domains, bundle.networks
+    constant = {} if nets.latent_dim else {"styles": nets.drawn_codes(torch.zeros(1, 0))[0].tolist()}
     return {
         "format_version": 1,
         "image_size": bundle.options.image_size,
@@ -111,7 +121,8 @@ def description(bundle: Bundle, differences: dict[str, float]) -> dict[str, Any]
             }
             for network in _networks(bundle)
         },
-        "aggregation": _AGGREGATION,
+        "aggregation": _AGGREGATION if nets.latent_dim else _ONE_STYLE,
+        **constant,
         "opset": _OPSET,
     }
 
@@ -121,17 +132,18 @@ def _networks(bundle: Bundle) -> tuple[_Network, ...]:
     size = (3, options.image_size, options.image_size)
     image = _Port("image", size, "[-1, 1]", _IMAGE_MEANING)
     style = _Port("style", (options.style_dim,), "unbounded", "an aggregated style")
-    latent = _Port("latent", (options.latent_dim,), "standard normal", "one draw for each image, or one for all")
+    nets = bundle.networks
+    latent = _Port("latent", (nets.latent_dim,), "standard normal", "one draw for each image, or one for all")
     styles = _Port("styles", (options.domains, options.style_dim), "unbounded", "a style for each domain, slack last")
     translation = _Port(
         "translation", size, "about [-1, 1]: clamp it", "the image in that style, as 'image' is written"
     )
-    nets = bundle.networks
-    return (
-        _Network("generator", nets.generator, (image, style), translation),
-        _Network("style_encoder", nets.style_encoder, (image,), styles),
-        _Network("mapping", nets.mapping, (latent,), styles),
-    )
+    made = [_Network("generator", nets.generator, (image, style), translation)]
+    if nets.reads_styles:
+        made.append(_Network("style_encoder", nets.style_encoder, (image,), styles))
+    if nets.latent_dim:
+        made.append(_Network("mapping", nets.mapping, (latent,), styles))
+    return tuple(made)
 
 
 def _converted(network: _Network) -> bytes:

@@ -14,6 +14,7 @@ from lanit.errors import LanitError
 from lanit.labels import EmbeddedPrompts
 from lanit.methods.table import DEFAULT_METHOD, NETWORKS, networks_name
 from lanit.networks import GenerativeNetworks, NetworkOptions
+from lanit.options import check_settings
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.models.run_folder import (
     BUNDLE_FILES,
@@ -85,7 +86,7 @@ def _contents(bundle: Bundle, half: bool) -> tuple[tuple[str, dict[str, object]]
     tensors["exclusive"] = bundle.exclusive
     document: dict[str, object] = {
         "bundle_version": BUNDLE_VERSION,
-        "networks": asdict(bundle.options),
+        "networks": _sizes(bundle.options),
         **_kind(bundle.options),
         "prompt_set": bundle.prompt_set.to_json(),
         "fingerprint": bundle.fingerprint.to_json(),
@@ -104,6 +105,19 @@ def _kind(options: NetworkOptions) -> dict[str, str]:
     """Which networks they are, where not those of every model before there were others."""
     name = networks_name(options)
     return {} if name == DEFAULT_METHOD else {"networks_of": name}
+
+
+def _sizes(options: NetworkOptions) -> dict[str, object]:
+    """As JSON. What came after version 1 is left out at its default, so that older programs read what they know."""
+    default = NetworkOptions()
+    return {
+        name: value
+        for name, value in asdict(options).items()
+        if name not in _ADDED_SIZES or value != getattr(default, name)
+    }
+
+
+_ADDED_SIZES = {"codes"}
 
 
 def find_bundle(model: str | Path) -> Path:
@@ -157,6 +171,7 @@ def load_bundle(model: str | Path) -> Bundle:
     try:
         sizes, build = _networks_of(document)
         options = sizes(**document["networks"])
+        check_settings(options)
         prompts, fingerprint = (
             PromptSet.from_json(document["prompt_set"]),
             Fingerprint.from_json(document["fingerprint"]),

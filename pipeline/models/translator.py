@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, UsageError
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.models.bundle import Bundle
 
@@ -47,6 +47,14 @@ class Translator:
         return LanitError(
             f"'{name}' is not a domain of this model{reason}", f"{meant}It has {', '.join(self.domains)}."
         )
+
+    def check_styles(self, count: int) -> None:
+        """Raise UsageError where ``count`` styles of a domain are more than the model has."""
+        if count > 1 and not self.networks.latent_dim:
+            raise UsageError(
+                "this model has one style a domain, the same for every seed (it was trained with codes=table)",
+                "Leave out --styles; a model trained with codes=mapping draws several.",
+            )
 
     def margins(self, images: Tensor, clip: ClipModel) -> Tensor:
         """f_n − f_base, float32 (B×N), of images (B×3×H×W) in [-1, 1], by CLIP and the model's prompts (METHOD 1)."""

@@ -73,7 +73,7 @@ def build_page(bench: Workbench, uploads: Uploads, model: str, examples: Sequenc
                 picture, notice = _picture_column(examples)
             with gr.Column(min_width=300, scale=4, elem_classes="words"):
                 words, weights, note = _word_controls(domains)
-                style = _style_controls()
+                style = _style_controls(bench.model.draws_styles)
             with gr.Column(min_width=300, scale=6, elem_classes="result"):
                 _step(3, "Result", "Only the middle square of your picture is redrawn.")
                 results = gr.HTML(panels.results(None, []), elem_id="results")
@@ -127,15 +127,15 @@ def _weights_note(ticked: Sequence[str]) -> str:
     return f'<p class="lead">{text}</p>'
 
 
-def _style_controls() -> tuple[gr.Image, gr.HTML, gr.Button, gr.Checkbox, gr.Number, gr.Button, gr.Slider]:
+def _style_controls(drawn: bool) -> tuple[gr.Image, gr.HTML, gr.Button, gr.Checkbox, gr.Number, gr.Button, gr.Slider]:
+    """drawn: whether a word has more than one style."""
+    text = "A word can look in many ways. Which one is drawn by its seed, or taken from a picture."
     with gr.Accordion("Style", open=False, elem_id="style"):
-        gr.HTML(
-            '<p class="lead">A word can look in many ways. Which one is drawn by its seed, or taken from a picture.</p>'
-        )
-        with gr.Row():
+        gr.HTML(f'<p class="lead">{text if drawn else "This model draws each word in one way."}</p>')
+        with gr.Row(visible=drawn):
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=120)
             another = gr.Button("Draw another", min_width=120, size="sm")
-        styles = gr.Slider(1, MOST_STYLES, 1, step=1, label="Styles side by side", buttons=[])
+        styles = gr.Slider(1, MOST_STYLES, 1, step=1, label="Styles side by side", buttons=[], visible=drawn)
         reference = _image("Picture to take the style from", "reference", 180)
         notice = gr.HTML(panels.notice(""), elem_classes="notice")
         take = gr.Button("Tick its words", interactive=False, size="sm")

@@ -140,6 +140,9 @@ class Resolver:
     def resolve(self, request: TranslateRequest) -> Recipe:
         """Raises LanitError for a word that nothing is near, and a reference that cannot be read."""
         translator, count = self.translator, len(self.translator.domains)
+        translator.check_styles(request.styles)
+        if not translator.networks.reads_styles and (request.reference or request.references):
+            self.tell("this model has one style a domain: a reference tells which domains to take, not how they look")
         nothing = torch.zeros(count)
         if request.interpolate is not None:
             return self._interpolation(request, request.interpolate)

@@ -1,0 +1,139 @@
+"""``codes``: one style a domain, or plain noise about a mean, through all that uses a model; ``mapping`` as ever."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import lanit
+from lanit.errors import LanitError, UsageError
+from lanit.inference import draw_latents, drawn_codes, target_style
+from lanit.networks import CODES, NetworkOptions
+from pipeline.model_exports.export_model import export_model
+from pipeline.models.bundle import load_bundle, save_bundle
+from pipeline.translating.requests import TranslateRequest
+from pipeline.translating.translation import translate
+from tests.model_builders import random_bundle, random_networks
+from tests.translation_world import as_batch, good, make_model, make_source, own_labels, pixels, to_pixels
+
+KINDS = [kind for kind in CODES if kind != "mapping"]
+
+
+@pytest.fixture
+def source(make_images: Callable[..., Path]) -> Path:
+    return make_source(make_images)
+
+
+def model_of(kind: Any, folder: Path, source: Path, clip: Any) -> Path:
+    """That of the translation tests, with other codes."""
+    bundle = load_bundle(make_model(folder, source, clip))
+    options = replace(bundle.options, codes=kind)
+    save_bundle(folder, replace(bundle, options=options, networks=random_networks(options)))
+    return folder
+
+
+def test_a_table_is_one_learned_style_a_domain_and_normal_codes_are_noise_about_a_mean() -> None:
+    sizes = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)
+    table = random_networks(replace(sizes, codes="table"))
+    assert table.latent_dim == 0
+    assert not table.reads_styles
+    assert not any(name.startswith("style_encoder") for name, _ in table.named_parameters())
+    codes = drawn_codes(table, draw_latents(0, 3, 2))
+    assert codes.shape == (2, 4, 6)
+    assert torch.equal(codes[0], codes[1])
+    images = torch.rand(3, 3, 32, 32)
+    assert torch.equal(table.own_codes(images), codes[:1].expand(3, -1, -1))
+    normal = random_networks(replace(sizes, codes="normal"))
+    assert normal.latent_dim == 6
+    z = draw_latents(6, 3, 2)
+    codes = drawn_codes(normal, z)
+    for i in range(2):
+        for n in range(4):
+            torch.testing.assert_close(codes[i, n], dict(normal.named_parameters())["mapping.means"][n] + z[i])
+    assert normal.own_codes(images).shape == (3, 4, 6)
+
+
+def test_a_model_says_its_codes_only_where_they_are_not_mapped(tmp_path: Path) -> None:
+    """What plain models have in their files stays as it was; those without a word are mapped."""
+    bundle = random_bundle()
+    save_bundle(tmp_path / "plain", bundle)
+    assert "codes" not in json.loads((tmp_path / "plain" / "model.json").read_text())["networks"]
+    assert load_bundle(tmp_path / "plain").options == bundle.options
+    assert load_bundle("sample").options.codes == "mapping"
+    for kind in KINDS:
+        options = replace(bundle.options, codes=kind)  # type: ignore[arg-type]
+        save_bundle(tmp_path / kind, replace(bundle, options=options, networks=random_networks(options)))
+        assert load_bundle(tmp_path / kind).options.codes == kind
+    unknown: Any = "tables"
+    save_bundle(tmp_path / "table", replace(bundle, options=replace(bundle.options, codes=unknown)))
+    with pytest.raises(LanitError, match="is damaged: codes 'tables' is unknown"):
+        load_bundle(tmp_path / "table")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_translations_take_the_codes_of_the_model(kind: str, source: Path, tiny_clip: Any, tmp_path: Path) -> None:
+    model = model_of(kind, tmp_path / "model", source, tiny_clip)
+    networks = load_bundle(model).networks
+    translate(source, tmp_path / "out", model, TranslateRequest(to=(("hat", 1.0),), seed=3))
+    codes = drawn_codes(networks, draw_latents(networks.latent_dim, 3, 1))
+    style = target_style(codes, torch.tensor([[0.0, 0.0, 1.0]]))
+    for name in good(source):
+        expected = to_pixels(networks.generator(as_batch(source / name), style))
+        assert np.abs(pixels(tmp_path / "out" / name) - expected).max() <= 1
+
+
+def test_one_style_a_domain_refuses_more_and_takes_of_a_reference_its_words(
+    source: Path, tiny_clip: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = model_of("table", tmp_path / "model", source, tiny_clip)
+    bundle, hat = load_bundle(model), (("hat", 1.0),)
+    with pytest.raises(UsageError, match="one style a domain") as caught:
+        translate(source, tmp_path / "out", model, TranslateRequest(to=hat, styles=2))
+    assert "codes=mapping" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+    reference = next(source / name for name in good(source) if own_labels(bundle, tiny_clip, source / name))
+    translate(source, tmp_path / "out", model, TranslateRequest(reference=reference))
+    shown = torch.tensor(
+        [[float(name in own_labels(bundle, tiny_clip, reference)) for name in bundle.prompt_set.domains]]
+    )
+    style = target_style(bundle.networks.drawn_codes(torch.zeros(1, 0)), shown)
+    name = good(source)[0]
+    expected = to_pixels(bundle.networks.generator(as_batch(source / name), style))
+    assert np.abs(pixels(tmp_path / "out" / name) - expected).max() <= 1
+    loaded = lanit.load(model, device="cpu")
+    assert not loaded.draws_styles
+    with pytest.raises(UsageError, match="one style a domain"):
+        loaded.mix(source / name, {"hat": 1.0}, own=(), styles=2)
+    assert len(loaded.mix(source / name, {"hat": 1.0}, own=())) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_onnx_export_holds_what_the_codes_need(kind: str, tmp_path: Path) -> None:
+    """Of a table the styles themselves, and no network that nothing needs."""
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    bundle = random_bundle()
+    options = replace(bundle.options, codes=kind)  # type: ignore[arg-type]
+    save_bundle(tmp_path / "model", replace(bundle, options=options, networks=random_networks(options)))
+    export_model(tmp_path / "model", tmp_path / "out", onnx=True)
+    folder, nets = tmp_path / "out" / "onnx", load_bundle(tmp_path / "out").networks
+    document = json.loads((folder / "networks.json").read_text())
+    found = sorted(path.stem for path in folder.glob("*.onnx"))
+    if kind == "table":
+        assert found == ["generator"]
+        np.testing.assert_allclose(document["styles"], nets.drawn_codes(torch.zeros(1, 0))[0].numpy(), atol=1e-6)
+        assert "constants" in document["aggregation"]
+    else:
+        assert found == ["generator", "mapping", "style_encoder"]
+        z = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+        session = runtime.InferenceSession((folder / "mapping.onnx").read_bytes())
+        (made,) = session.run(None, {"latent": z})
+        np.testing.assert_allclose(made, nets.drawn_codes(torch.from_numpy(z)).numpy(), atol=1e-5)
