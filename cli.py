@@ -761,6 +761,7 @@ def train(
     method: Annotated[
         str | None, typer.Option(help="How to learn; stargan is LANIT's, for labels.  [default: stargan]")
     ] = None,
+    clusters: Annotated[int | None, typer.Option(help="Of --method tunit, which finds so many.  [default: 10]")] = None,
     size: Annotated[int | None, typer.Option(help="Image side, pixels, a power of two from 32 on.")] = None,
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training after which to stop.")] = None,
@@ -806,6 +807,7 @@ def train(
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
     named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed, "method": method}
+    named |= {"clusters": clusters}
     options = options_from(preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
         return console.print_json(options.to_json())

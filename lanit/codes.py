@@ -100,8 +100,10 @@ class GaussianCodes(Codes):
         everything = moments.counts.sum()
         sums, products = (torch.cat([part, part.sum(dim=0, keepdim=True)]) for part in (moments.sums, moments.products))
         counts = torch.cat([moments.counts, everything[None]])
-        empty = counts == 0
-        sums[empty], products[empty], counts[empty] = sums[-1], products[-1], everything
+        filled = counts > 0
+        sums = torch.where(filled[:, None], sums, sums[-1])
+        products = torch.where(filled[:, None, None], products, products[-1])
+        counts = torch.where(filled, counts, everything)
         means = sums / counts[:, None]
         covariances = products / counts[:, None, None] - means[:, :, None] * means[:, None, :]
         values, vectors = torch.linalg.eigh(covariances)

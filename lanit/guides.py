@@ -14,18 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lanit.codes import GaussianCodes
-from lanit.networks import GenerativeNetworks, Generator, NetworkOptions, _channels_last, _trunk, initialise
+from lanit.codes import CodeKind, GaussianCodes
+from lanit.networks import GenerativeNetworks, Generator, NetworkOptions, channels_last, initialise, trunk_of
+from lanit.options import given
 
 PROTOTYPE_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
 class GuideSizes(NetworkOptions):
-    """classifier: of clusters, a linear ``head`` on the trunk, or unit-norm ``prototypes`` among the styles. A latent
-    is as long as a style."""
+    """classifier: of clusters, a linear ``head`` on the trunk, or unit-norm ``prototypes`` among the styles; the method
+    says. What follows are no settings here: a latent is as long as a style, and nothing maps it."""
 
-    classifier: Literal["head", "prototypes"] = "head"
+    latent_dim: int = given(0)
+    mapping_width: int = given(0)
+    codes: CodeKind = given("mapping")  # noqa: RUF009
+    classifier: Literal["head", "prototypes"] = given("head")
 
     @property
     def clusters(self) -> int:
@@ -51,7 +55,7 @@ class Guide(nn.Module):
     def __init__(self, options: GuideSizes) -> None:
         super().__init__()
         self.domains = options.domains
-        self.trunk, top = _trunk(options)
+        self.trunk, top = trunk_of(options)
         self.style = nn.Linear(top, options.style_dim)
         self.by_prototypes = options.classifier == "prototypes"
         if self.by_prototypes:
@@ -65,7 +69,7 @@ class Guide(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(B×C) of images (B×3×S×S) in [-1, 1]."""
-        features: Tensor = self.trunk(_channels_last(images)).flatten(1)
+        features: Tensor = self.trunk(channels_last(images)).flatten(1)
         return features
 
     def read(self, features: Tensor) -> Look:
@@ -102,13 +106,17 @@ class GuidedNetworks(GenerativeNetworks):
     """G, E, and styles drawn from Gaussians of what E saw."""
 
     style_encoder: Guide  # type: ignore[assignment]
-    mapping: GaussianCodes  # type: ignore[assignment]
+    mapping: GaussianCodes
 
     def __init__(self, options: GuideSizes) -> None:
         nn.Module.__init__(self)
         self.generator = Generator(options)
         self.style_encoder = Guide(options)
         self.mapping = GaussianCodes(options)
+
+    @property
+    def guide(self) -> Guide:
+        return self.style_encoder
 
 
 def guide_of(networks: GenerativeNetworks) -> Guide | None:

@@ -178,7 +178,7 @@ class Generator(nn.Module):
         return self.decode(self.encode(images), style, images)
 
 
-def _trunk(options: NetworkOptions) -> tuple[nn.Sequential, int]:
+def trunk_of(options: NetworkOptions) -> tuple[nn.Sequential, int]:
     """Convolutions of E_S and D: (B×3×S×S) to (B×C×1×1); returns them and C."""
     halvings = int(math.log2(options.image_size)) - 2
     widths = [min(options.base_discriminator_channels * 2**i, options.max_channels) for i in range(halvings + 1)]
@@ -188,7 +188,7 @@ def _trunk(options: NetworkOptions) -> tuple[nn.Sequential, int]:
     return nn.Sequential(nn.Conv2d(3, widths[0], 3, 1, 1), *blocks, *ends), top
 
 
-def _channels_last(images: Tensor) -> Tensor:
+def channels_last(images: Tensor) -> Tensor:
     """The fastest layout for convolutions; the generator keeps the other, in which group_norm is fast."""
     return images.contiguous(memory_format=torch.channels_last)
 
@@ -199,14 +199,14 @@ class StyleEncoder(nn.Module):
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         self.shape = (options.domains, options.style_dim)
-        self.trunk, top = _trunk(options)
+        self.trunk, top = trunk_of(options)
         self.heads = nn.Linear(top, options.domains * options.style_dim)
         initialise(self)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Style codes s (B×N×D_s) of images (B×3×S×S)."""
-        return self.heads(self.trunk(_channels_last(images)).flatten(1)).unflatten(1, self.shape)
+        return self.heads(self.trunk(channels_last(images)).flatten(1)).unflatten(1, self.shape)
 
 
 class Discriminator(nn.Module):
@@ -214,13 +214,13 @@ class Discriminator(nn.Module):
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        self.trunk, top = _trunk(options)
+        self.trunk, top = trunk_of(options)
         self.logits = nn.Conv2d(top, options.domains, 1)
         initialise(self)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.logits(self.trunk(_channels_last(images))).flatten(1)
+        return self.logits(self.trunk(channels_last(images))).flatten(1)
 
 
 class MappingNetwork(Codes):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from lanit.guides import GuidedNetworks, GuideSizes
 from lanit.methods.method import Method
 from lanit.methods.stargan import Stargan
+from lanit.methods.tunit import Tunit
 from lanit.networks import GenerativeNetworks, NetworkOptions
 
 METHODS: dict[str, type[Method]] = {
     "stargan": Stargan,
+    "tunit": Tunit,
 }
 DEFAULT_METHOD = "stargan"
 STATE_GROUPS = tuple(dict.fromkeys(group for method in METHODS.values() for group in method.groups))
@@ -15,6 +18,7 @@ STATE_GROUPS = tuple(dict.fromkeys(group for method in METHODS.values() for grou
 
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[GenerativeNetworks]]] = {
     "stargan": (NetworkOptions, GenerativeNetworks),
+    "guided": (GuideSizes, GuidedNetworks),
 }
 """What a saved model can consist of: sizes, and networks made of them. A method with networks of its own adds a line,
 and its sizes are what its options give as ``network_options``."""

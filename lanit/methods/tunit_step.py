@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from lanit.losses import gradient_penalty, l1
 from lanit.mutual_information import cluster_information
 from lanit.networks import Discriminator
 from lanit.objectives import Batch, Parts, autocast
+from lanit.options import given
 from lanit.ranks import Draws
 from lanit.steps import frozen
 
@@ -38,8 +40,8 @@ class TunitTerms:
     reconstruction: float = 0.1
     style_contrast: float = 0.01
     recolour: float = 1.0
-    augment: str = "none"
-    bf16: bool = False
+    augment: Literal["none", "differentiable"] = "none"
+    bf16: bool = given(False)
 
     @property
     def view(self) -> ViewRanges:
@@ -134,8 +136,8 @@ def tunit_step(nets: TunitNetworks, average: GuidedNetworks, optimisers: TunitOp
     with torch.no_grad(), autocast(x, terms.bf16):
         keys, of_view = (look.style for look in average.guide.look(torch.cat([y, view])).split(len(y)))
     with autocast(x, terms.bf16):
-        looks = guide.look(torch.cat([y, view])).split(len(y))
-    loss, parts = guide_objective(*looks, of_view, known, nets, terms, draws)
+        first, second = guide.look(torch.cat([y, view])).split(len(y))
+    loss, parts = guide_objective(first, second, of_view, known, nets, terms, draws)
     optimisers.update(loss * (terms.guide_share if joint else 1.0), draws, optimisers.guide)
     if joint:
         with autocast(x, terms.bf16):

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from lanit.errors import UsageError
+from lanit.methods.clusters import ClusterOptions
 from lanit.methods.method import Options
 from lanit.methods.table import DEFAULT_METHOD, METHODS
 from lanit.options import check_settings, flat, nested
 
+_ANY_BATCH = 1024  # in which any method's default clusters fit
 Precision = Literal["auto", "float32", "bf16"]
 
 
@@ -64,6 +66,17 @@ class TrainOptions:
         if not self.steps and not self.minutes:
             raise UsageError("neither steps nor minutes of training are given", "Try --steps 20000.")
         self.settings.network_options(self.size, 1)
+        if isinstance(self.settings, ClusterOptions):
+            self.settings.check_batch(self.batch_size)
+            for name in ("balance", "slack"):
+                if getattr(self, name) != getattr(type(self), name):
+                    message = f"the method {self.method} finds labels itself, and draws images whatever they are"
+                    raise UsageError(message, f"Leave out {name}.")
+
+    @property
+    def phase_2_from(self) -> float:
+        """Share of the steps at which phase 2 begins: prompts are learned; where clusters are found, the generator."""
+        return self.settings.warm_up if isinstance(self.settings, ClusterOptions) else self.prompts_from
 
     def to_json(self) -> dict[str, Any]:
         return flat(self)
@@ -98,13 +111,24 @@ few images. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours."""
 
 
 def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
-    """The options of a preset with ``changes`` (those not None) laid over it; minutes alone lift the limit of steps."""
+    """The options of a preset with ``changes`` (those not None) laid over it; minutes alone lift the limit of steps. Of
+    a preset, which is LANIT's, another method takes what it has too; one that finds clusters draws images evenly, and
+    enough at once to tell them apart."""
     if preset not in PRESETS:
         raise UsageError(f"there is no preset '{preset}'", f"Choose one of {', '.join(PRESETS)}.")
     given = {name: value for name, value in changes.items() if value is not None}
     if given.get("minutes") and "steps" not in given:
         given["steps"] = 0
-    return make_options(PRESETS[preset] | given)
+    method = METHODS.get(given.get("method", DEFAULT_METHOD))
+    chosen = PRESETS[preset]
+    if method is not None:
+        known = flat(TrainOptions(settings=method.options(), batch_size=_ANY_BATCH))
+        chosen = {name: value for name, value in chosen.items() if name in known}
+        if issubclass(method.options, ClusterOptions):
+            least = method.options.images_for(given.get("clusters", known["clusters"]))
+            size = max(least, chosen.get("batch_size", TrainOptions.batch_size))
+            chosen = {name: value for name, value in chosen.items() if name != "balance"} | {"batch_size": size}
+    return make_options(chosen | given)
 
 
 def make_options(settings: dict[str, Any]) -> TrainOptions:
@@ -114,7 +138,7 @@ def make_options(settings: dict[str, Any]) -> TrainOptions:
     if name not in METHODS:
         raise UsageError(f"there is no method '{name}'", f"Choose one of {', '.join(METHODS)}.")
     own = METHODS[name].options
-    foreign = settings.keys() - flat(TrainOptions(settings=own()))
+    foreign = settings.keys() - flat(TrainOptions(settings=own(), batch_size=_ANY_BATCH))
     if foreign:
         raise UsageError(f"the method {name} has no setting '{min(foreign)}'", "Leave it out.")
     mine = {field.name for field in fields(TrainOptions)}

@@ -34,10 +34,17 @@ class TrainingData:
         """Train on ``labels`` from the next batch on."""
         self.labels = labels
         self._sampler = LabelSampler(labels.active, *self._how)
-        self.exclusive: Tensor = exclusive_pairs(torch.from_numpy(labels.active))
+        self.exclusive: Tensor = exclusive_of(labels)
 
     def rows_of_step(self, seed: int, step: int, batch_size: int, ranks: Ranks) -> np.ndarray:
         """A process's rows of the sources, then of the references: a pure function of seed, step and labels."""
         rng = np.random.default_rng(step_seed(seed, step))
         drawn = self._sampler.draw(rng, 2 * batch_size)
         return np.ascontiguousarray(drawn[ranks.rank :: ranks.count])
+
+
+def exclusive_of(labels: LabelRevision) -> Tensor:
+    """Domains that an image never has together, bool (N×N): as the labels show, or all pairs of learned clusters."""
+    if labels.rule.kind == "learned":
+        return ~torch.eye(len(labels.domains), dtype=torch.bool)
+    return exclusive_pairs(torch.from_numpy(labels.active))
