@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from lanit.codes import CodeKind, GaussianCodes
 from lanit.networks import GenerativeNetworks, Generator, NetworkOptions, channels_last, initialise, trunk_of
 from lanit.options import given
+from lanit.ranks import ALONE, Ranks
 
 PROTOTYPE_TEMPERATURE = 0.1
 
@@ -50,12 +51,22 @@ class Look:
 
 
 class Guide(nn.Module):
-    """E, in the place of E_S."""
+    """E, in the place of E_S.
+
+    What the trunk gives is standardised by moments of the batches seen, without a gradient through them: heads that
+    begin at what all images have in common find no clusters. (VGG-11 has batch norm, which would see a part of a batch
+    that processes share.)
+    """
+
+    mean: Tensor
+    square: Tensor
 
     def __init__(self, options: GuideSizes) -> None:
         super().__init__()
         self.domains = options.domains
         self.trunk, top = trunk_of(options)
+        self.register_buffer("mean", torch.zeros(top))
+        self.register_buffer("square", torch.ones(top))
         self.style = nn.Linear(top, options.style_dim)
         self.by_prototypes = options.classifier == "prototypes"
         if self.by_prototypes:
@@ -64,13 +75,19 @@ class Guide(nn.Module):
             self.classes = nn.Linear(top, options.clusters)
         initialise(self)
         if not self.by_prototypes and not self.classes.weight.is_meta:
-            nn.init.normal_(self.classes.weight, std=0.01)
+            nn.init.normal_(self.classes.weight, std=top**-0.5)
         self.to(memory_format=torch.channels_last)
 
-    def features(self, images: Tensor) -> Tensor:
-        """(B×C) of images (B×3×S×S) in [-1, 1]."""
-        features: Tensor = self.trunk(channels_last(images)).flatten(1)
-        return features
+    def features(self, images: Tensor, step: int | None = None, ranks: Ranks = ALONE) -> Tensor:
+        """(B×C) of images (B×3×S×S) in [-1, 1]. step: of training, whose batch's moments are to be taken in: at first
+        alone, then as a tenth of all."""
+        features = self.trunk(channels_last(images)).flatten(1).float()
+        if step is not None:
+            share, seen = max(0.1, 1 / (step + 1)), features.detach()
+            self.mean.lerp_(ranks.mean(seen.mean(dim=0)), share)
+            self.square.lerp_(ranks.mean(seen.square().mean(dim=0)), share)
+        standardised: Tensor = (features - self.mean) * (self.square - self.mean.square()).clamp(min=1e-5).rsqrt()
+        return standardised
 
     def read(self, features: Tensor) -> Look:
         """Clusters and styles of features (B×C)."""
@@ -81,8 +98,9 @@ class Guide(nn.Module):
             logits = self.classes(features).float()
         return Look(logits, style)
 
-    def look(self, images: Tensor) -> Look:
-        return self.read(self.features(images))
+    def look(self, images: Tensor, step: int | None = None, ranks: Ranks = ALONE) -> Look:
+        """See :meth:`features`."""
+        return self.read(self.features(images, step, ranks))
 
     def forward(self, images: Tensor) -> Tensor:
         """The style of images (B×3×S×S), for every domain the same: (B×(K+1)×D_s)."""

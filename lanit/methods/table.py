@@ -5,12 +5,14 @@ from __future__ import annotations
 from lanit.guides import GuidedNetworks, GuideSizes
 from lanit.methods.method import Method
 from lanit.methods.stargan import Stargan
+from lanit.methods.style_aware import StyleAware
 from lanit.methods.tunit import Tunit
 from lanit.networks import GenerativeNetworks, NetworkOptions
 
 METHODS: dict[str, type[Method]] = {
     "stargan": Stargan,
     "tunit": Tunit,
+    "style-aware": StyleAware,
 }
 DEFAULT_METHOD = "stargan"
 STATE_GROUPS = tuple(dict.fromkeys(group for method in METHODS.values() for group in method.groups))

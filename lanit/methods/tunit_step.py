@@ -134,9 +134,11 @@ def tunit_step(nets: TunitNetworks, average: GuidedNetworks, optimisers: TunitOp
     guide, x, y = nets.generative.guide, batch.x, batch.y
     view, known = view_of(y, draws, terms.view), known_classes(batch.y_labels, batch.y_human)
     with torch.no_grad(), autocast(x, terms.bf16):
-        keys, of_view = (look.style for look in average.guide.look(torch.cat([y, view])).split(len(y)))
+        keys, of_view = (
+            look.style for look in average.guide.look(torch.cat([y, view]), step, draws.ranks).split(len(y))
+        )
     with autocast(x, terms.bf16):
-        first, second = guide.look(torch.cat([y, view])).split(len(y))
+        first, second = guide.look(torch.cat([y, view]), step, draws.ranks).split(len(y))
     loss, parts = guide_objective(first, second, of_view, known, nets, terms, draws)
     optimisers.update(loss * (terms.guide_share if joint else 1.0), draws, optimisers.guide)
     if joint:
