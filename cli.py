@@ -748,6 +748,35 @@ def index(
     _answer(rebuild_index(opened, kind), show_index, as_json)
 
 
+@app.command(short_help="Note which images are to become which, for paired training.")
+def pair(
+    given: Annotated[
+        list[str], typer.Argument(metavar="FROM TO | FILE", help="Two folders of equal names, or a table.")
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Note which images of a store are to become which: pairs, for lanit train --preset pix2pix or bicyclegan.
+
+    FROM and TO are folders of the store, as lanit label --from-folders names them; files of equal names, suffixes
+    apart, are pairs. FILE is a table with columns image_path and target_path, relative to it or absolute; its images
+    are embedded before, by their folder. lanit evaluate tells how near translations come to the partners.
+
+    \b
+    Example:
+      lanit embed sketches/ photos/
+      lanit pair sketches photos
+      lanit label --from-folders
+      lanit train --out runs/drawn --preset pix2pix
+      lanit pair pairs.csv
+    """
+    opened = _open_store(store)
+    from pipeline.labelling.pairs import pair as pair_images
+    from pipeline.labelling.terminal_tables import show_pairs
+
+    _answer(pair_images(opened, given), show_pairs, as_json)
+
+
 @app.command(short_help="Train a translator on the labels, or continue a run.")
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run there is continued.")],
@@ -755,13 +784,16 @@ def train(
         str,
         typer.Option(
             help="Options to start from: paper; 256, 128, 64, 32; for few images 256-few, 128-few, 64-few, 32-few; "
-            "for a CPU small-64, small-32."
+            "for a CPU small-64, small-32; systems as below. Several with commas: small-64,cyclegan."
         ),
     ] = "paper",
     method: Annotated[
-        str | None, typer.Option(help="How to learn; stargan is LANIT's, for labels.  [default: stargan]")
+        str | None,
+        typer.Option(
+            help="How to learn: stargan is LANIT's, from labels; tunit and style-aware need none.  [default: stargan]"
+        ),
     ] = None,
-    clusters: Annotated[int | None, typer.Option(help="Of --method tunit, which finds so many.  [default: 10]")] = None,
+    clusters: Annotated[int | None, typer.Option(help="How many tunit and style-aware find.  [default: 10]")] = None,
     size: Annotated[int | None, typer.Option(help="Image side, pixels, a power of two from 32 on.")] = None,
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training after which to stop.")] = None,
@@ -791,10 +823,24 @@ def train(
     lanit translate needs; best/ is the model of the best evaluation.
 
     \b
+    What you have                what to take
+    words                        lanit label smiling …; no preset: LANIT
+    a few labels, and words      lanit label --from-table some.csv --fill; no preset
+    all labels                   lanit label --from-table all.csv, or --from-folders; --set domain=0, which is
+                                 StarGAN v2, or stargan (one style a domain), smoothing
+    two folders                  lanit embed A B, lanit label --from-folders; cyclegan, discogan, dualgan, unit,
+                                 munit (several styles), distancegan, dtn, selfreg
+    pairs                        and lanit pair A B; pix2pix, bicyclegan (several styles)
+    no words, no labels          nothing: --method tunit --clusters 10 finds groups; style-aware, by prototypes
+    Presets of systems do that system's job with lanit's networks: docs/METHODS.md.
+
+    \b
     Example:
       lanit train --out runs/faces
+      lanit train --out runs/hats --preset small-64,cyclegan
       lanit train --out runs/small --preset small-64 --minutes 30
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
+      lanit train --out runs/kinds --method tunit --clusters 10
       lanit train --out runs/faces --log tensorboard
       torchrun --nproc-per-node 4 --no-python lanit train --out runs/faces
     """

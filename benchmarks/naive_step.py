@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from lanit import losses
 from lanit.labels import EmbeddedPrompts, adaptive, margin, with_slack
+from lanit.losses import LossWeights
 from lanit.networks import AdaIN, DownBlock, InstanceNorm, MappingNetwork, UpBlock, aggregate
-from lanit.objectives import LossWeights, Networks
+from lanit.objectives import Networks
 from lanit.prompts import PromptLearner
 from lanit.ranks import Draws
 

@@ -30,6 +30,7 @@ class GuideSizes(NetworkOptions):
     latent_dim: int = given(0)
     mapping_width: int = given(0)
     codes: CodeKind = given("mapping")  # noqa: RUF009
+    discriminator_input: Literal["image", "pair"] = given("image")
     classifier: Literal["head", "prototypes"] = given("head")
 
     @property

@@ -32,6 +32,7 @@ class NetworkOptions:
     network's layers.
     codes: where styles come from that no image gives: the ``mapping`` network; a ``table``, one learned style a domain;
     or ``normal`` noise (:mod:`lanit.codes`). Only the first has a ``latent_dim`` of its own.
+    discriminator_input: D judges an ``image``, or the ``pair`` of it and its source, as pix2pix does (paired images).
     output: the generator draws the ``image``, or the ``residual`` that is added to its input. The latter is ours, not
     the paper's: content is kept from the first step, so that small models learn in minutes. It suits edits of a
     picture better than changes of kind.
@@ -47,6 +48,7 @@ class NetworkOptions:
     mapping_width: int = 512
     output: Literal["image", "residual"] = "image"
     codes: CodeKind = "mapping"
+    discriminator_input: Literal["image", "pair"] = "image"
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -178,14 +180,14 @@ class Generator(nn.Module):
         return self.decode(self.encode(images), style, images)
 
 
-def trunk_of(options: NetworkOptions) -> tuple[nn.Sequential, int]:
-    """Convolutions of E_S and D: (B×3×S×S) to (B×C×1×1); returns them and C."""
+def trunk_of(options: NetworkOptions, inputs: int = 3) -> tuple[nn.Sequential, int]:
+    """Convolutions of E_S and D: (B×inputs×S×S) to (B×C×1×1); returns them and C."""
     halvings = int(math.log2(options.image_size)) - 2
     widths = [min(options.base_discriminator_channels * 2**i, options.max_channels) for i in range(halvings + 1)]
     blocks = [DownBlock(a, b, normalise=False, down=True) for a, b in pairwise(widths)]
     top = widths[-1]
     ends = (nn.LeakyReLU(_SLOPE), nn.Conv2d(top, top, 4), nn.LeakyReLU(_SLOPE))
-    return nn.Sequential(nn.Conv2d(3, widths[0], 3, 1, 1), *blocks, *ends), top
+    return nn.Sequential(nn.Conv2d(inputs, widths[0], 3, 1, 1), *blocks, *ends), top
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -210,16 +212,20 @@ class StyleEncoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D: one logit per domain (B×N) of images (B×3×S×S)."""
+    """D: one logit per domain (B×N) of images (B×3×S×S), or of pairs of each with the source it is made of."""
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        self.trunk, top = trunk_of(options)
+        self.pairs = options.discriminator_input == "pair"
+        self.trunk, top = trunk_of(options, 6 if self.pairs else 3)
         self.logits = nn.Conv2d(top, options.domains, 1)
         initialise(self)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, sources: Tensor | None = None) -> Tensor:
+        """sources: (B'×3×S×S) that pairs are made with, again and again where images are K × B'; else not looked at."""
+        if self.pairs and sources is not None:
+            images = torch.cat([sources.repeat(len(images) // len(sources), 1, 1, 1), images], dim=1)
         return self.logits(self.trunk(channels_last(images))).flatten(1)
 
 

@@ -7,7 +7,7 @@ the device. Where several processes share a batch, every result is one whose mea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from lanit import losses
 from lanit.augment import differentiable_augment, flip_and_crop
 from lanit.codes import Codes
 from lanit.labels import EmbeddedPrompts, similarity, with_slack
+from lanit.losses import LossWeights
 from lanit.networks import (
     Discriminator,
     GenerativeNetworks,
@@ -25,7 +26,7 @@ from lanit.networks import (
     StyleEncoder,
     aggregate,
 )
-from lanit.options import given
+from lanit.options import GIVEN, given
 from lanit.ranks import ALONE, Draws, Ranks
 
 Parts = dict[str, Tensor]
@@ -55,19 +56,10 @@ class Networks(nn.Module):
 
 
 @dataclass(frozen=True)
-class LossWeights:
-    """λ of METHOD 11 that stay the same from step to step."""
-
-    adversarial: float = 1.0
-    domain: float = 0.5
-    cycle: float = 1.0
-    style: float = 1.0
-
-
-@dataclass(frozen=True)
 class StepOptions:
     """What stays the same from step to step.
 
+    adversarial_form: ``softplus`` (METHOD 5), ``hinge`` or ``lsgan``.
     domain_form: ``margin`` (default) or the paper's ``cosine`` (METHOD 10).
     domain_scope: ``drawn`` judges the drawn domain of x̂ (METHOD 10), ``active`` every active one.
     guidance_crop: probability of a random crop of what CLIP judges, mirrored half the time, so that no pattern tied to
@@ -76,9 +68,11 @@ class StepOptions:
     augment: differentiable augmentation of all that D judges, for a few hundred to a few thousand images.
     bf16: autocast the networks to bfloat16, as the run decides. clip_precision: of CLIP's image tower where they are;
     its similarities and losses are float32 all the same. r1_precision: of the gradient penalty's pass through D there.
+    moments: of distances between images of each domain (:func:`lanit.losses.distance_moments`), for ``distance``.
     """
 
-    weights: LossWeights = LossWeights()
+    weights: LossWeights = field(default_factory=LossWeights)
+    adversarial_form: losses.AdversarialForm = "softplus"
     domain_form: losses.DomainForm = "margin"
     domain_scope: Literal["drawn", "active"] = "drawn"
     guidance_crop: float = 0.0
@@ -87,6 +81,7 @@ class StepOptions:
     clip_precision: Literal["float32", "bf16"] = "float32"
     r1_precision: Literal["float32", "bf16"] = "float32"
     bf16: bool = given(False)
+    moments: Tensor | None = field(default=None, metadata=GIVEN)
 
     @property
     def clip_bf16(self) -> bool:
@@ -103,6 +98,7 @@ class Batch:
 
     x, y: float32 (B×3×S×S) in [-1, 1]. x_labels, y_labels: bool (B×N), without slack. z1, z2: float32 (B×D_z).
     y_human: bool (B×N), which labels of y people set; none where nobody did.
+    paired: whether each y is what its x is to become.
     """
 
     x: Tensor
@@ -111,6 +107,7 @@ class Batch:
     y_labels: Tensor
     z1: Tensor
     z2: Tensor
+    paired: bool = False
     y_human: Tensor | None = None
 
 
@@ -191,26 +188,30 @@ def discriminator_objective(nets: Networks, batch: Batch, fake: Tensor, labels: 
                             options: StepOptions, draws: Draws) -> tuple[Tensor, Parts]:  # fmt: skip
     """D's loss on sources under their own labels and on x̂ under the target labels (METHOD 5), and R1 (METHOD 6).
 
+    Where D sees pairs, its real ones are (x, y) under the target labels.
+
     fake: x̂ without its graph. labels: bool (B×(N+1)). r1_weight: λ_R1 × r when due this step, else 0; then D judges
     the sources once for both, unless the penalty is to run in another precision.
     """
     real_labels, real = with_slack(batch.x_labels), batch.x.detach()
+    if nets.discriminator.pairs:
+        real_labels, real = with_slack(batch.y_labels), batch.y.detach()
     shared = bool(r1_weight) and options.r1_bf16 == options.bf16
     if shared:
         real = real.requires_grad_()
     seen = _judged(torch.cat([real, fake]), options, draws)
     with autocast(real, options.bf16):
         if shared:
-            logits, judged = (nets.discriminator(half).float() for half in seen.chunk(2))
+            logits, judged = (nets.discriminator(half, batch.x).float() for half in seen.chunk(2))
         else:
-            logits, judged = nets.discriminator(seen).float().chunk(2)
-    loss = losses.discriminator_loss(logits, real_labels, judged, labels, draws.ranks)
+            logits, judged = nets.discriminator(seen, batch.x).float().chunk(2)
+    loss = losses.discriminator_loss(logits, real_labels, judged, labels, draws.ranks, options.adversarial_form)
     parts = {"d_adversarial": loss.detach()}
     if r1_weight:
         if not shared:
             real = real.requires_grad_()
             with autocast(real, options.r1_bf16):
-                logits = nets.discriminator(_judged(real, options, draws)).float()
+                logits = nets.discriminator(_judged(real, options, draws), batch.x).float()
         penalty = losses.gradient_penalty(logits, real_labels, real)
         loss = loss + r1_weight * penalty
         parts["r1"] = penalty.detach()
@@ -251,28 +252,40 @@ def generator_objective(nets: Networks, batch: Batch, translation: Translation, 
     weights, targets, image = options.weights, translation.targets, translation.image
     labels = batch.y_labels
     drawn, flipped = losses.flip_one(labels, draws)
+    styles = [targets.source_style] if weights.cycle else []
+    styles += [aggregate(targets.codes, with_slack(flipped))] if weights.domain else []
     with autocast(image, options.bf16):
-        logits = nets.discriminator(_judged(image, options, draws)).float()
+        logits = nets.discriminator(_judged(image, options, draws), batch.x).float()
         style = aggregate(nets.style_encoder(image).float(), targets.labels) if nets.generative.reads_styles else None
-        content = nets.generator.encode(image)
-        styles = torch.cat([targets.source_style, aggregate(targets.codes, with_slack(flipped))])
-        decoded = nets.generator.decode(content.repeat(2, 1, 1, 1), styles, image.repeat(2, 1, 1, 1)).float()
-        reconstruction, turned = decoded.chunk(2)
-    judged = torch.cat([image, turned])
-    if options.guidance_crop:
-        judged = flip_and_crop(judged, draws, options.guidance_crop)
-    with autocast(image, options.clip_bf16):
-        embeddings = guidance.encode(judged).float()
-    parts = {
-        "adversarial": losses.adversarial_loss(logits, targets.labels, draws.ranks),
-        "domain": domain_losses(guidance.prompts, embeddings, drawn, labels, flipped, options, draws.ranks),
-        "cycle": losses.l1(batch.x, reconstruction),
-    }
-    total = weights.adversarial * parts["adversarial"] + guided * weights.domain * parts["domain"]
-    total = total + weights.cycle * parts["cycle"]
+        content = nets.generator.encode(image) if styles or weights.content else None
+        decoded = _decoded(nets, content, styles, image)
+    parts = {"adversarial": losses.adversarial_loss(logits, targets.labels, draws.ranks, options.adversarial_form)}
+    total = weights.adversarial * parts["adversarial"]
+    seen = []
+    if weights.domain or weights.looks:
+        judged = torch.cat([image, decoded[-1]]) if weights.domain else image
+        if options.guidance_crop:
+            judged = flip_and_crop(judged, draws, options.guidance_crop)
+        with autocast(image, options.clip_bf16):
+            seen = list(guidance.encode(judged).float().split(len(image)))
+    fixed = torch.cat(seen).detach() if weights.domain else None
+
+    def of_prompts(prompts: EmbeddedPrompts, embeddings: Tensor | None = fixed) -> Tensor:
+        assert embeddings is not None, "without a domain loss prompts learn nothing"
+        return domain_losses(prompts, embeddings, drawn, labels, flipped, options, draws.ranks)
+
+    if weights.domain:
+        parts["domain"] = of_prompts(guidance.prompts, torch.cat(seen))
+        total = total + guided * weights.domain * parts["domain"]
+    if weights.cycle:
+        parts["cycle"] = losses.l1(batch.x, decoded[0])
+        total = total + weights.cycle * parts["cycle"]
     if style is not None:
         parts["style"] = losses.l1(targets.style.detach(), style)
         total = total + weights.style * parts["style"]
+    for name, part in _optional_terms(nets, batch, translation, guidance, content, seen, options, draws.ranks).items():
+        parts[name] = part
+        total = total + getattr(weights, name) * part
     if diversity and targets.second is not None:
         rows = targets.latent_rows
         with torch.no_grad(), autocast(image, options.bf16):
@@ -280,9 +293,57 @@ def generator_objective(nets: Networks, batch: Batch, translation: Translation, 
         parts["diversity"] = losses.l1(image[:rows], other)
         total = total - diversity * parts["diversity"]
     parts["total"] = total
-    images_fixed = embeddings.detach()
-    return (
-        total,
-        {name: part.detach() for name, part in parts.items()},
-        lambda prompts: domain_losses(prompts, images_fixed, drawn, labels, flipped, options, draws.ranks),
-    )
+    return total, {name: part.detach() for name, part in parts.items()}, of_prompts
+
+
+def _decoded(nets: Networks, content: Tensor | None, styles: list[Tensor], images: Tensor) -> list[Tensor]:
+    """Images of one content in each of K styles (B×D_s), decoded at once: K of (B×3×S×S), float32."""
+    if content is None or not styles:
+        return []
+    count = len(styles)
+    made = nets.generator.decode(content.repeat(count, 1, 1, 1), torch.cat(styles), images.repeat(count, 1, 1, 1))
+    return list(made.float().chunk(count))
+
+
+def _optional_terms(nets: Networks, batch: Batch, translation: Translation, guidance: Guidance, content: Tensor | None,
+                    seen: list[Tensor], options: StepOptions, ranks: Ranks) -> Parts:  # fmt: skip
+    """Those terms of :class:`lanit.losses.LossWeights` beside METHOD 11 whose weights are not 0, by their names.
+
+    content: E_C(x̂). seen: of x̂ first, CLIP's embeddings (B×k). Each where something needs it.
+    """
+    weights, targets, image = options.weights, translation.targets, translation.image
+    source_labels = with_slack(batch.x_labels)
+    parts: Parts = {}
+    if weights.identity:  # of x rather than y: they are drawn alike, and E_C(x) and E_S(x) are at hand
+        with autocast(image, options.bf16):
+            own = nets.generator.decode(translation.content, targets.source_style, batch.x)
+        parts["identity"] = losses.l1(batch.x, own)
+    if weights.distance and options.moments is not None:
+        moments = [
+            aggregate(options.moments.T.expand(len(image), -1, -1), each).T for each in (source_labels, targets.labels)
+        ]
+        parts["distance"] = losses.distance_loss(image, batch.x, (moments[0], moments[1]))
+    if weights.self:
+        parts["self"] = losses.l1(image, batch.x)
+    if weights.looks:
+        with torch.no_grad(), autocast(image, options.clip_bf16):
+            before = guidance.encode(batch.x).float()
+        prompts = guidance.prompts.detached()
+        if weights.feature:
+            parts["feature"] = losses.feature_loss(seen[0], before, prompts.domains - prompts.base)
+        if weights.direction:
+            texts = torch.cat([prompts.domains, prompts.base[None]]).expand(len(image), -1, -1)
+            towards = aggregate(texts, targets.labels) - aggregate(texts, source_labels)
+            parts["direction"] = losses.direction_loss(seen[0], before, towards, ranks)
+    if weights.triplet and targets.second is not None:
+        rows = slice(targets.latent_rows)
+        other = aggregate(targets.codes[rows], source_labels[rows])
+        changes = (source_labels != targets.labels).any(dim=1)[rows]
+        parts["triplet"] = losses.triplet_loss(targets.style[rows], targets.second, other, changes, ranks)
+    if weights.shrink:
+        parts["shrink"] = losses.shrink_loss(targets.style, targets.source_style)
+    if weights.content and content is not None:
+        parts["content"] = losses.content_loss(content, translation.content)
+    if weights.pair and batch.paired:
+        parts["pair"] = losses.l1(image, batch.y)
+    return parts

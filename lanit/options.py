@@ -9,12 +9,12 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from lanit.errors import UsageError
 
 _Options = TypeVar("_Options")
-_GIVEN = {"given": True}
+GIVEN = {"given": True}
 
 
 def given(default: Any) -> Any:
     """A field that is no setting: the data or the machine give its value."""
-    return field(default=default, metadata=_GIVEN)
+    return field(default=default, metadata=GIVEN)
 
 
 def flat(options: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def flat(options: Any) -> dict[str, Any]:
         value = getattr(options, each.name)
         if is_dataclass(value):
             found |= flat(value)
-        elif each.metadata != _GIVEN:
+        elif each.metadata != GIVEN:
             found[each.name] = value
     return found
 
@@ -35,7 +35,7 @@ def nested(kind: type[_Options], settings: dict[str, Any]) -> _Options:
     for each in fields(kind):  # type: ignore[arg-type]
         if is_dataclass(hints[each.name]):
             values[each.name] = nested(hints[each.name], settings)
-        elif each.name in settings and each.metadata != _GIVEN:
+        elif each.name in settings and each.metadata != GIVEN:
             values[each.name] = settings[each.name]
     return kind(**values)
 
@@ -45,7 +45,9 @@ def check_settings(options: Any, shares: tuple[str, ...] = ()) -> None:
 
     shares: names of those that lie between 0 and 1.
     """
-    for name, hint in get_type_hints(type(options)).items():
+    hints = get_type_hints(type(options))
+    for name in (each.name for each in fields(options) if each.metadata != GIVEN):
+        hint = hints[name]
         value, choices = getattr(options, name), get_args(hint)
         if isinstance(value, int | float) and not 0 <= value < math.inf:
             raise UsageError(f"{name} must be a number of at least 0, not {value:g}")

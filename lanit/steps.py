@@ -86,7 +86,8 @@ def paper_step(nets: Networks, optimisers: Optimisers, batch: Batch, prompts: Ca
 
 def _learner(optimisers: Optimisers, plan: StepPlan, options: StepOptions) -> torch.optim.Optimizer | None:
     """What updates the prompts in this step, if they learn."""
-    return optimisers.prompts if plan.learn_prompts and options.prompt_update != "generator-only" else None
+    learns = plan.learn_prompts and options.prompt_update != "generator-only" and options.weights.domain
+    return optimisers.prompts if learns else None
 
 
 def _mean(a: Parts, b: Parts) -> Parts:

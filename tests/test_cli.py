@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import cli
 from lanit.errors import LanitError, UsageError
 from lanit.methods.stargan import StarganOptions
+from lanit.methods.tunit import TunitOptions
 from lanit.rules import Rule
 from pipeline.clip.model_list import list_models
 from pipeline.clip.models import DEFAULT_CLIP, load_clip
@@ -34,6 +35,7 @@ from pipeline.importing.import_vectors import ImportRequest
 from pipeline.inspection.inspect_labels import InspectOptions
 from pipeline.inspection.statistics import DEFAULT_EPSILON_SHARE
 from pipeline.labelling.label_sources import LabelRequest
+from pipeline.labelling.pairs import pair
 from pipeline.model_exports.export_model import export_model
 from pipeline.model_exports.sharing import pull, push
 from pipeline.play.server import PlayOptions
@@ -99,6 +101,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "duplicates": (find_duplicates,),
     "index": (rebuild_index,),
     "models": (list_models,),
+    "pair": (pair,),
     "train": (TrainOptions, StarganOptions, train),
     "runs": (list_runs,),
     "translate": (TranslateOptions, TranslateRequest),
@@ -129,6 +132,7 @@ SAID = {
     ("duplicates", "threshold"): f"{USUAL_THRESHOLD:g}; the sample CLIP's {SAMPLE_THRESHOLD:g}",
     ("train", "seed"): str(TrainOptions().seed),
     ("train", "method"): TrainOptions().method,
+    ("train", "clusters"): str(TunitOptions().clusters),
     ("translate", "steps"): str(TranslateRequest.steps),
     ("translate", "film"): TranslateRequest.film,
     ("export", "files"): "copy",
@@ -155,6 +159,7 @@ OWN = {
     "search": {"clip", "clip_arch"},
     "duplicates": {"table"},
     "index": {"kind"},
+    "pair": {"given"},
     "train": {"preset", "settings", "clip", "clip_arch"},
     "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},

@@ -15,12 +15,16 @@ import torch
 import lanit
 from lanit.errors import LanitError, UsageError
 from lanit.inference import draw_latents, drawn_codes, target_style
+from lanit.methods.method import Setting
+from lanit.methods.stargan import Stargan, StarganOptions
 from lanit.networks import CODES, NetworkOptions
 from pipeline.model_exports.export_model import export_model
 from pipeline.models.bundle import load_bundle, save_bundle
+from pipeline.store.store import Store
 from pipeline.translating.requests import TranslateRequest
 from pipeline.translating.translation import translate
 from tests.model_builders import random_bundle, random_networks
+from tests.training_world import TINY, changed, draw_store, go, labelled, metrics
 from tests.translation_world import as_batch, good, make_model, make_source, own_labels, pixels, to_pixels
 
 KINDS = [kind for kind in CODES if kind != "mapping"]
@@ -112,6 +116,57 @@ def test_one_style_a_domain_refuses_more_and_takes_of_a_reference_its_words(
     with pytest.raises(UsageError, match="one style a domain"):
         loaded.mix(source / name, {"hat": 1.0}, own=(), styles=2)
     assert len(loaded.mix(source / name, {"hat": 1.0}, own=())) == 1
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_the_page_shows_seed_and_styles_where_styles_are_drawn(drawn: bool) -> None:
+    gr = pytest.importorskip("gradio")
+    from pipeline.play.page import _style_controls
+
+    with gr.Blocks():
+        *_, seed, another, styles = _style_controls(drawn)
+    assert styles.visible == drawn
+    assert seed.parent.visible == another.parent.visible == drawn
+
+
+EVERY_TERM = {
+    "table": {"adversarial_form": "lsgan", "identity": 1.0, "distance": 1.0, "self": 0.5, "direction": 0.5},
+    "normal": {"adversarial_form": "hinge", "feature": 1.0, "triplet": 1.0, "shrink": 0.1, "content": 1.0,
+               "mapping_rate": 0.1, "schedule": "paper"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_with_the_terms_goes_on_bit_for_bit(kind: str, tmp_path: Path, tiny_clip: Any) -> None:
+    labelled(Store.open(draw_store(tmp_path, tiny_clip)))
+    constant = {"prompts_from": 1.0, "diversity": 0.0}  # schedules would follow the number of steps
+    options = changed(TINY, codes=kind, checkpoint_every=2, **constant, **EVERY_TERM[kind])
+    go(tmp_path / "whole", tiny_clip, changed(options, steps=4))
+    go(tmp_path / "parts", tiny_clip, changed(options, steps=2))
+    assert go(tmp_path / "parts", tiny_clip, changed(options, steps=4)).started_at == 2
+    for name in ("networks", "average", "generative_optimiser", "discriminator_optimiser"):
+        files = [next((tmp_path / run).rglob(f"step-00000004/{name}.safetensors")) for run in ("whole", "parts")]
+        assert files[0].read_bytes() == files[1].read_bytes(), name
+    terms = {name for name in EVERY_TERM[kind] if name not in ("adversarial_form", "mapping_rate", "schedule")}
+    lines = [line for line in metrics(tmp_path / "whole") if line["kind"] == "losses"]
+    assert all(terms <= line.keys() for line in lines)
+
+
+def test_codes_learn_at_a_rate_of_their_own() -> None:
+    """After one step of Adam every entry has moved by its rate, wherever it has a gradient."""
+    sizes = NetworkOptions(channels=4, max_channels=8, codes="table")
+    nothing: Any = None
+    setting = Setting(32, 3, torch.device("cpu"), False, nothing, nothing, None, 0.9, False, nothing)
+    nets = Stargan(StarganOptions(sizes, learning_rate=1e-3, mapping_rate=0.1), setting)
+    optimiser = nets.state()["generative_optimiser"]
+    assert isinstance(optimiser, torch.optim.Adam)
+    before = {name: value.clone() for name, value in nets.networks.generative.named_parameters()}
+    for value in nets.networks.generative.parameters():
+        value.grad = torch.ones_like(value)
+    optimiser.step()
+    for name, value in nets.networks.generative.named_parameters():
+        rate = 1e-4 if name.startswith("mapping") else 1e-3
+        torch.testing.assert_close((before[name] - value).abs().mean().item(), rate, rtol=0.01, atol=0)
 
 
 @pytest.mark.slow

@@ -94,7 +94,9 @@ def test_every_file_of_the_tree_exists() -> None:
             folder = Path(names)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "manifests/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "manifests/README.md", "docs/METHODS.md", "docs/RECIPES.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
         assert (ROOT / page).parent.joinpath(target).exists(), target

@@ -47,8 +47,10 @@ from pipeline.models.run_folder import RESULT_NAME
 from pipeline.models.translator import Translator
 from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
+from pipeline.store.pairs import write_pairs
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
+from tests.model_builders import random_networks
 
 FACES = 150
 OPTIONS = EvaluationOptions(styles=2, sources=13, guide="latent", bootstrap=20, seed=3)
@@ -150,6 +152,42 @@ def test_reference_styles_are_those_of_the_reference(world: Path, store: Store, 
             codes = translator.networks.style_encoder(to_float(pool[styles.chosen[row, style]][None]))[0]
             plain, _ = added_by_hand(translator, to_float(images[[row]]), own[row], domain, codes)
             assert np.abs(made[place, style].astype(int) - to_uint8(plain)[0]).max() <= 1
+
+
+def test_where_images_are_paired_translations_are_measured_against_the_partner(
+    world: Path, store: Store, translator: Translator
+) -> None:
+    """Of sources that lack a domain, those whose partner has it; nothing is said of other domains."""
+    rows, labels = drawn_sources(store), store.labels().active
+    domain = translator.domains.index("wearing hat")
+    lacking = [row for row in rows if not labels[row, domain]]
+    hats = np.flatnonzero(labels[:, domain])[: len(lacking) - 1]  # one source stays without
+    write_pairs(store, np.array(lacking[: len(hats)]), hats)
+    options = replace(OPTIONS, styles=1)
+    result = evaluate_runs(["sample"], store, options, Tools())
+    images = read_faces(world, store, rows)
+    own = torch.from_numpy(labels[rows])
+    chosen = np.flatnonzero(~own[:, domain].numpy())
+    styles = latent_styles(translator, len(rows), 1, OPTIONS.seed)
+    made = np.concatenate(list(translate_sources(translator, Sources(images, own), chosen, domain, styles)))
+    partners = read_faces(world, store, hats)
+    apart = [np.abs(made[n, 0].astype(float) - partners[n]).mean() / 255 for n in range(len(hats))]
+    assert domains_of(result)["wearing hat"]["partner"].value == pytest.approx(np.mean(apart), rel=1e-6)
+    assert all("diversity" not in each.values for each in domains_of(result).values())
+
+
+def test_a_model_with_one_style_a_domain_makes_one_translation_and_has_no_diversity(
+    store: Store, translator: Translator, tmp_path: Path
+) -> None:
+    sizes = replace(translator.bundle.options, codes="table")
+    save_bundle(tmp_path / "table", replace(translator.bundle, options=sizes, networks=random_networks(sizes)))
+    result = evaluate_runs([str(tmp_path / "table")], store, replace(OPTIONS, guide="both"), Tools())
+    latent, reference = (domains_of(result, guide=guide) for guide in range(2))
+    for name, figures in latent.items():
+        assert figures.translations == figures.sources
+        assert "diversity" not in figures.values
+        assert reference[name]["frechet"].value == figures["frechet"].value, "a reference has no style of its own"
+    assert not any("diversity" in warning for warning in result.warnings)
 
 
 # ---------------------------------------------------------------- figures

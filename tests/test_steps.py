@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from benchmarks.naive_step import plain_prompts
 from lanit import losses, objectives
+from lanit.losses import LossWeights
 from lanit.losses import flip_one as real_flip_one
 from lanit.networks import NetworkOptions
-from lanit.objectives import Batch, Guidance, LossWeights, Networks, StepOptions, domain_losses, make_targets
+from lanit.objectives import Batch, Guidance, Networks, StepOptions, domain_losses, make_targets
 from lanit.ranks import Draws
 from lanit.steps import Optimisers, StepPlan, frozen, fused_step, paper_step
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.clip.fingerprint import Fingerprint
-from pipeline.store.schemas import SCHEMA_VERSION, Manifest, images_schema, labels_schema, people_schema
+from pipeline.store.schemas import SCHEMA_VERSION, Manifest, images_schema, labels_schema, pairs_schema, people_schema
 
 README = Path(__file__).parents[1] / "manifests" / "README.md"
 
@@ -30,6 +30,7 @@ def table(heading: str) -> list[list[str]]:
         ("images/part-NNNNN-XXXXXXXX.parquet", images_schema(512)),
         ("labels/rNNNN.parquet", labels_schema(["<domain>"], human=True)),
         ("labels/people.parquet", people_schema(dictionary=False)),
+        ("pairs.parquet", pairs_schema()),
     ],
 )
 def test_columns(heading: str, schema: object) -> None:

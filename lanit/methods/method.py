@@ -36,7 +36,10 @@ class Moment:
 class Setting:
     """What a method is built in. image_size: S, pixels; domains: N, the number of prompts. bf16: whether the networks
     run in bfloat16. encode: CLIP's image tower, see :class:`lanit.objectives.Guidance`. prompts: as written. learner:
-    of the prompts, none where they are not to be learned. ema: decay of the averages at the end."""
+    of the prompts, none where they are not to be learned. ema: decay of the averages at the end. paired: whether images
+    have partners that they are to become. sample: of the images that are learned from, as many as asked for at most,
+    spread over all: float32 (n×3×S×S) in [-1, 1], and their labels, bool (n×N), on the device.
+    """
 
     image_size: int
     domains: int
@@ -46,6 +49,8 @@ class Setting:
     prompts: EmbeddedPrompts
     learner: PromptLearner | None
     ema: float
+    paired: bool
+    sample: Callable[[int], tuple[Tensor, Tensor]]
 
 
 class Options(Protocol):

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from lanit import losses
 from lanit.ema import Average
-from lanit.errors import UsageError
-from lanit.labels import EmbeddedPrompts
+from lanit.errors import LanitError, UsageError
+from lanit.labels import EmbeddedPrompts, with_slack
 from lanit.methods.method import Moment, Options, Setting
-from lanit.networks import NetworkOptions
+from lanit.networks import GenerativeNetworks, NetworkOptions
 from lanit.objectives import Batch, Guidance, Networks, Parts, StepOptions
 from lanit.options import check_settings
 from lanit.ranks import Draws
 from lanit.schedules import diversity_weight, ema_decay, r1_weight
 from lanit.steps import Optimisers, StepPlan, fused_step, paper_step
 
+_DISTANCES = 512
+"""Images that distances between images are measured on, for the term ``distance``."""
+
 
 @dataclass(frozen=True)
 class StarganOptions:
     """Settings of this method; the defaults are METHOD §5's.
 
-    schedule: ``fused`` or ``paper`` (METHOD §3). learning_rate: of Adam for all four networks.
+    schedule: ``fused`` or ``paper`` (METHOD §3). learning_rate: of Adam for all four networks; mapping_rate: the share
+    of it that E_M, or what stands in its place, learns at (0.01 in StarGAN v2's public code).
     diversity, r1: loss weights λ, of which the first falls to 0 at the share ``diversity_until`` of the steps.
     r1_every: steps between R1 penalties. prompt_learning_rate: of Adam for the prompts.
     compile: compile G and E_S; D is not, since R1 differentiates it twice.
@@ -34,6 +39,7 @@ class StarganOptions:
     terms: StepOptions = field(default_factory=StepOptions)
     schedule: Literal["fused", "paper"] = "fused"
     learning_rate: float = 1e-4
+    mapping_rate: float = 1.0
     diversity: float = 1.0
     diversity_until: float = 13 / 15
     r1: float = 1.0
@@ -48,6 +54,10 @@ class StarganOptions:
         check_settings(self, ("diversity_until",))
         if self.terms.domain_form == "cosine" and self.terms.domain_scope == "active":
             raise UsageError("domain_form cosine knows no domain_scope active", "Add --set domain_scope=drawn.")
+        if self.terms.weights.triplet and self.networks.codes == "table":
+            raise UsageError("triplet compares styles of a domain, but codes=table has one", "Add --set codes=mapping.")
+        if self.networks.discriminator_input == "pair" and self.terms.augment != "none":
+            raise UsageError("augment would change the two of a pair apart", "Add --set augment=none.")
 
     def network_options(self, image_size: int, domains: int) -> NetworkOptions:
         """Sizes of the networks for images of S pixels and N prompts; the slack domain is added here."""
@@ -71,24 +81,35 @@ class Stargan:
 
     def __init__(self, options: StarganOptions, setting: Setting) -> None:
         self._options, self._setting = options, setting
-        self._terms = replace(options.terms, bf16=setting.bf16)
+        weights = options.terms.weights
+        if not setting.paired and (weights.pair or options.networks.discriminator_input == "pair"):
+            raise LanitError(
+                "pair and discriminator_input=pair learn from paired images, but this run takes images unpaired",
+                "Add --set pairs=yes, or take --preset cyclegan, which needs no pairs.",
+            )
+        moments = None
+        if weights.distance:
+            images, labels = setting.sample(_DISTANCES)
+            moments = losses.distance_moments(images, with_slack(labels))
+        self._terms = replace(options.terms, bf16=setting.bf16, moments=moments)
         self.networks = Networks(options.network_options(setting.image_size, setting.domains)).to(setting.device)
         self._average = Average(self.networks.generative)
         self.averaged = self._average.module
         generative, discriminator = self.networks.generative, self.networks.discriminator
         self._optimisers = Optimisers(
-            _adam(list(generative.parameters()), options.learning_rate),
-            _adam(list(discriminator.parameters()), options.learning_rate),
+            _adam(_groups(generative, options), options.learning_rate),
+            _adam([{"params": list(discriminator.parameters())}], options.learning_rate),
         )
         self._fixed = setting.prompts
-        self._learner = setting.learner if options.terms.prompt_update != "generator-only" else None
+        learns = options.terms.prompt_update != "generator-only" and weights.domain
+        self._learner = setting.learner if learns else None
         self._contexts = nn.ParameterDict()
         if self._learner is not None:
             self._learner.to(setting.device)
             self._learned = Average(nn.ParameterList([self._learner.context]))
             (average,) = self._learned.module.parameters()
             self._contexts = nn.ParameterDict({"context": self._learner.context, "average": average})
-            self._optimisers.prompts = _adam([self._learner.context], options.prompt_learning_rate)
+            self._optimisers.prompts = _adam([{"params": [self._learner.context]}], options.prompt_learning_rate)
 
     @property
     def learns_prompts(self) -> bool:
@@ -159,6 +180,16 @@ def compile_networks(nets: Networks) -> None:
         setattr(owner, name, torch.compile(getattr(owner, name)))
 
 
-def _adam(parameters: list[nn.Parameter], rate: float) -> torch.optim.Adam:
+def _groups(networks: GenerativeNetworks, options: StarganOptions) -> list[dict[str, Any]]:
+    """Parameters of G, E_S and E_M for one optimiser, those of E_M at a rate of their own where it has one."""
+    if options.mapping_rate == 1:
+        return [{"params": list(networks.parameters())}]
+    codes = list(networks.mapping.parameters())
+    own = {id(parameter) for parameter in codes}
+    others = [parameter for parameter in networks.parameters() if id(parameter) not in own]
+    return [{"params": others}, {"params": codes, "lr": options.mapping_rate * options.learning_rate}]
+
+
+def _adam(parameters: list[dict[str, Any]], rate: float) -> torch.optim.Adam:
     """As METHOD §5 sets it."""
     return torch.optim.Adam(parameters, rate, betas=(0.0, 0.99), weight_decay=1e-4, fused=True)

@@ -46,7 +46,8 @@ class Made:
 
     features: float32 (n×K×d), of the extractor; before: (n×d), of the sources. clip, clip_before: CLIP embeddings,
     (n×K×k) and (n×k). seen: by the model's CLIP; judged: by --judge. unchanged: bool (n×N), the domains that
-    translation leaves as they are, itself not among them. lpips: float64 (n), or none.
+    translation leaves as they are, itself not among them. lpips: float64 (n), or none. partner, partner_lpips: float64
+    (n), the mean distance of translations to the source's partner, not a number where it has none; or none.
     """
 
     features: Tensor
@@ -57,6 +58,8 @@ class Made:
     judged: Seen | None
     unchanged: Tensor
     lpips: Tensor | None
+    partner: Tensor | None = None
+    partner_lpips: Tensor | None = None
 
 
 class RealSide:
@@ -115,6 +118,10 @@ def measure(real: RealSide, made: Made, counts: Tensor, domain: int, options: Ev
         values["diversity"] = averaged(spread(made.clip), counts)
     if made.lpips is not None:
         values["lpips"] = averaged(made.lpips, counts)
+    for name, apart in (("partner", made.partner), ("partner_lpips", made.partner_lpips)):
+        paired = None if apart is None else ~apart.isnan()
+        if apart is not None and paired is not None and bool(paired.any()):
+            values[name] = averaged(apart[paired], counts[:, paired])
     repeats = repeats_of(real, features)
     return DomainFigures(real.domain, len(real.features), images, images * styles, values, repeats)
 

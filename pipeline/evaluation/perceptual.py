@@ -70,6 +70,15 @@ class Perceptual:
             found.append(torch.stack(pairs).double().mean(dim=0).cpu())
         return torch.cat(found)
 
+    @torch.inference_mode()
+    def apart(self, images: np.ndarray, others: np.ndarray) -> Tensor:
+        """LPIPS between images and others, one by one: float64 (b) of uint8 (b×S×S×3)."""
+        found = []
+        for start in range(0, len(images), _AT_ONCE):
+            one, other = (self.activations(each[start : start + _AT_ONCE]) for each in (images, others))
+            found.append(perceptual_distance(one, other, self.heads).double().cpu())
+        return torch.cat(found)
+
 
 def lpips_of(given: Path | None, size: int, styles: int, device: torch.device) -> tuple[Perceptual | None, str]:
     """LPIPS where it can be had, else none and why not. A file that was named must load, else LanitError."""

@@ -19,6 +19,7 @@ from pipeline.evaluation.finished import Finished
 from pipeline.evaluation.judges import Judge
 from pipeline.evaluation.measuring import Made, RealSide, Seen, measure
 from pipeline.evaluation.options import EvaluationOptions
+from pipeline.evaluation.partners import Partners, joined
 from pipeline.evaluation.perceptual import Perceptual
 from pipeline.evaluation.sample import (
     RealLabels,
@@ -90,12 +91,13 @@ class RunEvaluation:
         self.model_sha256 = sha256_file(self.folder / "model.safetensors")
         self.rows = draw(np.arange(store.ok), options.sources, options.seed, "sources")
         self.own = torch.from_numpy(labels.active[self.rows])
+        self.partners = Partners.of(store, labels.active)
         self.finished = Finished(store, self._depends_on(), tell)
         self._before: tuple[Sources, Tensor, Tensor, Tensor, Tensor | None] | None = None
 
     def _depends_on(self) -> dict[str, object]:
         instruments = self.with_
-        return {
+        found: dict[str, object] = {
             "model": [self.model_sha256, sha256_file(self.folder / "model.json")],
             "options": self.options.to_json(),
             "labels": self.labels.digest(),
@@ -104,6 +106,7 @@ class RunEvaluation:
             "lpips": None if instruments.perceptual is None else instruments.perceptual.sha256,
             "judge": None if instruments.judge is None else instruments.judge.name,
         }
+        return found if self.partners is None else found | {"pairs": self.partners.digest()}
 
     def figures(self, progress: Progress | None = None) -> RunFigures:
         """Measure what is not finished yet; every domain is kept once it is."""
@@ -203,6 +206,8 @@ class RunEvaluation:
         """Translate the sources ``rows`` and keep what instruments say of each translation, not its pixels."""
         sources, features, clip, recognised, judged = self._sources()
         found: list[list[Tensor]] = [[], [], [], [], []]
+        to_partner: list[tuple[Tensor, Tensor | None]] = []
+        pictures = None if self.partners is None else self.partners.pictures(self.rows[rows], domain, self.size)
         encode = ClipFeatures(self.with_.clip)
         same = isinstance(self.with_.extractor, ClipFeatures)
         for made in translate_sources(self.translator, sources, rows, domain, styles):
@@ -217,10 +222,13 @@ class RunEvaluation:
                 found[2].append(torch.cat([self.with_.judge(part) for part in parts]).unflatten(0, shape))
             if self.with_.perceptual is not None and styles.count > 1:
                 found[3].append(self.with_.perceptual.spread(made))
+            if pictures is not None:
+                to_partner.append(pictures.distances(made, self.with_.perceptual))
             ticker(len(flat), detail)
         clips, others, verdicts, distances, after = (torch.cat(each) if each else None for each in found)
         assert clips is not None
         assert after is not None
+        near = joined(to_partner)
         chosen = torch.from_numpy(rows)
         wanted = target_of(self.translator, sources.own[chosen], domain).weights > 0
         unchanged = wanted == sources.own[chosen]
@@ -234,6 +242,8 @@ class RunEvaluation:
             else Seen(judged[chosen], verdicts, self.with_.judge.known),
             unchanged=unchanged,
             lpips=distances,
+            partner=near[0],
+            partner_lpips=near[1],
         )  # fmt: skip
 
     @torch.no_grad()

@@ -84,6 +84,13 @@ def people_schema(*, dictionary: bool = True) -> pa.Schema:
     )
 
 
+def pairs_schema() -> pa.Schema:
+    """Paired images: one row for each image that has a partner, which is what it is to become."""
+    return pa.schema(
+        [pa.field("image_id", pa.string(), nullable=False), pa.field("target_id", pa.string(), nullable=False)]
+    )
+
+
 def with_metadata(schema: pa.Schema, metadata: dict[str, Any]) -> pa.Schema:
     """``schema`` carrying ``metadata`` as JSON; equal values give equal bytes."""
     return schema.with_metadata({METADATA_KEY: json.dumps(metadata, ensure_ascii=False, sort_keys=True).encode()})

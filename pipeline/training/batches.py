@@ -38,26 +38,33 @@ class Fetcher:
 def make_batch(
     pixels: np.ndarray,
     active: np.ndarray,
-    human: np.ndarray | None,
     latent_dim: int,
     crop: float,
     device: torch.device,
     draws: Draws,
+    *,
+    paired: bool = False,
+    human: np.ndarray | None = None,
 ) -> Batch:
     """Sources, then references, augmented on the device, with two latents for each source.
 
     pixels: uint8 (2B×3×S×S). active: bool (2B×N). human: bool (2B×N), labels that people set, or none. crop:
-    probability of a random crop.
+    probability of a random crop. paired: each reference is the partner of its source, and gets the same mirror and
+    crop.
     """
     count = len(pixels) // 2
     images = _move(pixels, device).float().div_(127.5).sub_(1)
-    images = flip_and_crop(images, draws, crop)
+    if paired:
+        images = torch.cat(flip_and_crop(torch.cat(images.split(count), dim=1), draws, crop).split(3, dim=1))
+    else:
+        images = flip_and_crop(images, draws, crop)
     labels = _move(active, device)
     latents = draws.normal(2 * count, latent_dim)
     x, y = images.split(count)
     x_labels, y_labels = labels.split(count)
     y_human = None if human is None else _move(human[count:], device)
-    return Batch(x, x_labels, y, y_labels, *latents.split(count), y_human)
+    z1, z2 = latents.split(count)
+    return Batch(x, x_labels, y, y_labels, z1, z2, paired, y_human)
 
 
 def _move(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -18,6 +18,7 @@ from lanit.methods.table import METHODS
 from lanit.sentences import touches_phrase
 from pipeline.clip.models import ClipModel
 from pipeline.clip.text_towers import OpaqueText
+from pipeline.commands import store_option
 from pipeline.files import read_json, sealed, sha256_bytes, write_json
 from pipeline.folders import remove_ours
 from pipeline.models.run_folder import BEST, BUNDLE_FILES, CONFIG, METRICS, MODEL, SAMPLES, is_ours
@@ -27,6 +28,7 @@ from pipeline.prompts.learned_prompts import prompt_learner
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.showing import console
 from pipeline.store.image_cache import open_sized_images
+from pipeline.store.pairs import partners
 from pipeline.store.store import LabelRevision, Store
 from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint
 from pipeline.training.clock import Clock, clock_of
@@ -66,10 +68,11 @@ def prepare_run(
     labels = _labels_to_begin_with(store, folder, options, revision)
     config = _checked_config(folder, options, labels)
     bf16 = _uses_bf16(options, device)
-    method = _method(options, labels.prompt_set, clip, device, bf16)
     with processes.first_alone():
         images = open_sized_images(store, options.size, options.cache_gb)
-    data = TrainingData(images, labels, options.slack, options.balance)
+    pairs = _pairs(store) if options.pairs == "yes" else None
+    data = TrainingData(images, labels, options.slack, options.balance, pairs)
+    method = _method(options, labels.prompt_set, clip, data, device, bf16)
     run = TrainingRun(
         options=options,
         processes=processes,
@@ -120,7 +123,9 @@ def _labels_to_begin_with(store: Store, folder: Path, options: TrainOptions, rev
     return labels
 
 
-def _method(options: TrainOptions, prompts: PromptSet, clip: ClipModel, device: torch.device, bf16: bool) -> Method:
+def _method(
+    options: TrainOptions, prompts: PromptSet, clip: ClipModel, data: TrainingData, device: torch.device, bf16: bool
+) -> Method:
     """Seeded; with a learner of the prompts where they may be learned and CLIP's text side lets them."""
     learner = None
     finds_clusters = isinstance(options.settings, ClusterOptions)
@@ -138,8 +143,21 @@ def _method(options: TrainOptions, prompts: PromptSet, clip: ClipModel, device: 
         prompts=embedded,
         learner=learner,
         ema=options.ema,
+        paired=data.paired,
+        sample=partial(data.sample, device),
     )
     return METHODS[options.method](options.settings, setting)
+
+
+def _pairs(store: Store) -> np.ndarray:
+    """See :func:`pipeline.store.pairs.partners`. Raises LanitError where there are none."""
+    found = partners(store)
+    if found is None:
+        raise LanitError(
+            f"the store {store.root} has no paired images",
+            f"Pair them: lanit pair FROM TO{store_option(store.root)}; or train unpaired, as by --preset cyclegan.",
+        )
+    return found
 
 
 def _warn_of_touching(prompts: PromptSet) -> None:

@@ -26,7 +26,8 @@ class TrainOptions:
     refresh_every: steps between label refreshes in phase 2 (METHOD 15). keep_prompts: ``stable`` takes what was learned
     only where a refresh makes labels of two crops agree more by 0.01 (mean κ), and learns no more after two in a row by
     which they agree less; ``last`` takes all, as the paper does. slack: ``domain`` trains images without a label
-    as ∅, ``drop`` leaves them out. balance: draw rows ``uniform``-ly, or a ``domain`` first and then a row of it.
+    as ∅, ``drop`` leaves them out. pairs: ``yes`` learns from pairs alone (``lanit pair``), each image with its partner
+    for its reference. balance: draw rows ``uniform``-ly, or a ``domain`` first and then a row of it.
     crop: probability of a random crop. precision: of the networks; ``auto`` is bf16 where the processor has it.
     ema: decay of the averages. cache_gb: images at training size are decoded once into the store where they fit into
     this, in 10⁹ bytes; else whenever they are drawn.
@@ -46,6 +47,7 @@ class TrainOptions:
     refresh_every: int = 1000
     keep_prompts: Literal["stable", "last"] = "stable"
     slack: Literal["domain", "drop"] = "domain"
+    pairs: Literal["no", "yes"] = "no"
     balance: Literal["uniform", "domain"] = "uniform"
     crop: float = 0.5
     precision: Precision = "auto"
@@ -68,7 +70,7 @@ class TrainOptions:
         self.settings.network_options(self.size, 1)
         if isinstance(self.settings, ClusterOptions):
             self.settings.check_batch(self.batch_size)
-            for name in ("balance", "slack"):
+            for name in ("balance", "slack", "pairs"):
                 if getattr(self, name) != getattr(type(self), name):
                     message = f"the method {self.method} finds labels itself, and draws images whatever they are"
                     raise UsageError(message, f"Leave out {name}.")
@@ -95,6 +97,32 @@ _SMALL: dict[str, Any] = {
     "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0, "clip_precision": "bf16",
     "evaluate_every": 1000,
 }  # fmt: skip
+_LABELLED: dict[str, Any] = {"domain": 0.0, "prompts_from": 1.0, "balance": "domain"}
+_ONE_STYLE: dict[str, Any] = _LABELLED | {"codes": "table", "diversity": 0.0, "style": 0.0}
+_NO_CYCLE: dict[str, Any] = _ONE_STYLE | {"cycle": 0.0}
+_LSGAN = {"adversarial_form": "lsgan"}
+_PAIRED = {"pairs": "yes", "discriminator_input": "pair"}
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "stargan": _ONE_STYLE | {"cycle": 10.0},
+    "smoothing": _LABELLED | {"triplet": 1.0, "shrink": 1.0, "content": 1.0, "style": 2.0, "mapping_rate": 0.01},
+    "cyclegan": _ONE_STYLE | _LSGAN | {"cycle": 10.0, "identity": 5.0},
+    "discogan": _ONE_STYLE | {"cycle": 1.0},
+    "dualgan": _ONE_STYLE | {"adversarial_form": "hinge", "cycle": 20.0},
+    "unit": _ONE_STYLE | _LSGAN | {"cycle": 10.0, "identity": 10.0},
+    "munit": _LABELLED | _LSGAN | {
+        "codes": "normal", "style_dim": 8, "diversity": 0.0, "cycle": 0.0, "identity": 10.0, "content": 1.0,
+    },
+    "distancegan": _NO_CYCLE | _LSGAN | {"distance": 1.0},
+    "dtn": _NO_CYCLE | {"feature": 15.0, "identity": 15.0},
+    "selfreg": _NO_CYCLE | {"self": 1.0},
+    "pix2pix": _NO_CYCLE | _PAIRED | {"pair": 100.0},
+    "bicyclegan": _LABELLED | _PAIRED | {
+        "codes": "normal", "style_dim": 8, "diversity": 0.0, "cycle": 0.0, "pair": 10.0, "style": 0.5,
+    },
+}  # fmt: skip
+"""The job of other systems with our networks, on labels that are there (``lanit label --rule given``, two domains or
+more): what keeps content is theirs, with their weights; the networks, R1 and averages are not. So results compare with
+each other, within lanit, and not with the systems' papers."""
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"schedule": "paper"},
     **_of_size(256, 8, 1.0),
@@ -103,25 +131,28 @@ PRESETS: dict[str, dict[str, Any]] = {
     **_of_size(32, 32, 0.05),
     "small-32": _SMALL | {"size": 32, "channels": 32, "steps": 5000, "ema": 0.995},
     "small-64": _SMALL | {"size": 64, "channels": 16, "steps": 20_000, "ema": 0.998},
+    **SYSTEMS,
 }
 """Named sets of options. ``paper``: METHOD §5 as published. The others take the ``fused`` schedule: half of the passes
 a step, and for equal quality about twice the steps (docs/LOG.md). ``256`` to ``32``: the paper's networks at that image
 size, R1 weighed down with it, since a weight of 1 keeps a small discriminator too smooth to see noise; ``…-few``: for
-few images. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours."""
+few images. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours. The others: :data:`SYSTEMS`."""
 
 
 def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
-    """The options of a preset with ``changes`` (those not None) laid over it; minutes alone lift the limit of steps. Of
-    a preset, which is LANIT's, another method takes what it has too; one that finds clusters draws images evenly, and
-    enough at once to tell them apart."""
-    if preset not in PRESETS:
-        raise UsageError(f"there is no preset '{preset}'", f"Choose one of {', '.join(PRESETS)}.")
+    """The options of a preset, or of several with commas between them of which the later count, with ``changes`` (those
+    not None) laid over; minutes alone lift the limit of steps. Of a preset, which is LANIT's, another method takes what
+    it has too; one that finds clusters draws images evenly, and enough at once to tell them apart."""
+    chosen: dict[str, Any] = {}
+    for name in (part.strip() for part in preset.split(",")):
+        if name not in PRESETS:
+            raise UsageError(f"there is no preset '{name}'", f"Choose one of {', '.join(PRESETS)}.")
+        chosen |= PRESETS[name]
     given = {name: value for name, value in changes.items() if value is not None}
     if given.get("minutes") and "steps" not in given:
         given["steps"] = 0
-    method = METHODS.get(given.get("method", DEFAULT_METHOD))
-    chosen = PRESETS[preset]
-    if method is not None:
+    method = METHODS.get(given.get("method", chosen.get("method", DEFAULT_METHOD)))
+    if method is not None and method is not METHODS[DEFAULT_METHOD]:
         known = flat(TrainOptions(settings=method.options(), batch_size=_ANY_BATCH))
         chosen = {name: value for name, value in chosen.items() if name in known}
         if issubclass(method.options, ClusterOptions):

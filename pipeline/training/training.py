@@ -311,8 +311,9 @@ def _step(learner: Learner, data: TrainingData, fetcher: Fetcher, options: Train
     pixels = fetcher.take(rows)
     fetcher.prepare(ahead)  # of no use where labels are refreshed in between: no harm
     labels, latent_dim = data.labels, learner.method.averaged.latent_dim
+    active, device = labels.active[rows], processes.device
     human = None if labels.human is None else labels.human[rows]
-    batch = make_batch(pixels, labels.active[rows], human, latent_dim, options.crop, processes.device, draws)
+    batch = make_batch(pixels, active, latent_dim, options.crop, device, draws, paired=data.paired, human=human)
     return learner.method.step(batch, learner.moment(), draws)
 
 
