@@ -851,9 +851,9 @@ def train(
     from pipeline.training.terminal_tables import show_train
     from pipeline.training.train_options import all_settings, options_from
 
-    named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
-    named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed, "method": method}
-    named |= {"clusters": clusters}
+    named: dict[str, float | str | None] = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size}
+    named |= {"learning_rate": rate, "log_every": log_every, "sample_every": sample_every, "seed": seed}
+    named |= {"method": method, "clusters": clusters}
     options = options_from(preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
         return console.print_json(options.to_json())

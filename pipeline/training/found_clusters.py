@@ -1,4 +1,4 @@
-"""Labels of a run that finds its own domains (FAMILY of TUNIT, METHOD §7): none at first, then the clusters of its
+"""Labels of a run that finds its own domains (METHOD §7): none at first, then the clusters of its
 guiding network, named by words, as a revision of the store that is written anew as the network learns."""
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _look(run: TrainingRun) -> _Found:
     guide = guide_of(networks)
     assert guide is not None, "only such methods find clusters"
     margin = np.empty(before.active.shape, np.float32)
-    moments = StyleMoments(margin.shape[1], networks.latent_dim)
+    moments = StyleMoments(len(before.domains), networks.latent_dim)
     for start in range(0, len(margin), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(margin)))
         pixels = torch.from_numpy(images.take(rows)).to(run.device).float() / 127.5 - 1
@@ -108,7 +108,7 @@ def _names(run: TrainingRun, active: np.ndarray) -> PromptSet:
     store, first = run.labels.store, run.labels.first
     given = sum(name != number for name, number in zip(first.domains, placeholders(len(first.domains)), strict=True))
     names = list(first.domains)
-    sums, total, start = np.zeros((active.shape[1], store.embedding_dim), np.float64), 0.0, 0
+    sums, total, start = np.zeros((len(names), store.embedding_dim)), np.zeros(store.embedding_dim), 0
     for part in store.embedding_parts():
         sums += active[start : start + len(part)].T.astype(np.float32) @ part
         total, start = total + part.sum(axis=0, dtype=np.float64), start + len(part)
@@ -157,6 +157,7 @@ def _fit(run: TrainingRun, found: _Found | None) -> None:
     moments = run.processes.shared(None if found is None else found.moments)
     codes = run.learner.method.averaged.mapping
     assert isinstance(codes, GaussianCodes), "guided networks draw from Gaussians"
+    assert moments is not None, "the first process looked"
     codes.fit(moments)
 
 
