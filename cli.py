@@ -865,6 +865,13 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Options to start from instead: a run's config.json, or TOML of your own."),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How to learn: stargan is LANIT's, from labels; tunit and style-aware need none.  [default: stargan]"
+        ),
+    ] = None,
+    clusters: Annotated[int | None, typer.Option(help="How many tunit and style-aware find.  [default: 10]")] = None,
     size: Annotated[int | None, typer.Option(help="Image side, pixels, a power of two from 32 on.")] = None,
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training after which to stop.")] = None,
@@ -902,6 +909,7 @@ def train(
     two folders                  lanit embed A B, lanit label --from-folders; cyclegan, discogan, dualgan, unit,
                                  munit (several styles), distancegan, dtn, selfreg
     pairs                        and lanit pair A B; pix2pix, bicyclegan (several styles)
+    no words, no labels          nothing: --method tunit --clusters 10 finds groups; style-aware, by prototypes
     Presets of systems do that system's job with lanit's networks: docs/METHODS.md.
 
     \b
@@ -910,6 +918,7 @@ def train(
       lanit train --out runs/hats --preset small-64,cyclegan
       lanit train --out runs/small --preset small-64 --minutes 30
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
+      lanit train --out runs/kinds --method tunit --clusters 10
       lanit train --out runs/faces --log tensorboard
       lanit train --out runs/again --config runs/faces/config.json --seed 1
       torchrun --nproc-per-node 4 --no-python lanit train --out runs/faces
@@ -922,8 +931,9 @@ def train(
     from pipeline.training.train_config import resolved_options
     from pipeline.training.train_options import all_settings
 
-    named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
-    named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}
+    named: dict[str, float | str | None] = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size}
+    named |= {"learning_rate": rate, "log_every": log_every, "sample_every": sample_every, "seed": seed}
+    named |= {"method": method, "clusters": clusters}
     options = resolved_options(config, preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
         return console.print_json(options.to_json())

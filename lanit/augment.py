@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,6 +36,89 @@ def flip_and_crop(images: Tensor, draws: Draws, crop_probability: float, mirror_
     with torch.autocast(device.type, enabled=False):  # bfloat16 places pixels too coarsely
         grid = F.affine_grid(theta.float(), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+@dataclass(frozen=True)
+class ViewRanges:
+    """From what a view is drawn, evenly. degrees: turned by up to as many either way; shift: by up to this share of the
+    side; shear: degrees. zoom: of the part that is seen, least and most, 1 being all. colour: brightness, contrast and
+    saturation × 1 ± this; hue: turned by up to this share of the circle. erased: probability that a rectangle of 0.1 to
+    0.33 of each side is grey."""
+
+    degrees: float
+    shift: float
+    shear: float
+    zoom: tuple[float, float]
+    colour: float
+    hue: float
+    erased: float = 0.0
+
+
+def view_of(images: Tensor, draws: Draws, ranges: ViewRanges) -> Tensor:
+    """Another view of each image, what is learned without labels being what the two have in common; mirrored half the
+    time. Edges are reflected.
+
+    images: float (B×3×S×S) in [-1, 1], on the device of ``draws``. Same shape and range returned.
+    """
+    batch = len(images)
+    draw = draws.uniform(batch, 15).T
+    even = 2 * draw - 1
+    turn, shear = (math.radians(limit) * even[at] for at, limit in ((0, ranges.degrees), (1, ranges.shear)))
+    zoom = ranges.zoom[0] + (ranges.zoom[1] - ranges.zoom[0]) * draw[2]
+    side = torch.where(draw[3] < 0.5, -zoom, zoom)
+    theta = images.new_zeros(batch, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 1] = side * turn.cos(), zoom * (shear.tan() * turn.cos() - turn.sin())
+    theta[:, 1, 0], theta[:, 1, 1] = side * turn.sin(), zoom * (shear.tan() * turn.sin() + turn.cos())
+    room = (1 - zoom).clamp(min=0) + 2 * ranges.shift
+    theta[:, 0, 2], theta[:, 1, 2] = room * even[4], room * even[5]
+    with torch.autocast(images.device.type, enabled=False):
+        grid = F.affine_grid(theta.float(), list(images.shape), align_corners=False)
+    seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    seen = _recoloured(seen, even[6:10, :, None, None, None], ranges)
+    if not ranges.erased:
+        return seen
+    return torch.where(_rectangles(draw[10:14], images.shape[-1]) & (draw[14] < ranges.erased)[:, None, None, None],
+                       0.0, seen)  # fmt: skip
+
+
+def _recoloured(images: Tensor, even: Tensor, ranges: ViewRanges) -> Tensor:
+    """Brightness, contrast, saturation, then hue. even: (4×B×1×1×1) in [-1, 1)."""
+    bright, contrast, saturation = 1 + ranges.colour * even[:3]
+    images = (images + 1) * bright - 1
+    middle = _grey(images).mean(dim=(2, 3), keepdim=True)
+    images = middle + (images - middle) * contrast
+    grey = _grey(images)
+    images = grey + (images - grey) * saturation
+    if ranges.hue:
+        turn = (2 * math.pi * ranges.hue * even[3]).flatten()
+        there = images.new_tensor(_YIQ)
+        spun = torch.zeros(len(images), 3, 3, device=images.device, dtype=images.dtype)
+        spun[:, 0, 0] = 1
+        spun[:, 1, 1] = spun[:, 2, 2] = turn.cos()
+        spun[:, 2, 1], spun[:, 1, 2] = turn.sin(), -turn.sin()
+        mix = torch.linalg.inv(there) @ spun @ there
+        images = torch.einsum("bij,bjhw->bihw", mix, images)
+    return images.clamp(-1, 1)
+
+
+_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+"""Rows: brightness, and the two colours of a circle of hues, of RGB; grey has none of the latter."""
+
+
+def _grey(images: Tensor) -> Tensor:
+    """(B×1×S×S)."""
+    weights = images.new_tensor(_YIQ[0])
+    return (images * weights[:, None, None]).sum(dim=1, keepdim=True)
+
+
+def _rectangles(draw: Tensor, side: int) -> Tensor:
+    """Rectangles anywhere, of 0.1 to 0.33 of each side: bool (B×1×S×S). draw: (4×B) in [0, 1)."""
+    place = (torch.arange(side, device=draw.device) + 0.5) / side
+    width, height = 0.1 + 0.23 * draw[0], 0.1 + 0.23 * draw[1]
+    left, top = draw[2] * (1 - width), draw[3] * (1 - height)
+    across = (place >= left[:, None]) & (place < (left + width)[:, None])
+    down = (place >= top[:, None]) & (place < (top + height)[:, None])
+    return down[:, None, :, None] & across[:, None, None, :]
 
 
 def differentiable_augment(images: Tensor, draws: Draws) -> Tensor:

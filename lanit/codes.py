@@ -1,7 +1,7 @@
 """Where target styles come from when no image gives them: what stands for E_M (METHOD §2), by the setting ``codes``.
 
 A kind is a class here, a name of :data:`CodeKind` and a line of ``CODES`` in :mod:`lanit.networks`, where the mapping
-network, the first of them, stands.
+network, the first of them, stands. That of methods which find clusters is no setting.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 CodeKind = Literal["mapping", "table", "normal"]
 
@@ -71,3 +72,58 @@ class NormalCodes(Codes):
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.means + latents[:, None]
+
+
+class GaussianCodes(Codes):
+    """s_n = μ_n + R_n z, z ~ N(0, I), on the unit sphere: styles like those of the images of a cluster, of which μ_n is
+    the mean and R_n the symmetric root of the covariance; of the slack domain, those of all images.
+
+    Nothing learns here: see :meth:`fit`. Before it is called, the styles are those of no cluster.
+    """
+
+    means: Tensor
+    roots: Tensor
+
+    def __init__(self, options: Sizes) -> None:
+        super().__init__(options)
+        self.latent_dim = options.style_dim
+        self.register_buffer("means", torch.zeros(options.domains, options.style_dim))
+        self.register_buffer("roots", torch.eye(options.style_dim).repeat(options.domains, 1, 1))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        drawn = self.means + torch.einsum("nij,bj->bni", self.roots, latents)
+        return F.normalize(drawn, dim=2)
+
+    @torch.no_grad()
+    def fit(self, moments: StyleMoments) -> None:
+        """Take the mean and the covariance of each cluster; where it has no image, those of all."""
+        everything = moments.counts.sum()
+        sums, products = (torch.cat([part, part.sum(dim=0, keepdim=True)]) for part in (moments.sums, moments.products))
+        counts = torch.cat([moments.counts, everything[None]])
+        filled = counts > 0
+        sums = torch.where(filled[:, None], sums, sums[-1])
+        products = torch.where(filled[:, None, None], products, products[-1])
+        counts = torch.where(filled, counts, everything)
+        means = sums / counts[:, None]
+        covariances = products / counts[:, None, None] - means[:, :, None] * means[:, None, :]
+        values, vectors = torch.linalg.eigh(covariances)
+        roots = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
+        self.means.copy_(means)
+        self.roots.copy_(roots)
+
+
+class StyleMoments:
+    """Counts (K), sums (K×D_s) and products (K×D_s×D_s) of the styles of each cluster, in float64 on the CPU."""
+
+    def __init__(self, clusters: int, style_dim: int) -> None:
+        self.counts = torch.zeros(clusters, dtype=torch.float64)
+        self.sums = torch.zeros(clusters, style_dim, dtype=torch.float64)
+        self.products = torch.zeros(clusters, style_dim, style_dim, dtype=torch.float64)
+
+    def add(self, styles: Tensor, clusters: Tensor) -> None:
+        """Take in styles (b×D_s) of images of ``clusters``, int64 (b)."""
+        styles, clusters = styles.double().cpu(), clusters.cpu()
+        of = F.one_hot(clusters, len(self.counts)).double()
+        self.counts += of.sum(dim=0)
+        self.sums += of.T @ styles
+        self.products += torch.einsum("bk,bi,bj->kij", of, styles, styles)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lanit.ranks import ALONE, Ranks
+
 REDUNDANCY_PRICE = 3.0
 REDUNDANCY_FREE = 0.1
 """Correlation up to which two labels may go together at no price."""
@@ -53,12 +55,19 @@ def label_loss(first: Tensor, second: Tensor) -> Tensor:
     return REDUNDANCY_PRICE * redundancy(both) + rare.sum() - binary_information(first, second).mean()
 
 
-def cluster_information(first: Tensor, second: Tensor) -> Tensor:
+def cluster_information(first: Tensor, second: Tensor, counts: Tensor | None = None, ranks: Ranks = ALONE) -> Tensor:
     """I(P), in nats, a scalar: of the clusters of two views, P = sym(mean_b p(x_b) p(x'_b)ᵀ) (Ji et al., 2019).
 
-    first, second: probabilities of K clusters, float (B×K), each row summing to 1. At most log K.
+    first, second: probabilities of K clusters, float (B×K), each row summing to 1. At most log K. counts: float (B), 0
+    for rows that are left out; all count where it is none, and nothing is told by no row. With ``ranks``, P is that of
+    the whole batch, and gradients are such that their mean over the processes is that of one.
     """
-    joint = first.T @ second / len(first)
+    if counts is None:
+        joint = first.T @ second / len(first)
+    else:
+        joint = (first * counts[:, None]).T @ second / ranks.mean(counts.sum()).clamp(min=1 / ranks.count)
+    if ranks.count > 1:
+        joint = joint + (ranks.mean(joint) - joint.detach())
     joint = ((joint + joint.T) / 2).clamp(min=_TINY)
     joint = joint / joint.sum()
     margin = joint.sum(dim=0)

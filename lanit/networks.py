@@ -180,7 +180,7 @@ class Generator(nn.Module):
         return self.decode(self.encode(images), style, images)
 
 
-def _trunk(options: NetworkOptions, inputs: int = 3) -> tuple[nn.Sequential, int]:
+def trunk_of(options: NetworkOptions, inputs: int = 3) -> tuple[nn.Sequential, int]:
     """Convolutions of E_S and D: (B×inputs×S×S) to (B×C×1×1); returns them and C."""
     halvings = int(math.log2(options.image_size)) - 2
     widths = [min(options.base_discriminator_channels * 2**i, options.max_channels) for i in range(halvings + 1)]
@@ -190,7 +190,7 @@ def _trunk(options: NetworkOptions, inputs: int = 3) -> tuple[nn.Sequential, int
     return nn.Sequential(nn.Conv2d(inputs, widths[0], 3, 1, 1), *blocks, *ends), top
 
 
-def _channels_last(images: Tensor) -> Tensor:
+def channels_last(images: Tensor) -> Tensor:
     """The fastest layout for convolutions; the generator keeps the other, in which group_norm is fast."""
     return images.contiguous(memory_format=torch.channels_last)
 
@@ -201,14 +201,14 @@ class StyleEncoder(nn.Module):
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         self.shape = (options.domains, options.style_dim)
-        self.trunk, top = _trunk(options)
+        self.trunk, top = trunk_of(options)
         self.heads = nn.Linear(top, options.domains * options.style_dim)
         initialise(self)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Style codes s (B×N×D_s) of images (B×3×S×S)."""
-        return self.heads(self.trunk(_channels_last(images)).flatten(1)).unflatten(1, self.shape)
+        return self.heads(self.trunk(channels_last(images)).flatten(1)).unflatten(1, self.shape)
 
 
 class Discriminator(nn.Module):
@@ -217,7 +217,7 @@ class Discriminator(nn.Module):
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         self.pairs = options.discriminator_input == "pair"
-        self.trunk, top = _trunk(options, 6 if self.pairs else 3)
+        self.trunk, top = trunk_of(options, 6 if self.pairs else 3)
         self.logits = nn.Conv2d(top, options.domains, 1)
         initialise(self)
         self.to(memory_format=torch.channels_last)
@@ -226,7 +226,7 @@ class Discriminator(nn.Module):
         """sources: (B'×3×S×S) that pairs are made with, again and again where images are K × B'; else not looked at."""
         if self.pairs and sources is not None:
             images = torch.cat([sources.repeat(len(images) // len(sources), 1, 1, 1), images], dim=1)
-        return self.logits(self.trunk(_channels_last(images))).flatten(1)
+        return self.logits(self.trunk(channels_last(images))).flatten(1)
 
 
 class MappingNetwork(Codes):

@@ -19,7 +19,7 @@ class _Kind:
 
     needs: what the value must be, for people; allows: whether one is; whole: of whole numbers. such_as: as typed.
     by_similarity: whether similarities decide, and not people or a head. weighted: whether weights count.
-    by_head: whether a head on embeddings decides, so that the rule is none that is typed.
+    by_head: whether a head or a network decides, so that the rule is none that is typed.
     """
 
     text: str
@@ -49,6 +49,10 @@ _KINDS: dict[str, _Kind] = {
         "clusters={}", "{} clusters", "clusters are a whole number of at least 2", lambda value: value >= 2,
         whole=True, such_as="--clusters 10", by_similarity=False, by_head=True,
     ),
+    "learned": _Kind(
+        "learned={}", "{} learned clusters", "clusters are a whole number of at least 2", lambda value: value >= 2,
+        whole=True, such_as="--clusters 10", by_similarity=False, by_head=True,
+    ),
     "filled": _Kind("filled", "known labels, the rest filled in", by_similarity=False, by_head=True),
 }  # fmt: skip
 
@@ -64,7 +68,8 @@ class Rule:
 
     kind: ``adaptive`` (f_n > f_base, METHOD 1), ``top-k`` (the ``value`` largest f_n),
         ``fixed`` (f_n > ``value``), ``argmax`` (one-hot), ``given`` (none but what people gave, METHOD 4),
-        ``clusters`` (one-hot, the nearest of ``value`` centres, METHOD §7) or ``filled`` (a head on embeddings that was
+        ``clusters`` (one-hot, the nearest of ``value`` centres, METHOD §7), ``learned`` (one-hot, the likeliest of
+        ``value`` clusters to a guiding network, :mod:`lanit.guides`) or ``filled`` (a head on embeddings that was
         fitted to known labels, :mod:`lanit.heads`).
     value: K for top-k and clusters, a cosine for fixed, unused otherwise. seed: of the clusters, unused otherwise.
     by: how clusters are found, ``k-means`` or ``mutual-information``, unused otherwise.
@@ -117,7 +122,7 @@ class Rule:
 
     @property
     def by_head(self) -> bool:
-        """Whether a head on embeddings decides: clusters, labels filled in."""
+        """Whether a head or a network decides: clusters, labels filled in."""
         return self._kind.by_head
 
     @property

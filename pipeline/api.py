@@ -41,9 +41,10 @@ _ARRAYS = "Arrays are uint8: H×W×3 as RGB, H×W×4 as RGBA, H×W as grey."
 
 @dataclass(frozen=True)
 class Labels:
-    """What CLIP reads in an image.
+    """What CLIP, or a model's guiding network, reads in an image.
 
-    margins: of each domain, the cosine to its phrase minus that to the base (METHOD 1). active: the domains that the
+    margins: of each domain, the cosine to its phrase minus that to the base (METHOD 1), or the log of its probability
+    minus that of the likeliest other cluster. active: the domains that the
     image has, whose margins exceed their offsets (0 unless the prompts set one), in the order of ``margins``.
     """
 
@@ -81,13 +82,13 @@ class Model:
         return self._translator.networks.latent_dim > 0
 
     def label(self, image: ImageLike) -> Labels:
-        """The labels of one image, by the model's CLIP and prompts. Raises LanitError where it cannot be read, or CLIP
-        is not at hand or not the one that the model was trained with."""
+        """The labels of one image, by the model's CLIP and prompts, or the guiding network that it has. Raises
+        LanitError where it cannot be read, or CLIP is not at hand or not the one that the model was trained with."""
         return self.label_batch([image])[0]
 
     def label_batch(self, images: Sequence[ImageLike]) -> list[Labels]:
         """The labels of each image; see :meth:`label`."""
-        clip, found = self._labeller(), []
+        clip, found = self._label_reader(), []
         for batch in self._batches(images):
             margins = self._translator.margins(to_float(batch).to(self.device), clip)
             for row, active in zip(margins.tolist(), self._translator.prompts.active(margins).tolist(), strict=True):
@@ -127,7 +128,7 @@ class Model:
         with _as_path(reference) as path:
             request = TranslateRequest(_words(to), _names(add), _names(remove), path, seed)
             recipe = Resolver(self._translator, self._labeller, _warn).resolve(request)
-        translated = BatchTranslator(self._translator, recipe, self._labeller() if recipe.edits else None)
+        translated = BatchTranslator(self._translator, recipe, self._label_reader() if recipe.edits else None)
         made: list[Image.Image] = []
         for batch in self._batches(images):
             pictures = translated(torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)).pictures[0, 0]
@@ -175,6 +176,9 @@ class Model:
         """Domains that cannot stand beside ``domain``: the training labels never show both."""
         row = self._translator.exclusive[self.domains.index(domain)].tolist()
         return tuple(name for name, excluded in zip(self.domains, row, strict=True) if excluded)
+
+    def _label_reader(self) -> ClipModel | None:
+        return self._labeller() if self._translator.guide is None else None
 
     def _labeller(self) -> ClipModel:
         if self._clip is None:

@@ -106,6 +106,7 @@ def train_on(
 
     clip, clip_architecture: the store's unless named. See :func:`pipeline.training.training.train`.
     """
+    from lanit.methods.clusters import ClusterOptions
     from pipeline.computing.devices import pick_device
     from pipeline.inspection.inspect_labels import inspect_labels, people_of
     from pipeline.inspection.terminal_tables import show_coverage
@@ -119,10 +120,25 @@ def train_on(
     chosen = str(pick_device(device))
     model = clip_of(store, clip, clip_architecture, chosen)
     show_options(f"run {out} on {chosen}", options.to_json(), chosen)
-    labels = store.labels_to_train(revision)
-    show_coverage(inspect_labels(labels, people=people_of(store, labels)))
+    if isinstance(options.settings, ClusterOptions):
+        _tell_of_people(store, revision)
+    else:
+        labels = store.labels_to_train(revision)
+        show_coverage(inspect_labels(labels, people=people_of(store, labels)))
     if launched_rank() == 0:
         with console.progress("decoding at training size") as advance:
             open_sized_images(store, options.size, options.cache_gb, advance, console.warn)
     with console.progress("training", "steps") as advance:
         return train(store, out, options, model, revision=revision, device=device, progress=advance, log=log)
+
+
+def _tell_of_people(store: Store, revision: int | None) -> None:
+    """Of a method that needs no labels: that it would keep to those that people gave."""
+    from pipeline.showing import console
+
+    newest = store.newest_labels() if revision is None and store.revisions() else None
+    if newest is not None and newest.has_human:
+        console.note(
+            f"people labelled images in revision {newest.number}: add --revision {newest.number} to make its phrases "
+            "the first clusters, and keep to what people said"
+        )

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import cli
 from lanit.errors import LanitError, UsageError
 from lanit.methods.stargan import StarganOptions
+from lanit.methods.tunit import TunitOptions
 from lanit.rules import Rule
 from pipeline.clip.model_list import list_models
 from pipeline.clip.models import DEFAULT_CLIP, load_clip
@@ -131,6 +132,8 @@ SAID = {
     ("inspect-labels", "epsilon"): f"{DEFAULT_EPSILON_SHARE:g} of the margins' standard deviation",
     ("duplicates", "threshold"): f"{USUAL_THRESHOLD:g}; the sample CLIP's {SAMPLE_THRESHOLD:g}",
     ("train", "seed"): str(TrainOptions().seed),
+    ("train", "method"): TrainOptions().method,
+    ("train", "clusters"): str(TunitOptions().clusters),
     ("translate", "steps"): str(TranslateRequest.steps),
     ("translate", "film"): TranslateRequest.film,
     ("export", "files"): "copy",

@@ -68,7 +68,7 @@ def evaluator() -> Evaluator:
 def measure(evaluator: Evaluator, strength: float) -> dict[str, float]:
     nets: Any = Painter(strength)
     clip: Any = Eye()
-    return evaluator.measure(nets, clip, PROMPTS)
+    return evaluator.measure(nets, clip, lambda images, embeddings: PROMPTS.labels(embeddings))
 
 
 def test_stronger_translations_are_better_by_every_figure(evaluator: Evaluator) -> None:
@@ -95,6 +95,6 @@ def test_a_domain_without_real_images_is_left_out_of_the_distances(evaluator: Ev
     fewer = Evaluator(evaluator.sources, [*evaluator.real[:2], evaluator.real[2][:1]], evaluator.exclusive)
     nets: Any = Painter(0.9)
     clip: Any = Eye()
-    figures = fewer.measure(nets, clip, PROMPTS)
+    figures = fewer.measure(nets, clip, lambda images, embeddings: PROMPTS.labels(embeddings))
     assert figures["recognised"] == 1.0
     assert figures["fid"] != measure(evaluator, 0.9)["fid"]

@@ -24,7 +24,8 @@ from lanit.ranks import Draws
 @dataclass(frozen=True)
 class Moment:
     """Where a run stands. step: the iteration that comes; planned: all of them, 0 while not yet known; learning:
-    whether prompts are being learned now, as in phase 2 until they are settled (METHOD 13)."""
+    whether prompts are being learned now, as in phase 2 until they are settled (METHOD 13); of a method that finds
+    clusters, whether the generator is, as after the warm-up."""
 
     step: int
     planned: int

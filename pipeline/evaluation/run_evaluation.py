@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lanit.metrics import resampled_counts
 from pipeline.clip.models import ClipModel
+from pipeline.decoding.grids import to_float
 from pipeline.evaluation.features import ClipFeatures, Extractor
 from pipeline.evaluation.figures import DomainFigures, Guide, GuideFigures, RunFigures
 from pipeline.evaluation.finished import Finished
@@ -92,7 +93,7 @@ class RunEvaluation:
         self.own = torch.from_numpy(labels.active[self.rows])
         self.partners = Partners.of(store, labels.active)
         self.finished = Finished(store, self._depends_on(), tell)
-        self._before: tuple[Sources, Tensor, Tensor, Tensor | None] | None = None
+        self._before: tuple[Sources, Tensor, Tensor, Tensor, Tensor | None] | None = None
 
     def _depends_on(self) -> dict[str, object]:
         instruments = self.with_
@@ -113,7 +114,7 @@ class RunEvaluation:
         todo = [domain for domain, reason in enumerate(reasons) if not reason]
         ticker = _Ticker(progress, self._translations(todo))
         if self.finished.unrelated is None:
-            _, _, clip_before, _ = self._sources()
+            _, _, clip_before, _, _ = self._sources()
             self.finished.set_unrelated(mean_distance_between(clip_before, self.options.seed))
         for domain in todo:
             self._measure_domain(domain, ticker)
@@ -151,8 +152,9 @@ class RunEvaluation:
         """The images that are translated, at the model's size, read once."""
         return self._sources()[0]
 
-    def _sources(self) -> tuple[Sources, Tensor, Tensor, Tensor | None]:
-        """Sources; their features (n×d), CLIP embeddings (n×k), and domains in the eyes of the judge, bool (n×N)."""
+    def _sources(self) -> tuple[Sources, Tensor, Tensor, Tensor, Tensor | None]:
+        """Sources; their features (n×d), CLIP embeddings (n×k), and domains in the eyes of the model's own labeller and
+        of the judge, bool (n×N)."""
         if self._before is None:
             images = read_rows(self.store, self.rows, self.size)
             parts = list(batches(len(images)))
@@ -161,7 +163,8 @@ class RunEvaluation:
             same = isinstance(self.with_.extractor, ClipFeatures)
             features = clip if same else torch.cat([self.with_.extractor(images[part]) for part in parts])
             judged = None if judge is None else torch.cat([judge(images[part]) for part in parts])
-            self._before = Sources(images, self.own), features, clip, judged
+            seen = torch.cat([self._recognise(images[part], clip[part]) for part in parts])
+            self._before = Sources(images, self.own), features, clip, seen, judged
         return self._before
 
     def _measure_domain(self, domain: int, ticker: _Ticker) -> None:
@@ -201,8 +204,8 @@ class RunEvaluation:
 
     def _translate(self, domain: int, rows: np.ndarray, styles: Styles, ticker: _Ticker, detail: str) -> Made:
         """Translate the sources ``rows`` and keep what instruments say of each translation, not its pixels."""
-        sources, features, clip, judged = self._sources()
-        found: list[list[Tensor]] = [[], [], [], []]
+        sources, features, clip, recognised, judged = self._sources()
+        found: list[list[Tensor]] = [[], [], [], [], []]
         to_partner: list[tuple[Tensor, Tensor | None]] = []
         pictures = None if self.partners is None else self.partners.pictures(self.rows[rows], domain, self.size)
         encode = ClipFeatures(self.with_.clip)
@@ -210,7 +213,9 @@ class RunEvaluation:
         for made in translate_sources(self.translator, sources, rows, domain, styles):
             flat = made.reshape(-1, *made.shape[2:])
             parts, shape = [flat[part] for part in batches(len(flat))], made.shape[:2]
-            found[0].append(torch.cat([encode(part) for part in parts]).unflatten(0, shape))
+            encoded = [encode(part) for part in parts]
+            found[0].append(torch.cat(encoded).unflatten(0, shape))
+            found[4].append(torch.cat(list(map(self._recognise, parts, encoded))).unflatten(0, shape))
             if not same:
                 found[1].append(torch.cat([self.with_.extractor(part) for part in parts]).unflatten(0, shape))
             if self.with_.judge is not None:
@@ -220,8 +225,9 @@ class RunEvaluation:
             if pictures is not None:
                 to_partner.append(pictures.distances(made, self.with_.perceptual))
             ticker(len(flat), detail)
-        clips, others, verdicts, distances = (torch.cat(each) if each else None for each in found)
+        clips, others, verdicts, distances, after = (torch.cat(each) if each else None for each in found)
         assert clips is not None
+        assert after is not None
         near = joined(to_partner)
         chosen = torch.from_numpy(rows)
         wanted = target_of(self.translator, sources.own[chosen], domain).weights > 0
@@ -231,7 +237,7 @@ class RunEvaluation:
             before=features[chosen],
             clip=clips,
             clip_before=clip[chosen],
-            seen=Seen(self._recognise(clip[chosen]), self._recognise(clips), torch.ones(unchanged.shape[1]).bool()),
+            seen=Seen(recognised[chosen], after, torch.ones(unchanged.shape[1]).bool()),
             judged=None if judged is None or verdicts is None or self.with_.judge is None
             else Seen(judged[chosen], verdicts, self.with_.judge.known),
             unchanged=unchanged,
@@ -240,9 +246,14 @@ class RunEvaluation:
             partner_lpips=near[1],
         )  # fmt: skip
 
-    def _recognise(self, embeddings: Tensor) -> Tensor:
-        """Domains by the model's prompts (METHOD 1): bool (…×N) of unit-norm (…×k)."""
-        return self.translator.bundle.prompts.labels(embeddings)
+    @torch.no_grad()
+    def _recognise(self, pictures: np.ndarray, embeddings: Tensor) -> Tensor:
+        """Domains of pictures, uint8 (b×S×S×3), by the model's prompts (METHOD 1) and their unit-norm embeddings (b×k),
+        or by its guiding network: bool (b×N)."""
+        translator = self.translator
+        if translator.guide is None:
+            return translator.bundle.prompts.labels(embeddings)
+        return (translator.guide.margins(to_float(pictures).to(translator.device)) > 0).cpu()
 
 
 class _Ticker:

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lanit.errors import LanitError
+from lanit.guides import Guide, guide_of
 from lanit.metrics import cosine_distance
+from pipeline.decoding.grids import to_float
 from pipeline.files import sha256_bytes
 from pipeline.models.bundle import Bundle
 from pipeline.store.image_cache import DrawnImages
+from pipeline.store.label_revisions import RevisionFile
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
 
@@ -50,11 +53,17 @@ def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabel
     """Labels of the images of ``store`` in the model's domains.
 
     Those of the named revision, else of the newest that ``lanit label`` wrote for just these domains, else what the
-    model's own prompts say by METHOD (1): a store of test images need not be labelled. Raises LanitError where the
+    model's own prompts say by METHOD (1); of a model that found its domains itself, the clusters that its run wrote
+    here, else what its guiding network says: a store of test images need not be labelled. Raises LanitError where the
     revision has other domains, or is not of the images that the store holds now.
     """
     domains = bundle.prompt_set.domains
     found = store.newest_labels(domains) if revision is None else store.revision_file(revision)
+    guide = guide_of(bundle.networks)
+    if guide is not None and revision is None:
+        found = _of_run(store, bundle)
+        if found is None:
+            return RealLabels(_by_guide(store, bundle, guide), "the model's guiding network")
     if found is None:
         return RealLabels(_by_prompts(store, bundle), "the model's own prompts")
     if found.domains != domains:
@@ -65,6 +74,24 @@ def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabel
     store.check_current(found)
     blocks = [block.active for block in found.blocks(active=True)]
     return RealLabels(np.concatenate(blocks), f"label revision {found.number}")
+
+
+def _of_run(store: Store, bundle: Bundle) -> RevisionFile | None:
+    """The clusters that the model's run wrote into this store, if they are those of the images of now."""
+    number = bundle.training.get("label_revision")
+    if number not in store.revisions():
+        return None
+    found = store.revision_file(number)
+    of_run = found.rule.kind == "learned" and found.domains == bundle.prompt_set.domains
+    return found if of_run and store.is_current(found) else None
+
+
+@torch.no_grad()
+def _by_guide(store: Store, bundle: Bundle, guide: Guide) -> Bools:
+    device = next(guide.parameters()).device
+    blocks = read_blocks(store, np.arange(store.ok), bundle.options.image_size, 16 * BLOCK)
+    parts = [(guide.margins(to_float(block).to(device)) > 0).cpu().numpy() for block in blocks]
+    return np.concatenate(parts) if parts else np.empty((0, len(bundle.prompt_set.domains)), bool)
 
 
 def _by_prompts(store: Store, bundle: Bundle) -> Bools:

@@ -72,15 +72,7 @@ def find_clusters(
         message = f"the store {store.root} has {store.ok} images with an embedding, too few for {count} clusters"
         fewer = f"Try --clusters {store.ok}, or embed" if store.ok > 1 else "Embed"
         raise LanitError(message, f"{fewer} more: lanit embed DIR{store_option(store.root)}")
-    name = f"clusters-{count}"
-    every_word = prompt_set_of(vocabulary.words, f"the vocabulary {vocabulary.name}", name, noun)
-    words = known_readable(store, clip, every_word.domains, every_word.templates)
-    if len(words) < count:
-        raise LanitError(
-            f"the vocabulary '{vocabulary.name}' has {len(words)} words that this CLIP knows, too few to name "
-            f"{count} clusters",
-            "Give more with --words FILE" + (f", or try --clusters {len(words)}." if len(words) > 1 else "."),
-        )
+    every_word, words = _words_for(store, clip, count, vocabulary, noun)
     embeddings = store.embeddings_of(_fitted_rows(store.ok, seed))
     centres = _filled(cluster_centres(embeddings, count, seed), embeddings)
     head = LinearHead(centres, np.zeros(count, np.float32), one_hot=True)
@@ -90,13 +82,58 @@ def find_clusters(
 
         head = information_head(make_views(store, clip, progress), centres, progress)
         head, centres = _ordered(head, embeddings)
-    directions = cached_directions(store, clip, every_word.first_template(), words, progress)
     mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+    names = _named(store, clip, centres, mean, every_word, words, progress)
+    return Clusters(every_word.about(names), head, rule, len(embeddings))
+
+
+def nearest_names(
+    store: Store,
+    clip: ClipModel,
+    centres: np.ndarray,
+    mean: np.ndarray,
+    vocabulary: Vocabulary,
+    taken: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> list[str]:
+    """A word for each of K clusters, however they were found: centres, float32 (K×k), mean embeddings of their images;
+    mean, (k), that of all. taken: names that are none of theirs, in no form. Raises LanitError as above."""
+    every_word, words = _words_for(store, clip, len(centres) + len(taken), vocabulary, None)
+    free = [words[n] for n in new_words(words, taken)]
+    if len(free) < len(centres):
+        raise LanitError(f"the vocabulary '{vocabulary.name}' has too few words to name {len(centres)} clusters")
+    return _named(store, clip, centres, mean, every_word, free, progress)
+
+
+def _words_for(
+    store: Store, clip: ClipModel, count: int, vocabulary: Vocabulary, noun: str | None
+) -> tuple[PromptSet, list[str]]:
+    """All words in their templates, and those that ``clip`` can read. Raises LanitError where those are too few."""
+    every_word = prompt_set_of(vocabulary.words, f"the vocabulary {vocabulary.name}", f"clusters-{count}", noun)
+    words = known_readable(store, clip, every_word.domains, every_word.templates)
+    if len(words) < count:
+        raise LanitError(
+            f"the vocabulary '{vocabulary.name}' has {len(words)} words that this CLIP knows, too few to name "
+            f"{count} clusters",
+            "Give more with --words FILE" + (f", or try --clusters {len(words)}." if len(words) > 1 else "."),
+        )
+    return every_word, words
+
+
+def _named(
+    store: Store,
+    clip: ClipModel,
+    centres: np.ndarray,
+    mean: np.ndarray,
+    every_word: PromptSet,
+    words: Sequence[str],
+    progress: Progress | None,
+) -> list[str]:
+    directions = cached_directions(store, clip, every_word.first_template(), words, progress)
     finalists = _finalists(_values(centres, mean, directions))
     chosen = [words[n] for n in finalists]
     values = _values(centres, mean, directions_of(clip, every_word, chosen, progress))
-    names = [chosen[n] for n in name_each(values, chosen)]
-    return Clusters(every_word.about(names), head, rule, len(embeddings))
+    return [chosen[n] for n in name_each(values, chosen)]
 
 
 def name_each(values: np.ndarray, words: Sequence[str]) -> list[int]:

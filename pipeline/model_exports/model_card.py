@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lanit.errors import LanitError
+from lanit.guides import guide_of
 from pipeline.model_exports.bundle_folder import METRICS_NAME
 from pipeline.models.bundle import Bundle
 from pipeline.showing.markdown import markdown_text as _text
@@ -70,9 +71,15 @@ def model_card(
     domains = bundle.prompt_set.domains
     size, prompts = bundle.options.image_size, _text(bundle.prompt_set.name)
     title = ", ".join(map(_text, domains[:4])) + (f" and {len(domains) - 4} more" if len(domains) > 4 else "")
+    learned = "learned from images without labels and a list of words, with LANIT (Park, Kim, Kim et al., CVPR 2023)"
+    if guide_of(bundle.networks) is not None:
+        method = _text(str(bundle.training.get("options", {}).get("method", "tunit")))
+        learned = (
+            f"learned by {method} from images alone: domains are groups of look-alikes, named by the nearest words"
+        )
     intro = (
         f"A generator that gives any image of its kind any mix of {len(domains)} domains, at {size}×{size} pixels. It "
-        "was learned from images without labels and a list of words, with LANIT (Park, Kim, Kim et al., CVPR 2023)."
+        f"was {learned}."
     )
     word = " ".join(domains[0].split())  # it stands in a block of code, which a line of it could end
     use = _USE.format(typed=shlex.quote(word), quoted=json.dumps(word, ensure_ascii=False))

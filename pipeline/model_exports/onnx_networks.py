@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lanit.errors import LanitError
+from lanit.guides import Guide, guide_of
 from lanit.networks import NetworkOptions
 from pipeline.computing.quiet import quiet
 from pipeline.extras import install
@@ -82,7 +83,8 @@ def check_installed() -> None:
 def write_onnx(folder: Path, bundle: Bundle) -> dict[str, float]:
     """Write ``generator.onnx``, ``style_encoder.onnx``, ``mapping.onnx`` and ``networks.json`` into ``folder``.
 
-    Where a domain has one style, there is no mapping, nor an encoder where none reads one: ``networks.json`` has them.
+    A model that found its domains itself has ``guide.onnx`` too, which labels images. Where a domain has one style,
+    there is no mapping, nor an encoder where none reads one: ``networks.json`` has them.
 
     The batch is dynamic, all else fixed. Returns the largest absolute difference of each network between onnxruntime
     and torch, over batches of uneven sizes. Raises LanitError where one is above :data:`TOLERANCE`.
@@ -144,7 +146,23 @@ def _networks(bundle: Bundle) -> tuple[_Network, ...]:
         made.append(_Network("style_encoder", nets.style_encoder, (image,), styles))
     if nets.latent_dim:
         made.append(_Network("mapping", nets.mapping, (latent,), styles))
+    guide = guide_of(nets)
+    if guide is not None:
+        said = "log p of each domain minus that of the likeliest other: above 0 for the domain of the image"
+        margins = _Port("margins", (options.domains - 1,), "unbounded", said)
+        made.append(_Network("guide", _Margins(guide), (image,), margins))
     return tuple(made)
+
+
+class _Margins(nn.Module):
+    """A guiding network as a labeller."""
+
+    def __init__(self, guide: Guide) -> None:
+        super().__init__()
+        self.guide = guide
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.guide.margins(images)
 
 
 def _converted(network: _Network) -> bytes:

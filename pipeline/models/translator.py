@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError, UsageError
+from lanit.guides import guide_of
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.models.bundle import Bundle
 
@@ -21,6 +22,7 @@ class Translator:
         self.bundle = bundle
         self.device = device
         self.networks = bundle.networks.to(device)
+        self.guide = guide_of(self.networks)  # what labels images without a CLIP, where the model has it
         self.domains = bundle.prompt_set.domains
         self.exclusive = bundle.exclusive.to(device)
         self.prompts = bundle.prompts.to(device)
@@ -56,12 +58,20 @@ class Translator:
                 "Leave out --styles; a model trained with codes=mapping draws several.",
             )
 
-    def margins(self, images: Tensor, clip: ClipModel) -> Tensor:
-        """f_n − f_base, float32 (B×N), of images (B×3×H×W) in [-1, 1], by CLIP and the model's prompts (METHOD 1)."""
+    def reads_labels(self, clip: ClipModel | None) -> bool:
+        """Whether labels can be read by this CLIP, or without one."""
+        return clip is not None or self.guide is not None
+
+    def margins(self, images: Tensor, clip: ClipModel | None) -> Tensor:
+        """f_n − f_base, float32 (B×N), of images (B×3×S×S) in [-1, 1], by CLIP and the model's prompts (METHOD 1); of a
+        model with a guiding network, log p_n less that of the likeliest other cluster, by that alone."""
+        if self.guide is not None:
+            return self.guide.margins(images)
+        assert clip is not None, "this model needs a CLIP to read labels"
         return self.prompts.margins(clip.encode_images(images))
 
-    def labels(self, images: Tensor, clip: ClipModel) -> Tensor:
-        """The images' own labels, bool (B×N), by CLIP and the model's prompts (METHOD 1)."""
+    def labels(self, images: Tensor, clip: ClipModel | None) -> Tensor:
+        """The images' own labels, bool (B×N): the domains of a margin above their offset."""
         return self.prompts.active(self.margins(images, clip))
 
 

@@ -208,7 +208,13 @@ class Store:
         return None
 
     def labels_to_train(self, revision: int | None = None) -> RevisionFile:
-        """The named revision, or the newest that ``lanit label`` wrote, or that there is."""
+        """The named revision, or the newest that ``lanit label`` wrote, or that there is. Raises LanitError where there
+        is none, or no such."""
+        if not self.revisions():
+            raise LanitError(
+                f"the store {self.root} has no labels to train on",
+                "Run: lanit label --prompts FILE, or train without any: --method tunit --clusters 10",
+            )
         chosen = self.newest_labels() if revision is None else None
         return chosen or self.revision_file(revision)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lanit.inference import Target, drawn_codes, edited, translate
-from lanit.labels import EmbeddedPrompts
 from lanit.metrics import frechet_distance, mean_kernel, moments
 from lanit.networks import GenerativeNetworks
 from pipeline.clip.models import ClipModel
 
+Labeller = Callable[[Tensor, Tensor], Tensor]
 _SEED = 2**31 + 1
 _BATCH = 32
 REAL_IMAGES = 2048  # to a domain, at most: more would not change the comparison
@@ -42,9 +42,11 @@ class Evaluator:
         self.within = [mean_kernel(embeddings.cpu()) if len(embeddings) > 1 else None for embeddings in real]
 
     @torch.no_grad()
-    def measure(self, nets: GenerativeNetworks, clip: ClipModel, prompts: EmbeddedPrompts) -> dict[str, float]:
-        """``kid``, ``fid``: means over domains of kernel and Fréchet distance of CLIP embeddings, comparable within a
-        run alone, since the images are few; ``recognised``: the share in which CLIP then sees the domain; ``kept``: the
+    def measure(self, nets: GenerativeNetworks, clip: ClipModel, seen: Labeller) -> dict[str, float]:
+        """seen: labels, bool (B×N), of images (B×3×S×S) and of CLIP's embeddings of them (B×k).
+
+        ``kid``, ``fid``: means over domains of kernel and Fréchet distance of CLIP embeddings, comparable within a
+        run alone, since the images are few; ``recognised``: the share in which the domain is then seen; ``kept``: the
         share of the other labels that stay. Seeded: the same networks give the same figures.
         """
         kid, fid, recognised, kept = [], [], [], []
@@ -58,16 +60,17 @@ class Evaluator:
             add = (torch.arange(domains, device=own.device) == domain).float()
             target = edited(own, add, torch.zeros_like(own[0]), self.exclusive)
             latents = torch.randn(len(rows), nets.latent_dim, generator=generator).to(own.device)
-            seen = torch.cat([
-                clip.encode_images(made) for made in self._translations(nets, rows, target, drawn_codes(nets, latents))
-            ]).float()  # fmt: skip
-            labels, wanted = prompts.labels(seen), target.weights > 0
+            embedded, labelled = [], []
+            for images in self._translations(nets, rows, target, drawn_codes(nets, latents)):
+                embedded.append(clip.encode_images(images).float())
+                labelled.append(seen(images, embedded[-1]))
+            made, labels, wanted = torch.cat(embedded).cpu(), torch.cat(labelled), target.weights > 0
             recognised.append(labels[:, domain].float().mean().item())
             others = torch.arange(domains, device=own.device) != domain
             kept.append((labels == wanted)[:, others].float().mean().item() if domains > 1 else 1.0)
             known, within = self.moments[domain], self.within[domain]
             if known is not None and within is not None:
-                real, made = self.real[domain].cpu(), seen.cpu()
+                real = self.real[domain].cpu()
                 kid.append(float(within + mean_kernel(made) - 2 * mean_kernel(real, made)))
                 fid.append(frechet_distance(moments(made), known))
         named = {"kid": kid, "fid": fid, "recognised": recognised, "kept": kept}

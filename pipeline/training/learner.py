@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lanit.agreement import LEAST_GAIN
 from lanit.errors import LanitError
+from lanit.guides import guide_of
 from lanit.labels import EmbeddedPrompts
 from lanit.methods.method import Method, Moment
 from lanit.schedules import learns_prompts
@@ -26,19 +27,28 @@ FALLS = 2
 
 @dataclass
 class Learner:
-    """prompts_from: share of the steps at which phase 2 begins. kept: of a run whose prompts are checked, the context
-    of the labels in use, (M×L×w); none while those are of the prompts as written. Every process has one, and they are
-    equal."""
+    """begins: share of the steps at which phase 2 begins, in which prompts are learned; of a method that finds
+    clusters, the generator. kept: of a run whose prompts are checked, the context of the labels in use, (M×L×w); none
+    while those are of the prompts as written. Every process has one, and they are equal."""
 
     method: Method
-    prompts_from: float
+    begins: float
     clock: Clock = field(default_factory=Clock)
     kept: Tensor | None = None
 
     @property
     def learning(self) -> bool:
-        """Whether the prompts are being learned now (METHOD 13)."""
-        return self.method.learns_prompts and self.clock.learning and not self.clock.settled
+        """Whether it is phase 2 (METHOD 13), and prompts are not settled."""
+        return self._has_phases and self.clock.learning and not self.clock.settled
+
+    @property
+    def finds_clusters(self) -> bool:
+        """Whether the method labels images by a guiding network of its own."""
+        return guide_of(self.method.averaged) is not None
+
+    @property
+    def _has_phases(self) -> bool:
+        return self.method.learns_prompts or self.finds_clusters
 
     @property
     def learned(self) -> bool:
@@ -46,10 +56,10 @@ class Learner:
         return self.context() is not None
 
     def begin_phase_2_when_due(self) -> None:
-        """From its share of the planned steps on, a run learns its prompts."""
+        """From its share of the planned steps on, a run learns its prompts, or its generator."""
         clock = self.clock
-        if self.method.learns_prompts and clock.planned:
-            clock.learning |= learns_prompts(clock.step, clock.planned, self.prompts_from)
+        if self._has_phases and clock.planned:
+            clock.learning |= learns_prompts(clock.step, clock.planned, self.begins)
 
     def moment(self) -> Moment:
         return Moment(self.clock.step, self.clock.planned, self.learning)
@@ -63,6 +73,12 @@ class Learner:
     def embedded(self) -> EmbeddedPrompts:
         """The prompts in use: those of labels, samples and the model."""
         return self.method.prompts(self.context())
+
+    def seen(self, images: Tensor, embeddings: Tensor) -> Tensor:
+        """Labels of images (B×3×S×S) in [-1, 1], bool (B×N), by the guiding network where there is one, else by the
+        prompts in use and CLIP's embeddings of the images (B×k)."""
+        guide = guide_of(self.method.averaged)
+        return self.embedded().labels(embeddings) if guide is None else guide.margins(images) > 0
 
     def judge_refresh(self, stability: float, alike: bool = False) -> bool:
         """Whether prompts of this mean κ, the average as it stands, are more stable by ``LEAST_GAIN`` than those in

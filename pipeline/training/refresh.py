@@ -21,13 +21,15 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class RunLabels:
-    """store: of the labels. run: the name of the run, for the origin of those that it makes."""
+    """store: of the labels. run: the name of the run, for the origin of those that it makes. first: those that it began
+    with, of number 0 where they are no revision of the store."""
 
     store: Store
     run: str
+    first: LabelRevision
 
     def read(self, revision: int) -> LabelRevision:
-        return self.store.labels(revision)
+        return self.store.labels(revision) if revision else self.first
 
     def read_current(self, revision: int) -> LabelRevision:
         """Raises LanitError where the revision labels other images than the store now holds."""

@@ -10,6 +10,7 @@ import numpy as np
 from lanit.errors import LanitError
 from pipeline.showing import console
 from pipeline.stability.agreements import newly_alike
+from pipeline.training.found_clusters import refresh_clusters
 from pipeline.training.guard import stability_of
 from pipeline.training.learner import FALLS, as_learned
 from pipeline.training.refresh import refresh_line
@@ -31,8 +32,11 @@ def begin_to_check(run: TrainingRun) -> dict[str, float]:
 
 
 def refresh_labels(run: TrainingRun) -> None:
-    """By the prompts as learned so far; a run that is checked takes them only where labels are then more stable."""
-    if run.learner.clock.stability is None:
+    """By clusters as found so far, or by the prompts as learned so far; a run that is checked takes those only where
+    labels are then more stable."""
+    if run.finds_clusters:
+        refresh_clusters(run)
+    elif run.learner.clock.stability is None:
         _refresh(run)
     else:
         _refresh_if_stable(run)

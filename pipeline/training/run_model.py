@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lanit.errors import LanitError
-from lanit.labels import exclusive_pairs
+from lanit.guides import guide_of
+from lanit.labels import EmbeddedPrompts
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.models.bundle import Bundle, check_prompts, load_bundle
@@ -20,13 +22,13 @@ from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import LabelRevision
 from pipeline.training.clock import Clock
 from pipeline.training.learner import Learner, as_learned, kept_context
-from pipeline.training.training_data import TrainingData
+from pipeline.training.training_data import TrainingData, exclusive_of
 
 
 @dataclass(frozen=True)
 class RunModel:
     """What stays the same of a run's model. images, batch_size: trained on. device, precision, options: for people.
-    written: the prompts that the run began with."""
+    written: the prompts that the run began with. embed: by its CLIP, names that clusters came to have."""
 
     sizes: NetworkOptions
     fingerprint: Fingerprint
@@ -38,6 +40,7 @@ class RunModel:
     precision: str
     options: dict[str, Any]
     written: PromptSet
+    embed: Callable[[PromptSet], EmbeddedPrompts]
 
     def now(self, learner: Learner, data: TrainingData) -> Bundle:
         """The model as it stands."""
@@ -53,8 +56,7 @@ class RunModel:
             context = kept_context(labels.prompt_set, self.written, device)
         elif learner.method.learns_prompts and clock.learning:
             context = read_tensors(checkpoint / "prompts.safetensors")["average"].to(device)
-        exclusive = exclusive_pairs(torch.from_numpy(labels.active))
-        return self._bundle(learner, networks, context, clock, labels, exclusive)
+        return self._bundle(learner, networks, context, clock, labels, exclusive_of(labels))
 
     def _bundle(
         self,
@@ -72,6 +74,8 @@ class RunModel:
             "label_revision": clock.revision, "images": self.images, "images_per_domain": counts,
             "labelled": int(labels.active.any(axis=1).sum()), "options": self.options,
         }  # fmt: skip
+        found = guide_of(networks) is not None
+        prompts = self.embed(labels.prompt_set) if found else learner.method.prompts(context)
         return Bundle(
             networks=networks,
             options=self.sizes,
@@ -80,7 +84,7 @@ class RunModel:
             clip_spec=self.clip_spec,
             clip_architecture=self.clip_architecture,
             exclusive=exclusive,
-            prompts=learner.method.prompts(context).to(torch.device("cpu")),
+            prompts=prompts.to(torch.device("cpu")),
             training=training,
         )
 

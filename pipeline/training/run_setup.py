@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from lanit.errors import LanitError, listed
+from lanit.methods.clusters import ClusterOptions
 from lanit.methods.method import Method, Setting
 from lanit.methods.table import METHODS
 from lanit.sentences import touches_phrase
@@ -31,6 +33,7 @@ from pipeline.store.store import LabelRevision, Store
 from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint
 from pipeline.training.clock import Clock, clock_of
 from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
+from pipeline.training.found_clusters import unlabelled
 from pipeline.training.guard import PromptGuard
 from pipeline.training.learner import Learner, kept_context
 from pipeline.training.processes import Processes
@@ -62,8 +65,7 @@ def prepare_run(
     processes.check_batch(options.batch_size)
     store.check_fingerprint(clip.fingerprint)
     clip.towers.to(device)
-    labels = store.labels_to_train(revision).read()
-    store.check_current(labels)
+    labels = _labels_to_begin_with(store, folder, options, revision)
     config = _checked_config(folder, options, labels)
     bf16 = _uses_bf16(options, device)
     with processes.first_alone():
@@ -74,9 +76,9 @@ def prepare_run(
     run = TrainingRun(
         options=options,
         processes=processes,
-        learner=Learner(method, options.prompts_from, Clock(revision=labels.number)),
+        learner=Learner(method, options.phase_2_from, Clock(revision=labels.number)),
         data=data,
-        labels=RunLabels(store, folder.name),
+        labels=RunLabels(store, folder.name, labels),
         files=RunFiles(folder, config["run"], options.keep, options.batch_size, processes.first),
         model=RunModel(
             sizes=options.settings.network_options(options.size, len(labels.domains)),
@@ -89,9 +91,10 @@ def prepare_run(
             precision="bf16" if bf16 else "float32",
             options=options.to_json(),
             written=labels.prompt_set,
+            embed=partial(embed_prompts, clip),
         ),
         clip=clip,
-        evaluator=_evaluator(store, data, options, device),
+        evaluator=_evaluators(store, data, options, device),
         guard=PromptGuard(store, clip),
     )
     found = processes.from_first(lambda: newest_whole_checkpoint(folder, config["run"], console.warn))
@@ -111,12 +114,22 @@ def prepare_run(
     return run
 
 
+def _labels_to_begin_with(store: Store, folder: Path, options: TrainOptions, revision: int | None) -> LabelRevision:
+    """Those of the store; none where the method finds its own."""
+    if isinstance(options.settings, ClusterOptions):
+        return unlabelled(store, folder.name, options.settings, revision)
+    labels = store.labels_to_train(revision).read()
+    store.check_current(labels)
+    return labels
+
+
 def _method(
     options: TrainOptions, prompts: PromptSet, clip: ClipModel, data: TrainingData, device: torch.device, bf16: bool
 ) -> Method:
     """Seeded; with a learner of the prompts where they may be learned and CLIP's text side lets them."""
     learner = None
-    if options.prompts_from < 1 and not isinstance(clip.text, OpaqueText):
+    finds_clusters = isinstance(options.settings, ClusterOptions)
+    if options.prompts_from < 1 and not finds_clusters and not isinstance(clip.text, OpaqueText):
         learner = prompt_learner(clip.text, prompts)
         _warn_of_touching(prompts)
     embedded = embed_prompts(clip, prompts).to(device)
@@ -178,8 +191,18 @@ def _is_ours_in(inner: str, name: str) -> bool:
     return is_ours(f"{inner}/{name}")
 
 
+def _evaluators(
+    store: Store, data: TrainingData, options: TrainOptions, device: torch.device
+) -> Callable[[], Evaluator]:
+    """By the labels that the run began with; of one that finds clusters, by those of now."""
+    if isinstance(options.settings, ClusterOptions):
+        return lambda: _evaluator(store, data, options, device)
+    evaluator = _evaluator(store, data, options, device)
+    return lambda: evaluator
+
+
 def _evaluator(store: Store, data: TrainingData, options: TrainOptions, device: torch.device) -> Evaluator:
-    """Sources from all over the store; real images of each domain, by the labels that the run began with."""
+    """Sources from all over the store; real images of each domain, by the labels in ``data``."""
     images, active = data.images, data.labels.active
     rows = np.unique(np.linspace(0, len(images) - 1, options.evaluate_images).round().astype(int))
     sources = torch.from_numpy(images.take(rows)).to(device).float() / 127.5 - 1
@@ -212,7 +235,8 @@ def _uses_bf16(options: TrainOptions, device: torch.device) -> bool:
 
 def _new_config(options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:
     """``config.json``; ``run`` is a digest of what decided the steps when the run began."""
-    config = {"options": options.to_json(), "label_revision": labels.number, "prompt_set": labels.prompt_set.to_json()}
+    begun = labels.number or labels.parent or 0  # of clusters, the revision that people labelled
+    config = {"options": options.to_json(), "label_revision": begun, "prompt_set": labels.prompt_set.to_json()}
     fixed = {name: value for name, value in options.to_json().items() if name not in _FREE_ON_RESUME}
     return config | {"run": sha256_bytes(json.dumps(config | {"options": fixed}, sort_keys=True).encode())}
 
@@ -229,6 +253,16 @@ def _checked_config(folder: Path, options: TrainOptions, labels: LabelRevision) 
         _check_nothing_learned(folder)
         return _new_config(options, labels)
     anew = "Repeat the run's own options to continue it, or train elsewhere with another --out."
+    for name, value in config["options"].items():
+        if name not in _FREE_ON_RESUME and asked.get(name) != value:
+            raise LanitError(f"the run {folder} was started with {name} {value}, not {asked.get(name)}", anew)
+    begun = config["label_revision"]
+    if not labels.number and begun != (labels.parent or 0):
+        how = f"Add --revision {begun}" if begun else "Leave out --revision"
+        raise LanitError(
+            f"the run {folder} was started with {f'label revision {begun}' if begun else 'no label revision'}",
+            f"{how} to continue it, or train elsewhere with another --out.",
+        )
     prompts = PromptSet.from_json(config["prompt_set"])
     if prompts.domains != labels.domains:
         raise LanitError(f"the run {folder} was trained on other domains ({', '.join(prompts.domains)})", anew)
@@ -237,9 +271,6 @@ def _checked_config(folder: Path, options: TrainOptions, labels: LabelRevision) 
             f"the run {folder} was started with other prompts than label revision {labels.number}",
             f"Add --revision {config['label_revision']} to continue it, or train elsewhere with another --out.",
         )
-    for name, value in config["options"].items():
-        if name not in _FREE_ON_RESUME and asked.get(name) != value:
-            raise LanitError(f"the run {folder} was started with {name} {value}, not {asked.get(name)}", anew)
     return {"run": None} | config
 
 

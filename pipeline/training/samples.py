@@ -21,9 +21,8 @@ _SEED = 2**31
 @torch.no_grad()
 def draw_sample(path: Path, learner: Learner, data: TrainingData, clip: ClipModel) -> dict[str, Any]:
     """Add each domain to a few fixed images with the averaged networks, as ``lanit translate --add`` does: writes the
-    grid, and returns CLIP's own view of it, the metric line."""
-    nets, prompts = learner.method.averaged, learner.embedded()
-    device = prompts.base.device
+    grid, and returns CLIP's own view of it, or that of the guiding network, the metric line."""
+    nets, device = learner.method.averaged, next(learner.method.networks.parameters()).device
     rows = np.linspace(0, len(data.images) - 1, _SHOWN).round().astype(int)
     images = torch.from_numpy(data.images.take(rows)).to(device).float() / 127.5 - 1
     own = torch.from_numpy(data.labels.active[rows]).to(device)
@@ -33,7 +32,7 @@ def draw_sample(path: Path, learner: Learner, data: TrainingData, clip: ClipMode
     for domain, add in enumerate(torch.eye(own.shape[1], device=device)):
         target = edited(own, add, torch.zeros_like(add, dtype=torch.bool), data.exclusive.to(device))
         made = translate(nets, images, target, codes[domain, None])[0]
-        seen = prompts.labels(clip.encode_images(made))
+        seen = learner.seen(made, clip.encode_images(made))
         recognised.append(seen[:, domain])
         kept.append((seen == (target.weights > 0))[:, add == 0])
         columns.append(made)
@@ -43,4 +42,9 @@ def draw_sample(path: Path, learner: Learner, data: TrainingData, clip: ClipMode
         "recognised": torch.stack(recognised).float().mean().item(),
         "kept": torch.cat(kept).float().mean().item(),
     }
-    return {"kind": "sample", "judge": "clip"} | {name: round(value, 4) for name, value in shares.items()}
+    return {"kind": "sample", "judge": judge_name(learner)} | {name: round(value, 4) for name, value in shares.items()}
+
+
+def judge_name(learner: Learner) -> str:
+    """Who says what translations show, in the lines of a run."""
+    return "guide" if learner.finds_clusters else "clip"

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from lanit.errors import UsageError
+from lanit.methods.clusters import ClusterOptions
 from lanit.methods.method import Options
 from lanit.methods.table import DEFAULT_METHOD, METHODS
 from lanit.options import check_settings, flat, nested
 
+_ANY_BATCH = 1024  # in which any method's default clusters fit
 Precision = Literal["auto", "float32", "bf16"]
 
 
@@ -66,6 +68,17 @@ class TrainOptions:
         if not self.steps and not self.minutes:
             raise UsageError("neither steps nor minutes of training are given", "Try --steps 20000.")
         self.settings.network_options(self.size, 1)
+        if isinstance(self.settings, ClusterOptions):
+            self.settings.check_batch(self.batch_size)
+            for name in ("balance", "slack", "pairs"):
+                if getattr(self, name) != getattr(type(self), name):
+                    message = f"the method {self.method} finds labels itself, and draws images whatever they are"
+                    raise UsageError(message, f"Leave out {name}.")
+
+    @property
+    def phase_2_from(self) -> float:
+        """Share of the steps at which phase 2 begins: prompts are learned; where clusters are found, the generator."""
+        return self.settings.warm_up if isinstance(self.settings, ClusterOptions) else self.prompts_from
 
     def to_json(self) -> dict[str, Any]:
         return flat(self)
@@ -128,7 +141,8 @@ few images. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours. Th
 
 def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
     """The options of a preset, or of several with commas between them of which the later count, with ``changes`` (those
-    not None) laid over; minutes alone lift the limit of steps."""
+    not None) laid over; minutes alone lift the limit of steps. Of a preset, which is LANIT's, another method takes what
+    it has too; one that finds clusters draws images evenly, and enough at once to tell them apart."""
     chosen: dict[str, Any] = {}
     for name in (part.strip() for part in preset.split(",")):
         if name not in PRESETS:
@@ -137,6 +151,14 @@ def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
     given = {name: value for name, value in changes.items() if value is not None}
     if given.get("minutes") and "steps" not in given:
         given["steps"] = 0
+    method = METHODS.get(given.get("method", chosen.get("method", DEFAULT_METHOD)))
+    if method is not None and method is not METHODS[DEFAULT_METHOD]:
+        known = flat(TrainOptions(settings=method.options(), batch_size=_ANY_BATCH))
+        chosen = {name: value for name, value in chosen.items() if name in known}
+        if issubclass(method.options, ClusterOptions):
+            least = method.options.images_for(given.get("clusters", known["clusters"]))
+            size = max(least, chosen.get("batch_size", TrainOptions.batch_size))
+            chosen = {name: value for name, value in chosen.items() if name != "balance"} | {"batch_size": size}
     return make_options(chosen | given)
 
 
@@ -147,7 +169,7 @@ def make_options(settings: dict[str, Any]) -> TrainOptions:
     if name not in METHODS:
         raise UsageError(f"there is no method '{name}'", f"Choose one of {', '.join(METHODS)}.")
     own = METHODS[name].options
-    foreign = settings.keys() - flat(TrainOptions(settings=own()))
+    foreign = settings.keys() - flat(TrainOptions(settings=own(), batch_size=_ANY_BATCH))
     if foreign:
         raise UsageError(f"the method {name} has no setting '{min(foreign)}'", "Leave it out.")
     mine = {field.name for field in fields(TrainOptions)}

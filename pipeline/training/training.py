@@ -32,13 +32,14 @@ from pipeline.store.store import Store
 from pipeline.training.batches import Fetcher, make_batch
 from pipeline.training.clock import Clock
 from pipeline.training.evaluation import BETTER_BELOW
+from pipeline.training.found_clusters import rehearse_clusters
 from pipeline.training.learner import Learner, as_learned
 from pipeline.training.logs import LogName, is_sample, numbers, open_log
 from pipeline.training.loss_log import LossLog
 from pipeline.training.processes import Pace, Processes, joined_processes
 from pipeline.training.refreshing import begin_to_check, refresh_labels
 from pipeline.training.run_setup import prepare_run
-from pipeline.training.samples import draw_sample
+from pipeline.training.samples import draw_sample, judge_name
 from pipeline.training.train_options import TrainOptions
 from pipeline.training.training_data import TrainingData
 from pipeline.training.training_run import TrainingRun
@@ -220,7 +221,7 @@ def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Prog
         saves = last or _due(clock.step, options.checkpoint_every)
         if evaluates or saves or _due(clock.step, options.log_every):
             _log(run, losses)  # of networks that are finite, before they are judged or saved
-        if run.relabels and learner.learning and _due(clock.step, options.refresh_every):
+        if _refreshes(run, last):
             refresh_labels(run)
         if last or _due(clock.step, options.sample_every):
             run.files.add_line(clock, _sample(run))
@@ -238,11 +239,21 @@ def _loop(run: TrainingRun, fetcher: Fetcher, signals: list[int], progress: Prog
         _complete(run)
 
 
+def _refreshes(run: TrainingRun, last: bool) -> bool:
+    """Whether labels are made anew: in phase 2 every so often; clusters also as it begins, and as the run ends."""
+    due = _due(run.learner.clock.step, run.options.refresh_every)
+    if run.finds_clusters:
+        due = due or last or not run.learner.clock.revision
+    return due and run.relabels and run.learner.learning
+
+
 def _first_of_all(run: TrainingRun) -> None:
     """What could fail hours later fails now: a sample, an evaluation, a refresh if there will be one, a checkpoint."""
+    if run.finds_clusters:
+        rehearse_clusters(run)
     run.files.add_line(run.learner.clock, _sample(run))
     _evaluate(run)
-    if run.relabels:
+    if run.relabels and not run.finds_clusters:
         with run.processes.first_alone():
             if run.processes.first:
                 line = run.labels.rehearse(run.data.labels, run.learner.embedded())
@@ -299,9 +310,10 @@ def _step(learner: Learner, data: TrainingData, fetcher: Fetcher, options: Train
     rows, ahead = (data.rows_of_step(options.seed, each, options.batch_size, ranks) for each in (step, step + 1))
     pixels = fetcher.take(rows)
     fetcher.prepare(ahead)  # of no use where labels are refreshed in between: no harm
-    latent_dim = learner.method.averaged.latent_dim
-    active, device = data.labels.active[rows], processes.device
-    batch = make_batch(pixels, active, latent_dim, options.crop, device, draws, paired=data.paired)
+    labels, latent_dim = data.labels, learner.method.averaged.latent_dim
+    active, device = labels.active[rows], processes.device
+    human = None if labels.human is None else labels.human[rows]
+    batch = make_batch(pixels, active, latent_dim, options.crop, device, draws, paired=data.paired, human=human)
     return learner.method.step(batch, learner.moment(), draws)
 
 
@@ -322,18 +334,20 @@ def _evaluate(run: TrainingRun) -> bool:
 def _measure(run: TrainingRun) -> dict[str, float]:
     figures: dict[str, float] = {}
     if run.processes.first:
-        figures = run.evaluator.measure(run.learner.method.averaged, run.clip, run.learner.embedded())
+        figures = run.evaluator().measure(run.learner.method.averaged, run.clip, run.learner.seen)
     return run.processes.shared(figures)
 
 
 def _write_evaluation(run: TrainingRun, figures: dict[str, float]) -> None:
-    line = {"kind": "evaluation", "judge": "clip"} | {name: round(value, 6) for name, value in figures.items()}
+    line = {"kind": "evaluation", "judge": judge_name(run.learner)} | {
+        name: round(value, 6) for name, value in figures.items()
+    }
     run.files.add_line(run.learner.clock, line)
 
 
 def _is_best(clock: Clock, by: str, figures: dict[str, float]) -> bool:
     """Whether the figures are the best so far; then the clock says so."""
-    if clock.step == 0 or by not in figures:
+    if clock.step == 0 or not clock.revision or by not in figures:  # before there are clusters no generator learned
         return False
     better = figures[by] < clock.best if BETTER_BELOW[by] else figures[by] > clock.best
     if clock.best_step and not better:

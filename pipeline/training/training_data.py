@@ -38,7 +38,7 @@ class TrainingData:
         """Train on ``labels`` from the next batch on."""
         self.labels = labels
         self._sampler = LabelSampler(labels.active, *self._how)
-        self.exclusive: Tensor = exclusive_pairs(torch.from_numpy(labels.active))
+        self.exclusive: Tensor = exclusive_of(labels)
 
     @property
     def paired(self) -> bool:
@@ -62,3 +62,10 @@ class TrainingData:
             chosen = sources[rng.integers(0, len(sources), batch_size)]
             drawn = np.concatenate([chosen, self._partners[chosen]])
         return np.ascontiguousarray(drawn[ranks.rank :: ranks.count])
+
+
+def exclusive_of(labels: LabelRevision) -> Tensor:
+    """Domains that an image never has together, bool (N×N): as the labels show, or all pairs of learned clusters."""
+    if labels.rule.kind == "learned":
+        return ~torch.eye(len(labels.domains), dtype=torch.bool)
+    return exclusive_pairs(torch.from_numpy(labels.active))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,7 @@ class TrainingRun:
     files: RunFiles
     model: RunModel
     clip: ClipModel
-    evaluator: Evaluator
+    evaluator: Callable[[], Evaluator]
     guard: PromptGuard
 
     @property
@@ -41,9 +42,15 @@ class TrainingRun:
         return self.processes.device
 
     @property
+    def finds_clusters(self) -> bool:
+        """Whether the method labels the images itself, and needs no labels."""
+        return self.learner.finds_clusters
+
+    @property
     def relabels(self) -> bool:
-        """Whether learned prompts decide the labels: not where people or clusters do."""
-        return self.learner.method.learns_prompts and self.data.labels.rule.by_similarity
+        """Whether what is learned decides the labels: clusters that it finds, or prompts, but not where people or other
+        clusters do."""
+        return self.finds_clusters or (self.learner.method.learns_prompts and self.data.labels.rule.by_similarity)
 
     def best_model(self) -> Bundle:
         """The model of the best evaluation, from its checkpoint. Raises LanitError where that is gone or damaged."""

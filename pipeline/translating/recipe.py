@@ -82,8 +82,9 @@ class BatchTranslator:
 
     def __init__(self, translator: Translator, recipe: Recipe, clip: ClipModel | None, look: Look = "needed") -> None:
         self.translator, self.recipe = translator, recipe
-        self._at_images = clip if recipe.edits or look == "both" else None
-        self._at_results = clip if look != "needed" else None
+        self._clip, reads = clip, translator.reads_labels(clip)
+        self._at_images = reads and (recipe.edits or look == "both")
+        self._at_results = reads and look != "needed"
         device = translator.device
         self._codes, self._add, self._remove = (t.to(device) for t in (recipe.codes, recipe.add, recipe.remove))
         self._to, self._frames = (None if t is None else t.to(device) for t in (recipe.to, recipe.frames))
@@ -92,7 +93,7 @@ class BatchTranslator:
     def __call__(self, images: Tensor) -> Translations:
         """images: uint8 (B×3×S×S), on the model's device."""
         networks, batch = self.translator.networks, images.float() / 127.5 - 1
-        before = None if self._at_images is None else self.translator.margins(batch, self._at_images)
+        before = self.translator.margins(batch, self._clip) if self._at_images else None
         target = self._target(len(batch), before)
         if self._frames is not None:
             results = translate_styles(networks, batch, self._frames)
@@ -100,8 +101,8 @@ class BatchTranslator:
             results = translate(networks, batch, target, self._codes)
         looked = results[-1:] if self._frames is not None else results
         after = None
-        if self._at_results is not None:
-            after = torch.stack([self.translator.margins(result, self._at_results) for result in looked])
+        if self._at_results:
+            after = torch.stack([self.translator.margins(result, self._clip) for result in looked])
         pictures = to_bytes(results)
         pictures = pictures[None] if self._frames is not None else pictures[:, None]
         return Translations(pictures, target.weights, before, after)
@@ -136,6 +137,10 @@ class Resolver:
         if self._clip is None:
             self._clip = self.load()
         return self._clip
+
+    def label_reader(self) -> ClipModel | None:
+        """The CLIP that reads labels; none where the model needs none for that."""
+        return self.clip() if self.translator.guide is None else None
 
     def resolve(self, request: TranslateRequest) -> Recipe:
         """Raises LanitError for a word that nothing is near, and a reference that cannot be read."""
@@ -231,7 +236,7 @@ class Resolver:
     def _reference(self, path: Path, *, with_labels: bool = False) -> Reference:
         key = (path, with_labels)
         if key not in self._references:
-            clip = self.clip() if with_labels else None
+            clip = self.label_reader() if with_labels else None
             self._references[key] = read_reference(path, self.translator, clip, self.max_pixels, self.tell)
         return self._references[key]
 

@@ -42,7 +42,8 @@ def read_reference(
 ) -> Reference:
     """The style of an image, or the mean of those of a folder, a tar or a table; what cannot be read is left out.
 
-    clip: reads labels too. tell: called where images are left out. Raises LanitError where none can be read.
+    clip: reads labels too, as a model without need of one does. tell: called where images are left out. Raises
+    LanitError where none can be read.
     """
     total = torch.zeros(0)
     shown, count, failures, first = torch.zeros(len(translator.domains)), 0, 0, ""
@@ -57,14 +58,14 @@ def read_reference(
             with torch.inference_mode():
                 codes = translator.networks.own_codes(batch).double().sum(dim=0).cpu()
                 total = codes if count == 0 else total + codes
-                if clip is not None:
+                if translator.reads_labels(clip):
                     shown += translator.labels(batch, clip).float().sum(dim=0).cpu()
             count += len(good)
     if not count:
         raise LanitError(f"cannot read the reference {path}: {first or 'no image'}", "Give another image.")
     if failures:
         tell(f"{failures} of the {count + failures} images of the reference {path} cannot be read: {first}")
-    labels = shown > count / 2 if clip is not None else None
+    labels = shown > count / 2 if translator.reads_labels(clip) else None
     return Reference((total / count).float(), labels, digest.hexdigest())
 
 

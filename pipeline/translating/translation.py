@@ -270,7 +270,9 @@ def _prepare(
 def _labeller(
     resolver: Resolver, recipe: Recipe, margins: bool, clip_spec: str | None, tell: Callable[[str], None]
 ) -> ClipModel | None:
-    """What looks at images; none where it is not wanted, or not to be had and not needed."""
+    """The CLIP that looks at images; none where it is not wanted, or not to be had and not needed."""
+    if resolver.translator.guide is not None:
+        return None
     if recipe.edits or (clip_spec is not None and margins):
         return resolver.clip()
     if not margins:
