@@ -787,6 +787,9 @@ def train(
             "for a CPU small-64, small-32; systems as below. Several with commas: small-64,cyclegan."
         ),
     ] = "paper",
+    method: Annotated[
+        str | None, typer.Option(help="How to learn; stargan is LANIT's, for labels.  [default: stargan]")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Image side, pixels, a power of two from 32 on.")] = None,
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training after which to stop.")] = None,
@@ -843,7 +846,7 @@ def train(
     from pipeline.training.train_options import all_settings, options_from
 
     named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
-    named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed}
+    named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed, "method": method}
     options = options_from(preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
         return console.print_json(options.to_json())

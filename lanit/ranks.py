@@ -24,6 +24,14 @@ class Ranks:
         """This process's rows of those of the whole batch."""
         return rows[self.rank :: self.count]
 
+    def whole(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, in the order of the whole batch, without gradient."""
+        if self.count == 1:
+            return rows.detach()
+        parts = [torch.empty_like(rows) for _ in range(self.count)]
+        distributed.all_gather(parts, rows.detach().contiguous())
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean of ``value`` over the processes, without gradient."""
         if self.count == 1:

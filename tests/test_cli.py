@@ -130,6 +130,7 @@ SAID = {
     ("inspect-labels", "epsilon"): f"{DEFAULT_EPSILON_SHARE:g} of the margins' standard deviation",
     ("duplicates", "threshold"): f"{USUAL_THRESHOLD:g}; the sample CLIP's {SAMPLE_THRESHOLD:g}",
     ("train", "seed"): str(TrainOptions().seed),
+    ("train", "method"): TrainOptions().method,
     ("translate", "steps"): str(TranslateRequest.steps),
     ("translate", "film"): TranslateRequest.film,
     ("export", "files"): "copy",

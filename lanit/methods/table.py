@@ -1,9 +1,10 @@
-"""The methods, by the names that people type."""
+"""The methods, by the names that people type, and the networks that a model can consist of."""
 
 from __future__ import annotations
 
 from lanit.methods.method import Method
 from lanit.methods.stargan import Stargan
+from lanit.networks import GenerativeNetworks, NetworkOptions
 
 METHODS: dict[str, type[Method]] = {
     "stargan": Stargan,
@@ -11,3 +12,14 @@ METHODS: dict[str, type[Method]] = {
 DEFAULT_METHOD = "stargan"
 STATE_GROUPS = tuple(dict.fromkeys(group for method in METHODS.values() for group in method.groups))
 """All that a checkpoint can consist of, whatever its method."""
+
+NETWORKS: dict[str, tuple[type[NetworkOptions], type[GenerativeNetworks]]] = {
+    "stargan": (NetworkOptions, GenerativeNetworks),
+}
+"""What a saved model can consist of: sizes, and networks made of them. A method with networks of its own adds a line,
+and its sizes are what its options give as ``network_options``."""
+
+
+def networks_name(options: NetworkOptions) -> str:
+    """The name in ``NETWORKS`` of the networks of these sizes."""
+    return next(name for name, (sizes, _) in NETWORKS.items() if sizes is type(options))

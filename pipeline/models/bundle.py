@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lanit.errors import LanitError
 from lanit.labels import EmbeddedPrompts
+from lanit.methods.table import DEFAULT_METHOD, NETWORKS, networks_name
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from lanit.options import check_settings
 from pipeline.clip.fingerprint import Fingerprint
@@ -86,6 +87,7 @@ def _contents(bundle: Bundle, half: bool) -> tuple[tuple[str, dict[str, object]]
     document: dict[str, object] = {
         "bundle_version": BUNDLE_VERSION,
         "networks": _sizes(bundle.options),
+        **_kind(bundle.options),
         "prompt_set": bundle.prompt_set.to_json(),
         "fingerprint": bundle.fingerprint.to_json(),
         "clip_spec": bundle.clip_spec,
@@ -97,6 +99,12 @@ def _contents(bundle: Bundle, half: bool) -> tuple[tuple[str, dict[str, object]]
         context = torch.from_numpy(bundle.prompt_set.learned.array().copy())
         files[PROMPTS_FILE] = learned_prompts_bytes(bundle.prompt_set, context, bundle.fingerprint)
     return ("model.json", document), {"model.safetensors": tensors}, files
+
+
+def _kind(options: NetworkOptions) -> dict[str, str]:
+    """Which networks they are, where not those of every model before there were others."""
+    name = networks_name(options)
+    return {} if name == DEFAULT_METHOD else {"networks_of": name}
 
 
 def _sizes(options: NetworkOptions) -> dict[str, object]:
@@ -161,7 +169,8 @@ def load_bundle(model: str | Path) -> Bundle:
         )
     shapes = _shapes(folder / "model.safetensors", anew)
     try:
-        options = NetworkOptions(**document["networks"])
+        sizes, build = _networks_of(document)
+        options = sizes(**document["networks"])
         check_settings(options)
         prompts, fingerprint = (
             PromptSet.from_json(document["prompt_set"]),
@@ -173,7 +182,7 @@ def load_bundle(model: str | Path) -> Bundle:
         training = _checked_training(document["training"])
         _check_domains(options, prompts, fingerprint, shapes)
         with torch.device("meta"):  # sizes without memory
-            expected = GenerativeNetworks(options).state_dict()
+            expected = build(options).state_dict()
     except (LanitError, ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, LanitError) else str(error).split("\n")[0]
         raise LanitError(f"the model {folder} is damaged: {reason}", anew) from error
@@ -186,7 +195,7 @@ def load_bundle(model: str | Path) -> Bundle:
     check_files(folder, BUNDLE_FILES, digests, anew)
     tensors = read_tensors(folder / "model.safetensors")
     extra = [tensors.pop(name) for name in _EXTRA]
-    networks = GenerativeNetworks(options)
+    networks = build(options)
     load_strictly(networks, {name.removeprefix("networks."): value.float() for name, value in tensors.items()}, folder)
     networks.eval().requires_grad_(False)
     return Bundle(
@@ -229,6 +238,13 @@ def _how_to_renew(folder: Path) -> str:
     if (folder.parent / CONFIG).is_file():
         return "Run the same lanit train command again: it writes the model anew from its checkpoint."
     return "Export or fetch it again, or use --model sample."
+
+
+def _networks_of(document: Mapping[str, Any]) -> tuple[type[NetworkOptions], type[GenerativeNetworks]]:
+    name = document.get("networks_of", DEFAULT_METHOD)
+    if name not in NETWORKS:
+        raise ValueError(f"this lanit knows no networks of '{name}'")
+    return NETWORKS[name]
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:

@@ -44,11 +44,12 @@ def make_batch(
     draws: Draws,
     *,
     paired: bool = False,
+    human: np.ndarray | None = None,
 ) -> Batch:
     """Sources, then references, augmented on the device, with two latents for each source.
 
     pixels: uint8 (2B×3×S×S). active: bool (2B×N). crop: probability of a random crop. paired: each reference is the
-    partner of its source, and gets the same mirror and crop.
+    partner of its source, and gets the same mirror and crop. human: bool (2B×N), labels that people set, or none.
     """
     count = len(pixels) // 2
     images = _move(pixels, device).float().div_(127.5).sub_(1)
@@ -61,7 +62,8 @@ def make_batch(
     x, y = images.split(count)
     x_labels, y_labels = labels.split(count)
     z1, z2 = latents.split(count)
-    return Batch(x, x_labels, y, y_labels, z1, z2, paired)
+    y_human = None if human is None else _move(human[count:], device)
+    return Batch(x, x_labels, y, y_labels, z1, z2, paired, y_human)
 
 
 def _move(array: np.ndarray, device: torch.device) -> torch.Tensor:
