@@ -790,6 +790,12 @@ def train(
     method: Annotated[
         str | None, typer.Option(help="How to learn; stargan is LANIT's, for labels.  [default: stargan]")
     ] = None,
+    present: Annotated[
+        str | None, typer.Option(metavar="WORD", help="For --method content and one-shot: the word that it learns.")
+    ] = None,
+    example: Annotated[
+        Path | None, typer.Option("--from", metavar="IMAGE", help="For --method one-shot: the one image.")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Image side, pixels, a power of two from 32 on.")] = None,
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training after which to stop.")] = None,
@@ -835,6 +841,7 @@ def train(
       lanit train --out runs/hats --preset small-64,cyclegan
       lanit train --out runs/small --preset small-64 --minutes 30
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
+      lanit train --out runs/glasses --method content --present eyeglasses
       lanit train --out runs/faces --log tensorboard
       torchrun --nproc-per-node 4 --no-python lanit train --out runs/faces
     """
@@ -845,8 +852,11 @@ def train(
     from pipeline.training.terminal_tables import show_train
     from pipeline.training.train_options import all_settings, options_from
 
-    named = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate}
-    named |= {"log_every": log_every, "sample_every": sample_every, "seed": seed, "method": method}
+    named = {
+        "size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate, "seed": seed,
+        "log_every": log_every, "sample_every": sample_every, "method": method, "present": present,
+        "example": example and str(example),
+    }  # fmt: skip
     options = options_from(preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
         return console.print_json(options.to_json())

@@ -158,7 +158,7 @@ OWN = {
     "duplicates": {"table"},
     "index": {"kind"},
     "pair": {"given"},
-    "train": {"preset", "settings", "clip", "clip_arch"},
+    "train": {"preset", "present", "example", "settings", "clip", "clip_arch"},
     "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},
     "evaluate": {"runs", "real", "fake", "truth", "tables"},

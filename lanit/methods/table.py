@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from lanit.content_networks import ContentNetworks, ContentSizes
+from lanit.methods.content import Content
 from lanit.methods.method import Method
+from lanit.methods.one_shot import OneShot
 from lanit.methods.stargan import Stargan
 from lanit.networks import GenerativeNetworks, NetworkOptions
+from lanit.one_shot_networks import OneShotNetworks, OneShotSizes
 
 METHODS: dict[str, type[Method]] = {
     "stargan": Stargan,
+    "content": Content,
+    "one-shot": OneShot,
 }
 DEFAULT_METHOD = "stargan"
 STATE_GROUPS = tuple(dict.fromkeys(group for method in METHODS.values() for group in method.groups))
@@ -15,6 +21,8 @@ STATE_GROUPS = tuple(dict.fromkeys(group for method in METHODS.values() for grou
 
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[GenerativeNetworks]]] = {
     "stargan": (NetworkOptions, GenerativeNetworks),
+    "content": (ContentSizes, ContentNetworks),
+    "one-shot": (OneShotSizes, OneShotNetworks),
 }
 """What a saved model can consist of: sizes, and networks made of them. A method with networks of its own adds a line,
 and its sizes are what its options give as ``network_options``."""

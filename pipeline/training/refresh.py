@@ -11,23 +11,27 @@ import torch
 
 from lanit.errors import LanitError
 from lanit.labels import EmbeddedPrompts
+from lanit.methods.method import Options
 from pipeline.labelling.label import label_blocks, relabel
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.label_revisions import LabelBlock, LabelRevision
 from pipeline.store.store import Store
+from pipeline.training.one_word import labels_of
 
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class RunLabels:
-    """store: of the labels. run: the name of the run, for the origin of those that it makes."""
+    """store: of the labels. run: the name of the run, for the origin of those that it makes. settings: of its method,
+    which say what of them it learns."""
 
     store: Store
     run: str
+    settings: Options
 
     def read(self, revision: int) -> LabelRevision:
-        return self.store.labels(revision)
+        return labels_of(self.settings, self.store.labels(revision))
 
     def read_current(self, revision: int) -> LabelRevision:
         """Raises LanitError where the revision labels other images than the store now holds."""

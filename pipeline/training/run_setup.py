@@ -33,6 +33,7 @@ from pipeline.training.clock import Clock, clock_of
 from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
 from pipeline.training.guard import PromptGuard
 from pipeline.training.learner import Learner, kept_context
+from pipeline.training.one_word import example_of, labels_of
 from pipeline.training.processes import Processes
 from pipeline.training.refresh import RunLabels
 from pipeline.training.run_files import RunFiles
@@ -62,7 +63,7 @@ def prepare_run(
     processes.check_batch(options.batch_size)
     store.check_fingerprint(clip.fingerprint)
     clip.towers.to(device)
-    labels = store.labels_to_train(revision).read()
+    labels = labels_of(options.settings, store.labels_to_train(revision).read())
     store.check_current(labels)
     config = _checked_config(folder, options, labels)
     bf16 = _uses_bf16(options, device)
@@ -76,7 +77,7 @@ def prepare_run(
         processes=processes,
         learner=Learner(method, options.prompts_from, Clock(revision=labels.number)),
         data=data,
-        labels=RunLabels(store, folder.name),
+        labels=RunLabels(store, folder.name, options.settings),
         files=RunFiles(folder, config["run"], options.keep, options.batch_size, processes.first),
         model=RunModel(
             sizes=options.settings.network_options(options.size, len(labels.domains)),
@@ -132,6 +133,7 @@ def _method(
         ema=options.ema,
         paired=data.paired,
         sample=partial(data.sample, device),
+        example=example_of(options.settings, options.size),
     )
     return METHODS[options.method](options.settings, setting)
 
