@@ -20,7 +20,7 @@ from lanit.networks import DownBlock, GenerativeNetworks, Generator, NetworkOpti
 
 GuideKind = Literal["map", "vector", "constant"]
 PLACES = 4
-"""Side of a guide map: so few places that what any image has does not fit into it."""
+"""Side of a guide map: few places, so that little of what any image has fits into it."""
 _SLOPE = 0.2  # of every leaky ReLU
 _BANK = 64
 

@@ -32,7 +32,7 @@ class ContentTerms:
     confusion: float = 0.05
     adversarial: float = 1.0
     cycle: float = 1.0
-    guidance: float = 1.0
+    guidance: float = 0.3
     bf16: bool = given(False)
 
 

@@ -34,10 +34,10 @@ class ContentOptions(OneWord):
     """Settings of this method.
 
     channels, max_channels: as in :class:`lanit.networks.NetworkOptions`. output: ``residual`` adds what g draws to the
-    image, so that all else stays as sharp as it is, and learns by translations alone; ``image`` draws the image anew,
+    image, which need not be drawn anew, and learns by translations alone; ``image`` draws the image anew,
     and learns by giving images back too: with ``adversarial=0`` this is the paper's method. guide, guide_channels: see
     :class:`lanit.content_networks.ContentSizes`; ``guide=constant`` besides these is Fader networks. ramp: share of the
-    steps over which ``confusion`` rises from 0: at its full weight from the start, reconstruction never begins.
+    steps over which ``confusion`` rises from 0, as Fader networks have it.
     learning_rate: of Adam, for all networks. r1, r1_every: of the discriminator of images.
     """
 
