@@ -868,10 +868,17 @@ def train(
     method: Annotated[
         str | None,
         typer.Option(
-            help="How to learn: stargan is LANIT's, from labels; tunit and style-aware need none.  [default: stargan]"
+            help="How to learn: stargan is LANIT's, from labels; tunit and style-aware need none; content and one-shot "
+            "learn one word.  [default: stargan]"
         ),
     ] = None,
     clusters: Annotated[int | None, typer.Option(help="How many tunit and style-aware find.  [default: 10]")] = None,
+    present: Annotated[
+        str | None, typer.Option(metavar="WORD", help="For --method content and one-shot: the word that it learns.")
+    ] = None,
+    example: Annotated[
+        Path | None, typer.Option("--from", metavar="IMAGE", help="For --method one-shot: the one image.")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Image side, pixels, a power of two from 32 on.")] = None,
     steps: Annotated[int | None, typer.Option(help="Iterations in all.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training after which to stop.")] = None,
@@ -919,6 +926,7 @@ def train(
       lanit train --out runs/small --preset small-64 --minutes 30
       lanit train --out runs/faces --set domain=1.0 --set prompts_from=1
       lanit train --out runs/kinds --method tunit --clusters 10
+      lanit train --out runs/glasses --method content --present eyeglasses
       lanit train --out runs/faces --log tensorboard
       lanit train --out runs/again --config runs/faces/config.json --seed 1
       torchrun --nproc-per-node 4 --no-python lanit train --out runs/faces
@@ -931,9 +939,11 @@ def train(
     from pipeline.training.train_config import resolved_options
     from pipeline.training.train_options import all_settings
 
-    named: dict[str, float | str | None] = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size}
-    named |= {"learning_rate": rate, "log_every": log_every, "sample_every": sample_every, "seed": seed}
-    named |= {"method": method, "clusters": clusters}
+    named: dict[str, float | str | None] = {
+        "size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate, "seed": seed,
+        "log_every": log_every, "sample_every": sample_every, "method": method, "clusters": clusters,
+        "present": present, "example": None if example is None else str(example),
+    }  # fmt: skip
     options = resolved_options(config, preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
         return console.print_json(options.to_json())

@@ -155,7 +155,7 @@ class Generator(nn.Module):
         mixing = [UpBlock(widths[-1], widths[-1], options.style_dim, up=False) for _ in range(2)]
         up = [UpBlock(a, b, options.style_dim, up=True) for a, b in pairwise(upwards)]
         self.decoder = nn.ModuleList([*mixing, *up])
-        self.norm = InstanceNorm(widths[0])
+        self.norm: nn.Module = InstanceNorm(widths[0])
         self.to_rgb = nn.Conv2d(widths[0], 3, 1)
         self.residual = options.output == "residual"
         initialise(self)

@@ -97,8 +97,8 @@ class Batch:
     """Sources x and references y with their labels, and two latents for each source.
 
     x, y: float32 (B×3×S×S) in [-1, 1]. x_labels, y_labels: bool (B×N), without slack. z1, z2: float32 (B×D_z).
-    y_human: bool (B×N), which labels of y people set; none where nobody did.
-    paired: whether each y is what its x is to become.
+    paired: whether each y is what its x is to become. y_human: bool (B×N), which labels of y people set; none where
+    nobody did.
     """
 
     x: Tensor

@@ -101,6 +101,13 @@ def _step(optimiser: torch.optim.Optimizer, ranks: Ranks) -> None:
     optimiser.step()
 
 
+def update(optimiser: torch.optim.Optimizer, loss: Tensor, ranks: Ranks) -> None:
+    """One update of what a loss alone teaches, by the gradients of the whole batch."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    _step(optimiser, ranks)
+
+
 def _update_discriminator(nets: Networks, optimisers: Optimisers, batch: Batch, fake: Tensor, labels: Tensor,
                           plan: StepPlan, options: StepOptions, draws: Draws) -> Parts:  # fmt: skip
     loss, parts = discriminator_objective(nets, batch, fake, labels, plan.r1_weight, options, draws)

@@ -161,7 +161,7 @@ OWN = {
     "duplicates": {"table"},
     "index": {"kind"},
     "pair": {"given"},
-    "train": {"preset", "config", "settings", "clip", "clip_arch"},
+    "train": {"preset", "config", "present", "example", "settings", "clip", "clip_arch"},
     "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},
     "evaluate": {"runs", "real", "fake", "truth", "tables"},

@@ -338,7 +338,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_alike(store: Store, monkeypa
     measure = run_evaluation.measure
 
     def counting(*arguments: Any) -> DomainFigures:
-        measured.append(arguments[3])
+        measured.append(arguments[4])
         return measure(*arguments)
 
     monkeypatch.setattr(run_evaluation, "measure", counting)

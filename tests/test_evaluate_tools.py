@@ -23,7 +23,7 @@ from pipeline.evaluation.figures import FEW_IMAGES, DomainFigures, Figure, Guide
 from pipeline.evaluation.folders import evaluate_folders
 from pipeline.evaluation.judges import SAMPLE_JUDGE, judge_of
 from pipeline.evaluation.measures import BY_NAME
-from pipeline.evaluation.measuring import Made, RealSide, Seen, measure
+from pipeline.evaluation.measuring import Left, Made, RealSide, Seen, measure
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.perceptual import Perceptual, lpips_of
 from pipeline.evaluation.warnings import few_images, published_figures, repeated_images, warnings_of_runs
@@ -227,7 +227,8 @@ def measured_domain(sources: int = 9, styles: int = 2) -> DomainFigures:
     lpips = torch.rand(sources, generator=generator).double()
     made = Made(features, rows(sources), features, rows(sources), verdicts, verdicts, unchanged, lpips)
     counts = torch.ones(20, sources, dtype=torch.int64)
-    return measure(RealSide(rows(30), "d", OPTIONS), made, counts, 0, OPTIONS)
+    left = Left(torch.tensor([[True, False, True]]), torch.tensor([[False, True, True]]), counts[:, :1])
+    return measure(RealSide(rows(30), "d", OPTIONS), made, left, counts, 0, OPTIONS)
 
 
 def test_every_figure_that_is_measured_has_its_row_and_every_row_a_figure() -> None:

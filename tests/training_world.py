@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,21 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     lines, damaged = read_lines(run / "metrics.jsonl")
     assert not damaged
     return lines
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(run: Path, clip: Any, options: TrainOptions, steps: int) -> None:
+    """Train, and be gone after so many steps without another word."""
+
+    def watch(done: int, planned: int) -> None:
+        if done == steps:
+            raise Killed
+
+    with contextlib.suppress(Killed):
+        go(run, clip, options, progress=watch)
 
 
 def go(run: Path, clip: Any, options: TrainOptions = TINY, **more: Any) -> TrainReport:

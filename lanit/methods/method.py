@@ -38,7 +38,8 @@ class Setting:
     run in bfloat16. encode: CLIP's image tower, see :class:`lanit.objectives.Guidance`. prompts: as written. learner:
     of the prompts, none where they are not to be learned. ema: decay of the averages at the end. paired: whether images
     have partners that they are to become. sample: of the images that are learned from, as many as asked for at most,
-    spread over all: float32 (n×3×S×S) in [-1, 1], and their labels, bool (n×N), on the device.
+    spread over all: float32 (n×3×S×S) in [-1, 1], and their labels, bool (n×N), on the device. example: the image of
+    :class:`OneImage`, float32 (3×S×S) in [-1, 1]; none for other methods.
     """
 
     image_size: int
@@ -51,6 +52,7 @@ class Setting:
     ema: float
     paired: bool
     sample: Callable[[int], tuple[Tensor, Tensor]]
+    example: Tensor | None = None
 
 
 class Options(Protocol):
@@ -60,6 +62,26 @@ class Options(Protocol):
 
     def network_options(self, image_size: int, domains: int) -> NetworkOptions:
         """Sizes of the networks for images of S pixels and N prompts."""
+
+
+@dataclass(frozen=True)
+class OneWord:
+    """Base of the settings of a method that learns one word: its model has that domain, and its absence as ∅.
+
+    present: the word, as the labels have it.
+    """
+
+    present: str = ""
+
+
+@dataclass(frozen=True)
+class OneImage(OneWord):
+    """Base of the settings of a method that learns a word and one image of something else.
+
+    example: the image, a file.
+    """
+
+    example: str = ""
 
 
 class Method(Protocol):

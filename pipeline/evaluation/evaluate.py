@@ -28,6 +28,7 @@ from pipeline.inspection.scores import Scores, score
 from pipeline.models.bundle import Bundle, load_bundle
 from pipeline.models.run_folder import RESULT_NAME, find_run
 from pipeline.models.translator import Translator, load_labeller
+from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.store.store import Store
 from pipeline.store.store_clip import clip_to_embed
 
@@ -203,9 +204,12 @@ def _prepared(
     clip = _clip_of(bundle, store, tools, clips)
     labels = real_labels(store, bundle, revision)
     perceptual, no_lpips = lpips_of(tools.lpips_weights, bundle.options.image_size, options.styles, tools.device)
-    judge = judge_of(tools.judge, bundle.prompt_set, tools.device, bundle.fingerprint.weights_sha256)
+    prompts, others = bundle.prompt_set, labels.others
+    watched = prompts if others is None else prompts.about([*prompts.domains, *others.domains])
+    judge = judge_of(tools.judge, watched, tools.device, bundle.fingerprint.weights_sha256)
     by_store = tools.features == "clip" and not options.match_size
-    instruments = Instruments(_extractor(tools, clip), clip, perceptual, no_lpips, judge, by_store)
+    kept = None if others is None else embed_prompts(clip, others)
+    instruments = Instruments(_extractor(tools, clip), clip, perceptual, no_lpips, judge, by_store, kept)
     return RunEvaluation(run, Translator(bundle, tools.device), store, labels, instruments, options, tell)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lanit.metrics import interval
 from pipeline.evaluation.measures import BY_NAME, COMPARED, MEASURES, OF_SETS, Measure
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever the same models and images would get other figures: results of two protocols are not comparable."""
 
 FEW_IMAGES = 2048

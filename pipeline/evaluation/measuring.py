@@ -62,6 +62,21 @@ class Made:
     partner_lpips: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Left:
+    """m sources that carry a domain, once it is removed. seen: bool (m×N), what the model's CLIP sees in them; judged:
+    by --judge, where that knows the domain. counts: int64 (bootstrap×m), how often each is drawn."""
+
+    seen: Tensor
+    judged: Tensor | None
+    counts: Tensor
+
+    def figures(self, domain: int) -> dict[str, Figure]:
+        """``left_over``: the share in which the domain is seen all the same."""
+        found = {"left_over": self.seen} | ({} if self.judged is None else {"judge_left_over": self.judged})
+        return {name: averaged(labels[:, domain], self.counts, 1.0) for name, labels in found.items()}
+
+
 class RealSide:
     """The real images that carry a domain: features, float (r×d), and what is computed of them once for all guides."""
 
@@ -88,8 +103,9 @@ class RealSide:
         return found
 
 
-def measure(real: RealSide, made: Made, counts: Tensor, domain: int, options: EvaluationOptions) -> DomainFigures:
-    """Every figure of translations to ``domain`` (its column).
+def measure(real: RealSide, made: Made, left: Left | None, counts: Tensor, domain: int,
+            options: EvaluationOptions) -> DomainFigures:  # fmt: skip
+    """Every figure of translations to ``domain`` (its column). left: none where no source carries it.
 
     counts: int64 (bootstrap×n), how often each source is drawn: sources are resampled, with all their translations,
     since those of one source are alike; coverage resamples real images. Density and coverage hold the other side fixed.
@@ -106,7 +122,7 @@ def measure(real: RealSide, made: Made, counts: Tensor, domain: int, options: Ev
         "accuracy_before": Figure(float(made.seen.before[:, domain].double().mean())),
         "identity": averaged(identity, counts),
     }
-    values |= _recognition(made.seen, made.unchanged, domain, counts)
+    values |= _recognition(made.seen, made.unchanged, domain, counts) | (left.figures(domain) if left else {})
     if images > 1:
         values["kid"] = bootstrapped_kernel_distance(real, features, counts)
         before = moments(made.before.to(real.features))

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from lanit.labels import EmbeddedPrompts
 from lanit.metrics import resampled_counts
 from pipeline.clip.models import ClipModel
 from pipeline.decoding.grids import to_float
@@ -17,7 +19,7 @@ from pipeline.evaluation.features import ClipFeatures, Extractor
 from pipeline.evaluation.figures import DomainFigures, Guide, GuideFigures, RunFigures
 from pipeline.evaluation.finished import Finished
 from pipeline.evaluation.judges import Judge
-from pipeline.evaluation.measuring import Made, RealSide, Seen, measure
+from pipeline.evaluation.measuring import Left, Made, RealSide, Seen, measure
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.partners import Partners, joined
 from pipeline.evaluation.perceptual import Perceptual
@@ -55,7 +57,7 @@ class Instruments:
     """What measures: features for distances, the model's CLIP for recognition and identity, and what else is at hand.
 
     no_lpips: why ``perceptual`` is none, else empty. real_by_store: whether the real side's features are the store's
-    embeddings.
+    embeddings. others: M prompts of domains that the labels have and the model has not, which it shall keep.
     """
 
     extractor: Extractor
@@ -64,6 +66,7 @@ class Instruments:
     no_lpips: str
     judge: Judge | None
     real_by_store: bool
+    others: EmbeddedPrompts | None = None
 
 
 class RunEvaluation:
@@ -145,8 +148,9 @@ class RunEvaluation:
         return ""
 
     def _translations(self, domains: list[int]) -> int:
-        lacking = sum(int((~self.own[:, domain]).sum()) for domain in domains)
-        return lacking * self.options.styles * len(self.options.guides)
+        carrying = sum(int(self.own[:, domain].sum()) for domain in domains)
+        lacking = len(self.rows) * len(domains) - carrying
+        return (lacking * self.options.styles + carrying) * len(self.options.guides)
 
     def sources(self) -> Sources:
         """The images that are translated, at the model's size, read once."""
@@ -154,7 +158,7 @@ class RunEvaluation:
 
     def _sources(self) -> tuple[Sources, Tensor, Tensor, Tensor, Tensor | None]:
         """Sources; their features (n×d), CLIP embeddings (n×k), and domains in the eyes of the model's own labeller and
-        of the judge, bool (n×N)."""
+        of the judge, bool (n×(N+M))."""
         if self._before is None:
             images = read_rows(self.store, self.rows, self.size)
             parts = list(batches(len(images)))
@@ -173,12 +177,14 @@ class RunEvaluation:
         real = None
         for guide in options.guides:
             if self.finished.get(guide, name) is not None:
-                ticker(len(lacking) * options.styles, f"{self.run}: {guide}, {name}")
+                ticker(self._translations([domain]) // len(options.guides), f"{self.run}: {guide}, {name}")
                 continue
             real = real or RealSide(self._real_features(domain), name, options)
-            made = self._translate(domain, lacking, self.styles(guide, domain), ticker, f"{self.run}: {guide}, {name}")
+            styles, detail = self.styles(guide, domain), f"{self.run}: {guide}, {name}"
+            made = self._translate(domain, lacking, styles, ticker, detail)
             counts = resampled_counts(len(self.rows), options.bootstrap, torch_generator_of(options.seed, "sources"))
-            self.finished.add(guide, measure(real, made, counts[:, lacking], domain, options))
+            left = self._remove(domain, styles, counts, ticker, detail)
+            self.finished.add(guide, measure(real, made, left, counts[:, lacking], domain, options))
 
     def _carriers(self, domain: int) -> np.ndarray:
         return np.flatnonzero(self.labels.active[:, domain])
@@ -231,7 +237,8 @@ class RunEvaluation:
         near = joined(to_partner)
         chosen = torch.from_numpy(rows)
         wanted = target_of(self.translator, sources.own[chosen], domain).weights > 0
-        unchanged = wanted == sources.own[chosen]
+        besides = 0 if self.with_.others is None else len(self.with_.others.domains)
+        unchanged = F.pad(wanted == sources.own[chosen], (0, besides), value=True)
         return Made(
             features=clips if others is None else others,
             before=features[chosen],
@@ -246,14 +253,30 @@ class RunEvaluation:
             partner_lpips=near[1],
         )  # fmt: skip
 
+    def _remove(self, domain: int, styles: Styles, counts: Tensor, ticker: _Ticker, detail: str) -> Left | None:
+        """Take a domain from the sources that carry it, one result each. counts: int64 (bootstrap×sources)."""
+        rows = np.flatnonzero(self.own[:, domain].numpy())
+        if not len(rows):
+            return None
+        seen, verdicts, encode, judge = [], [], ClipFeatures(self.with_.clip), self.with_.judge
+        for made in translate_sources(self.translator, self.sources(), rows, domain, styles.first(), remove=True):
+            seen.append(self._recognise(made[:, 0], encode(made[:, 0])))
+            if judge is not None and bool(judge.known[domain]):
+                verdicts.append(judge(made[:, 0]))
+            ticker(len(made), detail)
+        judged = torch.cat(verdicts) if verdicts else None
+        return Left(torch.cat(seen), judged, counts[:, rows])
+
     @torch.no_grad()
     def _recognise(self, pictures: np.ndarray, embeddings: Tensor) -> Tensor:
         """Domains of pictures, uint8 (b×S×S×3), by the model's prompts (METHOD 1) and their unit-norm embeddings (b×k),
-        or by its guiding network: bool (b×N)."""
-        translator = self.translator
+        or by its guiding network; then others by theirs: bool (b×(N+M))."""
+        translator, others = self.translator, self.with_.others
         if translator.guide is None:
-            return translator.bundle.prompts.labels(embeddings)
-        return (translator.guide.margins(to_float(pictures).to(translator.device)) > 0).cpu()
+            labels = translator.bundle.prompts.labels(embeddings)
+        else:
+            labels = (translator.guide.margins(to_float(pictures).to(translator.device)) > 0).cpu()
+        return labels if others is None else torch.cat([labels, others.labels(embeddings)], dim=-1)
 
 
 class _Ticker:

@@ -20,6 +20,7 @@ from lanit.metrics import cosine_distance
 from pipeline.decoding.grids import to_float
 from pipeline.files import sha256_bytes
 from pipeline.models.bundle import Bundle
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.image_cache import DrawnImages
 from pipeline.store.label_revisions import RevisionFile
 from pipeline.store.store import Store
@@ -40,10 +41,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RealLabels:
-    """What the images of a store carry. active: bool (n×N), in store order. origin: where it comes from, for people."""
+    """What the images of a store carry. active: bool (n×N), in store order. origin: where it comes from, for people.
+    others: prompts of the domains that they have besides those of the model; none where they have none."""
 
     active: Bools = field(repr=False)
     origin: str
+    others: PromptSet | None = None
 
     def digest(self) -> str:
         return sha256_bytes(np.packbits(self.active).tobytes() + repr(self.active.shape).encode())
@@ -52,10 +55,11 @@ class RealLabels:
 def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabels:
     """Labels of the images of ``store`` in the model's domains.
 
-    Those of the named revision, else of the newest that ``lanit label`` wrote for just these domains, else what the
-    model's own prompts say by METHOD (1); of a model that found its domains itself, the clusters that its run wrote
-    here, else what its guiding network says: a store of test images need not be labelled. Raises LanitError where the
-    revision has other domains, or is not of the images that the store holds now.
+    Those of the named revision, else of the newest that ``lanit label`` wrote for just these domains, else of the
+    newest at all where it has them among others, else what the model's own prompts say by METHOD (1); of a model that
+    found its domains itself, the clusters that its run wrote here, else what its guiding network says: a store of test
+    images need not be labelled. Raises LanitError where the revision has other domains, or is not of the images that
+    the store holds now.
     """
     domains = bundle.prompt_set.domains
     found = store.newest_labels(domains) if revision is None else store.revision_file(revision)
@@ -64,8 +68,13 @@ def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabel
         found = _of_run(store, bundle)
         if found is None:
             return RealLabels(_by_guide(store, bundle, guide), "the model's guiding network")
+    if found is None and len(domains) == 1:
+        newest = store.newest_labels() if store.revisions() else None
+        found = newest if newest is not None and domains[0] in newest.domains else None
     if found is None:
         return RealLabels(_by_prompts(store, bundle), "the model's own prompts")
+    if len(domains) == 1 and domains[0] in found.domains:
+        return _one_of(store, found, domains[0])
     if found.domains != domains:
         raise LanitError(
             f"label revision {found.number} is of other domains ({', '.join(found.domains)})",
@@ -92,6 +101,16 @@ def _by_guide(store: Store, bundle: Bundle, guide: Guide) -> Bools:
     blocks = read_blocks(store, np.arange(store.ok), bundle.options.image_size, 16 * BLOCK)
     parts = [(guide.margins(to_float(block).to(device)) > 0).cpu().numpy() for block in blocks]
     return np.concatenate(parts) if parts else np.empty((0, len(bundle.prompt_set.domains)), bool)
+
+
+def _one_of(store: Store, found: RevisionFile, word: str) -> RealLabels:
+    """The labels of one word of a revision, for a model of that word."""
+    store.check_current(found)
+    column = found.domains.index(word)
+    active = np.concatenate([block.active[:, [column]] for block in found.blocks(active=True)])
+    rest = [number for number in range(len(found.domains)) if number != column]
+    others = found.prompt_set.of_domains(rest) if rest else None
+    return RealLabels(active, f"label revision {found.number}", others)
 
 
 def _by_prompts(store: Store, bundle: Bundle) -> Bools:

@@ -40,16 +40,18 @@ def show_folder_result(result: FolderEvaluation, *, tables: bool) -> None:
 
 
 def _seen(figures: GuideFigures, *, judged: bool) -> str:
-    """What is recognised, the domain in which that is least, and what is kept, in the eyes of the judge if any."""
-    accuracy, kept = ("judge_accuracy", "judge_kept") if judged else ("accuracy", "kept")
-    mean, others = figures.mean(accuracy), figures.mean(kept)
+    """What is recognised, the domain in which that is least, what is kept, and what removing leaves, in the eyes of the
+    judge if any."""
+    accuracy, kept, left = (f"{'judge_' if judged else ''}{name}" for name in ("accuracy", "kept", "left_over"))
+    mean, others, over = figures.mean(accuracy), figures.mean(kept), figures.mean(left)
     found = [(figure.value, domain.domain) for domain in figures.domains if (figure := domain.get(accuracy))]
     if mean is None or not found:
         return "no domain could be measured"
     least, where = min(found)
     eyes = "the judge" if judged else "CLIP, which taught it"
     text = f"recognised in {console.percent(mean.value)} (least: {where}, {console.percent(least)})"
-    return f"{text}{'' if others is None else f', others kept in {console.percent(others.value)}'}, by {eyes}"
+    text += "" if others is None else f", others kept in {console.percent(others.value)}"
+    return f"{text}{'' if over is None else f', left over once removed in {console.percent(over.value)}'}, by {eyes}"
 
 
 def _distances(run: RunFigures, figures: GuideFigures) -> str:

@@ -36,6 +36,10 @@ class Styles:
     codes: Tensor
     chosen: Tensor
 
+    def first(self) -> Styles:
+        """One for each source."""
+        return Styles(self.codes, self.chosen[:, :1])
+
     @property
     def count(self) -> int:
         return self.chosen.shape[1]
@@ -64,23 +68,24 @@ def reference_styles(
     return Styles(torch.cat(codes).cpu(), torch.from_numpy(chosen))
 
 
-def target_of(translator: Translator, own: Tensor, domain: int) -> Target:
-    """What ``lanit translate --add`` makes of sources with the labels ``own``, bool (n×N)."""
-    add = (torch.arange(own.shape[1]) == domain).float()
-    return edited(own, add, torch.zeros_like(own[0]), translator.exclusive.cpu())
+def target_of(translator: Translator, own: Tensor, domain: int, *, remove: bool = False) -> Target:
+    """What ``lanit translate --add``, or ``--remove``, makes of sources with the labels ``own``, bool (n×N)."""
+    named, nothing = torch.arange(own.shape[1]) == domain, torch.zeros_like(own[0])
+    added, removed = (nothing, named) if remove else (named, nothing)
+    return edited(own, added.float(), removed, translator.exclusive.cpu())
 
 
 @torch.no_grad()
 def translate_sources(
-    translator: Translator, sources: Sources, rows: np.ndarray, domain: int, styles: Styles
+    translator: Translator, sources: Sources, rows: np.ndarray, domain: int, styles: Styles, *, remove: bool = False
 ) -> Iterator[np.ndarray]:
-    """Blocks of translations, uint8 (b×K×S×S×3), of the sources ``rows`` (n) in their order.
+    """Blocks of translations, uint8 (b×K×S×S×3), of the sources ``rows`` (n) in their order. remove: rather than add.
 
     As the PNG files of ``lanit translate`` hold them: figures do not change where translations are saved and read
     again.
     """
     chosen, device = torch.from_numpy(rows), translator.device
-    whole = target_of(translator, sources.own[chosen], domain)
+    whole = target_of(translator, sources.own[chosen], domain, remove=remove)
     assert whole.kept is not None
     for part in batches(len(rows)):
         images = to_float(sources.images[rows[part]]).to(device)

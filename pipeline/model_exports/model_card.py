@@ -61,6 +61,17 @@ training images and the weights of CLIP may set conditions of their own.
 """
 
 
+_OF_ONE_WORD = {
+    "content": "Adds {word} to images of its kind as a guide image has it, swaps it and takes it off, at {size}×{size} "
+    "pixels. It was learned from images that a word sorts, by content transfer (Press et al., ICLR 2019) with lanit's "
+    "networks.",
+    "one-shot": "Turns images like the one that it was given into {word}, and the other way round, at {size}×{size} "
+    "pixels. It was learned from images that a word chose and that one image (Benaim and Wolf, NeurIPS 2018) with "
+    "lanit's networks.",
+}
+"""What a model of one word does, by the method that it was learned with."""
+
+
 def model_card(
     bundle: Bundle, metrics: Mapping[str, Any], onnx: Mapping[str, float] | None, *, half: bool = False
 ) -> str:
@@ -81,6 +92,9 @@ def model_card(
         f"A generator that gives any image of its kind any mix of {len(domains)} domains, at {size}×{size} pixels. It "
         f"was {learned}."
     )
+    of_one_word = _OF_ONE_WORD.get(bundle.training.get("options", {}).get("method"))
+    if of_one_word is not None:
+        intro = of_one_word.format(word=title, size=size)
     word = " ".join(domains[0].split())  # it stands in a block of code, which a line of it could end
     use = _USE.format(typed=shlex.quote(word), quoted=json.dumps(word, ensure_ascii=False))
     parts = [_HEADER, f"# Image translation: {title}\n", f"{intro}\n", use]

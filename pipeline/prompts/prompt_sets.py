@@ -116,6 +116,12 @@ class PromptSet:
         """Other phrases in the same sentences, without offsets and weights."""
         return replace(self, domains=tuple(phrases), offsets=(), weights=())
 
+    def of_domains(self, columns: Sequence[int]) -> PromptSet:
+        """Some of its domains alone, with their offsets and weights."""
+        domains = tuple(self.domains[n] for n in columns)
+        offsets, weights = (tuple(values[n] for n in columns) for values in (self.offsets, self.weights))
+        return replace(self, domains=domains, offsets=offsets, weights=weights)
+
     def first_template(self) -> PromptSet:
         """The set with its first template alone."""
         learned = self.learned.first_template() if self.learned is not None else None

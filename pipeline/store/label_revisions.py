@@ -7,7 +7,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,6 +159,14 @@ class LabelRevision(Revision):
     @property
     def has_human(self) -> bool:
         return self.human is not None
+
+    def of_domains(self, columns: tuple[int, ...]) -> LabelRevision:
+        """Some of its domains alone."""
+        chosen = list(columns)
+        return replace(
+            self, prompt_set=self.prompt_set.of_domains(columns), active=self.active[:, chosen],
+            margin=self.margin[:, chosen], human=None if self.human is None else self.human[:, chosen], fill=None,
+        )  # fmt: skip
 
     def blocks(
         self, *, active: bool = False, margin: bool = False, base: bool = False, human: bool = False, keys: bool = False

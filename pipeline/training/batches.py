@@ -48,9 +48,8 @@ def make_batch(
 ) -> Batch:
     """Sources, then references, augmented on the device, with two latents for each source.
 
-    pixels: uint8 (2B×3×S×S). active: bool (2B×N). human: bool (2B×N), labels that people set, or none. crop:
-    probability of a random crop. paired: each reference is the partner of its source, and gets the same mirror and
-    crop.
+    pixels: uint8 (2B×3×S×S). active: bool (2B×N). crop: probability of a random crop. paired: each reference is the
+    partner of its source, and gets the same mirror and crop. human: bool (2B×N), labels that people set, or none.
     """
     count = len(pixels) // 2
     images = _move(pixels, device).float().div_(127.5).sub_(1)

@@ -11,25 +11,29 @@ import torch
 
 from lanit.errors import LanitError
 from lanit.labels import EmbeddedPrompts
+from lanit.methods.method import Options
 from pipeline.labelling.label import label_blocks, relabel
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.label_revisions import LabelBlock, LabelRevision
 from pipeline.store.store import Store
+from pipeline.training.one_word import labels_of
 
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class RunLabels:
-    """store: of the labels. run: the name of the run, for the origin of those that it makes. first: those that it began
-    with, of number 0 where they are no revision of the store."""
+    """store: of the labels. run: the name of the run, for the origin of those that it makes. settings: of its method,
+    which say what of them it learns. first: those that it began with, of number 0 where they are no revision of the
+    store."""
 
     store: Store
     run: str
+    settings: Options
     first: LabelRevision
 
     def read(self, revision: int) -> LabelRevision:
-        return self.store.labels(revision) if revision else self.first
+        return labels_of(self.settings, self.store.labels(revision)) if revision else self.first
 
     def read_current(self, revision: int) -> LabelRevision:
         """Raises LanitError where the revision labels other images than the store now holds."""

@@ -36,6 +36,7 @@ from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
 from pipeline.training.found_clusters import unlabelled
 from pipeline.training.guard import PromptGuard
 from pipeline.training.learner import Learner, kept_context
+from pipeline.training.one_word import example_of, labels_of
 from pipeline.training.processes import Processes
 from pipeline.training.refresh import RunLabels
 from pipeline.training.run_files import RunFiles
@@ -78,7 +79,7 @@ def prepare_run(
         processes=processes,
         learner=Learner(method, options.phase_2_from, Clock(revision=labels.number)),
         data=data,
-        labels=RunLabels(store, folder.name, labels),
+        labels=RunLabels(store, folder.name, options.settings, labels),
         files=RunFiles(folder, config["run"], options.keep, options.batch_size, processes.first),
         model=RunModel(
             sizes=options.settings.network_options(options.size, len(labels.domains)),
@@ -118,7 +119,7 @@ def _labels_to_begin_with(store: Store, folder: Path, options: TrainOptions, rev
     """Those of the store; none where the method finds its own."""
     if isinstance(options.settings, ClusterOptions):
         return unlabelled(store, folder.name, options.settings, revision)
-    labels = store.labels_to_train(revision).read()
+    labels = labels_of(options.settings, store.labels_to_train(revision).read())
     store.check_current(labels)
     return labels
 
@@ -145,6 +146,7 @@ def _method(
         ema=options.ema,
         paired=data.paired,
         sample=partial(data.sample, device),
+        example=example_of(options.settings, options.size),
     )
     return METHODS[options.method](options.settings, setting)
 

@@ -36,12 +36,17 @@ def draw_sample(path: Path, learner: Learner, data: TrainingData, clip: ClipMode
         recognised.append(seen[:, domain])
         kept.append((seen == (target.weights > 0))[:, add == 0])
         columns.append(made)
+    named = ["source", *data.labels.domains]
+    if own.shape[1] == 1:  # of one word, its absence is the other thing to see
+        nothing = torch.zeros_like(own[0])
+        target = edited(own, nothing.float(), ~nothing, data.exclusive.to(device))
+        columns.append(translate(nets, images, target, codes[0, None])[0])
+        named.append(f"no {data.labels.domains[0]}")
     grid = [to_uint8(torch.stack(row)) for row in zip(*columns, strict=True)]
-    write_png(path, labelled_grid(grid, ["source", *data.labels.domains]))
-    shares = {
-        "recognised": torch.stack(recognised).float().mean().item(),
-        "kept": torch.cat(kept).float().mean().item(),
-    }
+    write_png(path, labelled_grid(grid, named))
+    shares = {"recognised": torch.stack(recognised).float().mean().item()}
+    if own.shape[1] > 1:
+        shares["kept"] = torch.cat(kept).float().mean().item()
     return {"kind": "sample", "judge": judge_name(learner)} | {name: round(value, 4) for name, value in shares.items()}
 
 

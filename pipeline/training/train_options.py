@@ -141,41 +141,52 @@ few images. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours. Th
 
 def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
     """The options of a preset, or of several with commas between them of which the later count, with ``changes`` (those
-    not None) laid over; minutes alone lift the limit of steps. Of a preset, which is LANIT's, another method takes what
-    it has too; one that finds clusters draws images evenly, and enough at once to tell them apart."""
+    not None) laid over; minutes alone lift the limit of steps.
+
+    What presets say of settings that the method has not counts for nothing; one that finds clusters draws images
+    evenly, and enough at once to tell them apart."""
     chosen: dict[str, Any] = {}
     for name in (part.strip() for part in preset.split(",")):
         if name not in PRESETS:
             raise UsageError(f"there is no preset '{name}'", f"Choose one of {', '.join(PRESETS)}.")
         chosen |= PRESETS[name]
     given = {name: value for name, value in changes.items() if value is not None}
+    known = _settings_of((chosen | given).get("method", DEFAULT_METHOD))
+    start = {name: value for name, value in chosen.items() if name in known}
     if given.get("minutes") and "steps" not in given:
         given["steps"] = 0
-    method = METHODS.get(given.get("method", chosen.get("method", DEFAULT_METHOD)))
-    if method is not None and method is not METHODS[DEFAULT_METHOD]:
-        known = flat(TrainOptions(settings=method.options(), batch_size=_ANY_BATCH))
-        chosen = {name: value for name, value in chosen.items() if name in known}
-        if issubclass(method.options, ClusterOptions):
-            least = method.options.images_for(given.get("clusters", known["clusters"]))
-            size = max(least, chosen.get("batch_size", TrainOptions.batch_size))
-            chosen = {name: value for name, value in chosen.items() if name != "balance"} | {"batch_size": size}
-    return make_options(chosen | given)
+    options = METHODS[(start | given).get("method", DEFAULT_METHOD)].options
+    if issubclass(options, ClusterOptions):
+        least = options.images_for(given.get("clusters", options().clusters))
+        size = max(least, start.get("batch_size", TrainOptions.batch_size))
+        start = {name: value for name, value in start.items() if name != "balance"} | {"batch_size": size}
+    return make_options(start | given)
 
 
 def make_options(settings: dict[str, Any]) -> TrainOptions:
     """The options of a flat view (:func:`lanit.options.flat`), all others at their defaults. Raises UsageError for a
     method that there is not, and a setting that it has not."""
     name = settings.get("method", DEFAULT_METHOD)
-    if name not in METHODS:
-        raise UsageError(f"there is no method '{name}'", f"Choose one of {', '.join(METHODS)}.")
-    own = METHODS[name].options
-    foreign = settings.keys() - flat(TrainOptions(settings=own(), batch_size=_ANY_BATCH))
+    foreign, own = settings.keys() - _settings_of(name), METHODS[name].options
     if foreign:
-        raise UsageError(f"the method {name} has no setting '{min(foreign)}'", "Leave it out.")
+        raise UsageError(f"the method {name} has no setting '{min(foreign)}'", _whose(min(foreign)))
     mine = {field.name for field in fields(TrainOptions)}
     return TrainOptions(
         settings=nested(own, settings), **{name: value for name, value in settings.items() if name in mine}
     )
+
+
+def _settings_of(method: str) -> set[str]:
+    """Names of all that can be set of a run by a method. Raises UsageError where there is no such method."""
+    if method not in METHODS:
+        raise UsageError(f"there is no method '{method}'", f"Choose one of {', '.join(METHODS)}.")
+    return set(flat(TrainOptions(settings=METHODS[method].options(), batch_size=_ANY_BATCH)))
+
+
+def _whose(setting: str) -> str:
+    """What to do about a setting that is of another method."""
+    methods = [name for name, method in METHODS.items() if setting in flat(method.options())]
+    return f"It is of --method {' or '.join(methods)}." if methods else "Leave it out."
 
 
 def all_settings() -> dict[str, Any]:

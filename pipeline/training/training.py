@@ -310,10 +310,11 @@ def _step(learner: Learner, data: TrainingData, fetcher: Fetcher, options: Train
     rows, ahead = (data.rows_of_step(options.seed, each, options.batch_size, ranks) for each in (step, step + 1))
     pixels = fetcher.take(rows)
     fetcher.prepare(ahead)  # of no use where labels are refreshed in between: no harm
-    labels, latent_dim = data.labels, learner.method.averaged.latent_dim
-    active, device = labels.active[rows], processes.device
+    labels, latent_dim, device = data.labels, learner.method.averaged.latent_dim, processes.device
     human = None if labels.human is None else labels.human[rows]
-    batch = make_batch(pixels, active, latent_dim, options.crop, device, draws, paired=data.paired, human=human)
+    batch = make_batch(
+        pixels, labels.active[rows], latent_dim, options.crop, device, draws, paired=data.paired, human=human
+    )  # fmt: skip
     return learner.method.step(batch, learner.moment(), draws)
 
 
