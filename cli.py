@@ -851,9 +851,10 @@ def train(
     from pipeline.training.terminal_tables import show_train
     from pipeline.training.train_options import all_settings, options_from
 
-    named: dict[str, float | str | None] = {"size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size}
-    named |= {"learning_rate": rate, "log_every": log_every, "sample_every": sample_every, "seed": seed}
-    named |= {"method": method, "clusters": clusters}
+    named = {
+        "size": size, "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": rate, "seed": seed,
+        "log_every": log_every, "sample_every": sample_every, "method": method, "clusters": clusters,
+    }  # fmt: skip
     options = options_from(preset, merge_settings(all_settings(), settings or [], named))
     if dry_run:
         return console.print_json(options.to_json())
