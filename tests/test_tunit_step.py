@@ -60,7 +60,7 @@ def batch(monkeypatch: pytest.MonkeyPatch) -> Batch:
     monkeypatch.setattr(module, "view_of", lambda images, draws, ranges: view)
     labels = torch.zeros(ROWS, CLUSTERS, dtype=torch.bool)
     labels[-1, 1] = True
-    return Batch(x, labels, y, labels, view, view, labels)
+    return Batch(x, labels, y, labels, view, view, y_human=labels)
 
 
 def features(guide: Guide, images: Tensor) -> list[Tensor]:
