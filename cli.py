@@ -911,10 +911,8 @@ def train(
     What you have                what to take
     words                        lanit label smiling …; no preset: LANIT
     a few labels, and words      lanit label --from-table some.csv --fill; no preset
-    all labels                   lanit label --from-table all.csv, or --from-folders; --set domain=0, which is
-                                 StarGAN v2, or stargan (one style a domain), smoothing
-    two folders                  lanit embed A B, lanit label --from-folders; cyclegan, discogan, dualgan, unit,
-                                 munit (several styles), distancegan, dtn, selfreg
+    all labels                   lanit label --from-table all.csv, or --from-folders; --set domain=0: StarGAN v2
+    two folders, unpaired        lanit embed A B, lanit label --from-folders; cyclegan, discogan, dtn
     pairs                        and lanit pair A B; pix2pix, bicyclegan (several styles)
     no words, no labels          nothing: --method tunit --clusters 10 finds groups; style-aware, by prototypes
     Presets of systems do that system's job with lanit's networks: docs/METHODS.md.

@@ -30,7 +30,7 @@ from pipeline.store.store import Store
 from pipeline.training.train_options import options_from
 from pipeline.training.training import train
 
-UNPAIRED = ("stargan", "smoothing", "cyclegan", "discogan", "dualgan", "unit", "munit", "distancegan", "dtn", "selfreg")
+UNPAIRED = ("cyclegan", "discogan", "dtn")
 PAIRED = ("pix2pix", "bicyclegan", "lanit")
 DOMAINS = {"unpaired": ("blond hair", "black hair"), "paired": ("bare", "wearing hat")}
 _SIZE, _WORLD, _JUDGED, _FACES = 32, 11, 77, 200

@@ -132,9 +132,9 @@ def _style_controls(drawn: bool) -> tuple[gr.Image, gr.HTML, gr.Button, gr.Check
     text = "A word can look in many ways. Which one is drawn by its seed, or taken from a picture."
     with gr.Accordion("Style", open=False, elem_id="style"):
         gr.HTML(f'<p class="lead">{text if drawn else "This model draws each word in one way."}</p>')
-        with gr.Row(visible=drawn):
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=120)
-            another = gr.Button("Draw another", min_width=120, size="sm")
+        with gr.Row():
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=120, visible=drawn)
+            another = gr.Button("Draw another", min_width=120, size="sm", visible=drawn)
         styles = gr.Slider(1, MOST_STYLES, 1, step=1, label="Styles side by side", buttons=[], visible=drawn)
         reference = _image("Picture to take the style from", "reference", 180)
         notice = gr.HTML(panels.notice(""), elem_classes="notice")
