@@ -1191,24 +1191,41 @@ def export_model(
         bool, typer.Option("--onnx", help="The networks as ONNX too, compared with torch.  [needs lanit[onnx]]")
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Weights in float16: half the size.")] = False,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="For the card, such as apache-2.0.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OWNER/NAME", help="For the card: what it learned from, on the hub; may be repeated."),
+    ] = None,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Pictures, or a folder, to show before and after; may be repeated."),
+    ] = None,
+    clip: ModelClipOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model as a folder that lanit.load and every --model read: weights, prompts, domains, model card.
 
     --onnx adds the generator, the style encoder and the mapping network for use without torch, and networks.json, which
-    says what they take and how styles are mixed. The licence of the model card is left to you.
+    says what they take and how styles are mixed. The card shows the pictures that you name by --example, no others; of
+    a model of drawn faces, drawn ones.
 
     \b
     Example:
       lanit export-model runs/first --out first/
       lanit export-model runs/first/best --out first/ --half --onnx --overwrite
+      lanit export-model runs/first --out first/ --license cc-by-4.0 --example a.jpg --example b.jpg
     """
     from pipeline.model_exports.export_model import export_model as export
     from pipeline.model_exports.terminal_tables import show_export_model
     from pipeline.showing import console
 
-    report = export(model, out, onnx=onnx, half=half, overwrite=overwrite, note=console.note)
+    report = export(
+        model, out, onnx=onnx, half=half, license=licence, datasets=dataset or (), examples=example or (), clip=clip,
+        overwrite=overwrite, note=console.note,
+    )  # fmt: skip
     _answer(report, show_export_model, as_json)
 
 

@@ -115,7 +115,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
 """What a command hands its options to."""
 OTHERWISE = {
     "rate": "learning_rate", "real_images": "real", "shard_size": "shard_mb", "allow_host": "allow_hosts",
-    "clip_arch": "clip_architecture",
+    "clip_arch": "clip_architecture", "licence": "license", "dataset": "datasets", "example": "examples",
 }  # fmt: skip
 """Options that the library calls otherwise."""
 SAID = {

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.decoding.grids import write_png
 from pipeline.files import sealed, sha256_file, write_bytes, write_json
 from pipeline.model_exports.bundle_folder import (
     CARD_NAME,
+    CONFIG_NAME,
     DOMAINS_NAME,
+    EXAMPLES_NAME,
     METRICS_NAME,
     ONNX_FOLDER,
     PROMPTS_NAME,
     appearing_export,
     files_of,
 )
+from pipeline.model_exports.card_header import Publication
+from pipeline.model_exports.examples import make_examples
 from pipeline.model_exports.model_card import model_card
 from pipeline.model_exports.run_metrics import OF_MODEL, WEIGHTS, read_metrics
 from pipeline.models.bundle import Bundle, check_prompts, fill_bundle, find_bundle, load_bundle
@@ -49,18 +54,26 @@ def export_model(
     *,
     onnx: bool = False,
     half: bool = False,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    examples: Sequence[str | Path] = (),
+    clip: str | None = None,
     overwrite: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> ExportModelReport:
     """Write ``model`` as the folder ``out``, which appears whole; equal models give equal bytes.
 
     It holds the bundle that training writes, ``prompts.json`` (a prompt file for lanit label), learned prompts and
-    ``metrics.json`` where the run has some, ``domains.csv`` and a model card; with ``onnx`` also the networks as ONNX.
+    ``metrics.json`` where the run has some, ``domains.csv``, ``config.json`` and a model card; with ``onnx`` also the
+    networks as ONNX.
     half: networks as float16, at half the size; the ONNX files hold the same rounded weights, in float32.
+    license, datasets: for the card, see :class:`Publication`. examples: pictures to show on it before and after, see
+    :func:`make_examples`; clip: where to find the model's CLIP, for them.
     overwrite: replace an earlier export. note: told what is going on, where that takes time.
     Raises LanitError where there is no such model, it or its prompts are damaged, ``out`` is taken, or ONNX is not what
     torch computes.
     """
+    publication = Publication(license, tuple(datasets))
     if onnx:
         from pipeline.model_exports.onnx_networks import check_installed, write_onnx
 
@@ -72,6 +85,10 @@ def export_model(
         metrics, warnings = read_metrics(bundle, source)
         differences = None
         fill_bundle(folder, bundle, half=half)
+        write_json(folder / CONFIG_NAME, config_of(bundle))
+        shown = make_examples(folder, bundle, examples, clip)
+        if shown is not None:
+            write_png(folder / EXAMPLES_NAME, shown.grid)
         write_json(folder / PROMPTS_NAME, prompt_file(bundle.prompt_set))
         write_bytes(folder / DOMAINS_NAME, domain_table(bundle).encode())
         if metrics:
@@ -81,7 +98,8 @@ def export_model(
             if note:
                 note("writing the networks as ONNX, and comparing them with torch")
             differences = write_onnx(folder / ONNX_FOLDER, load_bundle(folder))
-        write_bytes(folder / CARD_NAME, model_card(bundle, metrics, differences, half=half).encode())
+        card = model_card(bundle, metrics, differences, half=half, examples=shown, publication=publication)
+        write_bytes(folder / CARD_NAME, card.encode())
     return ExportModelReport(
         out=str(out),
         model=str(model),
@@ -92,6 +110,16 @@ def export_model(
         onnx=differences,
         warnings=warnings,
     )
+
+
+def config_of(bundle: Bundle) -> dict[str, Any]:
+    """``config.json``: what a hub or a program asks first; ``model.json`` has all of it."""
+    return {
+        "model_type": "lanit",
+        "image_size": bundle.options.image_size,
+        "domains": list(bundle.prompt_set.domains),
+        "clip": bundle.fingerprint.architecture,
+    }
 
 
 def prompt_file(prompts: PromptSet) -> dict[str, Any]:
