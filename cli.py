@@ -1208,9 +1208,9 @@ def export_model(
 ) -> None:
     """Write a trained model as a folder that lanit.load and every --model read: weights, prompts, domains, model card.
 
-    --onnx adds the generator, the style encoder and the mapping network for use without torch, and networks.json, which
-    says what they take and how styles are mixed. The card shows the pictures that you name by --example, no others; of
-    a model of drawn faces, drawn ones.
+    --onnx adds the generator, the style encoder and the mapping network for use without torch; networks.json, which
+    says what they take and how styles are mixed; and translate.html, a page that translates in a browser and needs no
+    network. Card and page show the pictures that you name by --example, no others; of drawn faces, drawn ones.
 
     \b
     Example:

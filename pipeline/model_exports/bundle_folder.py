@@ -19,7 +19,8 @@ PROMPTS_NAME = "prompts.json"
 DOMAINS_NAME = "domains.csv"
 METRICS_NAME = "metrics.json"
 ONNX_FOLDER = "onnx"
-ONNX_NAMES = ("generator.onnx", "style_encoder.onnx", "mapping.onnx", "networks.json")
+PAGE_NAME = "translate.html"
+ONNX_NAMES = ("generator.onnx", "style_encoder.onnx", "mapping.onnx", "networks.json", PAGE_NAME)
 
 FILES = (
     *BUNDLE_FILES,

@@ -1,4 +1,4 @@
-"""A few pictures and what a model makes of them, for its card: drawn ones, or those that its owner names."""
+"""A few pictures and what a model makes of them, for its card and page: drawn ones, or those its owner names."""
 
 from __future__ import annotations
 

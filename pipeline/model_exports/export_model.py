@@ -33,7 +33,8 @@ from pipeline.prompts.prompt_sets import PromptSet
 @dataclass(frozen=True)
 class ExportModelReport:
     """files: bytes of each, by POSIX path in ``out``. onnx: of each network, the largest absolute difference between
-    its output in onnxruntime and in torch; none where no ONNX was asked for. warnings: figures that were left out."""
+    its output in onnxruntime and in torch; none where no ONNX was asked for. page_alone: whether the page beside them
+    holds them too, and opens from a disk; else it needs a server. warnings: figures that were left out."""
 
     out: str
     model: str
@@ -42,6 +43,7 @@ class ExportModelReport:
     half: bool
     files: dict[str, int]
     onnx: dict[str, float] | None
+    page_alone: bool | None
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -65,16 +67,17 @@ def export_model(
 
     It holds the bundle that training writes, ``prompts.json`` (a prompt file for lanit label), learned prompts and
     ``metrics.json`` where the run has some, ``domains.csv``, ``config.json`` and a model card; with ``onnx`` also the
-    networks as ONNX.
+    networks as ONNX, and a page that translates with them in a browser.
     half: networks as float16, at half the size; the ONNX files hold the same rounded weights, in float32.
-    license, datasets: for the card, see :class:`Publication`. examples: pictures to show on it before and after, see
-    :func:`make_examples`; clip: where to find the model's CLIP, for them.
+    license, datasets: for the card, see :class:`Publication`. examples: pictures to show on it before and after, and
+    to pick from on the page, see :func:`make_examples`; clip: where to find the model's CLIP, for them.
     overwrite: replace an earlier export. note: told what is going on, where that takes time.
     Raises LanitError where there is no such model, it or its prompts are damaged, ``out`` is taken, or ONNX is not what
     torch computes.
     """
     publication = Publication(license, tuple(datasets))
     if onnx:
+        from pipeline.model_exports.browser_page import write_browser_page
         from pipeline.model_exports.onnx_networks import check_installed, write_onnx
 
         check_installed()
@@ -83,7 +86,7 @@ def export_model(
         bundle = load_bundle(source)
         check_prompts(source, bundle)
         metrics, warnings = read_metrics(bundle, source)
-        differences = None
+        differences = alone = None
         fill_bundle(folder, bundle, half=half)
         write_json(folder / CONFIG_NAME, config_of(bundle))
         shown = make_examples(folder, bundle, examples, clip)
@@ -98,6 +101,7 @@ def export_model(
             if note:
                 note("writing the networks as ONNX, and comparing them with torch")
             differences = write_onnx(folder / ONNX_FOLDER, load_bundle(folder))
+            alone = write_browser_page(folder / ONNX_FOLDER, bundle.options.latent_dim, shown)
         card = model_card(bundle, metrics, differences, half=half, examples=shown, publication=publication)
         write_bytes(folder / CARD_NAME, card.encode())
     return ExportModelReport(
@@ -108,6 +112,7 @@ def export_model(
         half=half,
         files={name: (out / name).stat().st_size for name in files_of(out)},
         onnx=differences,
+        page_alone=alone,
         warnings=warnings,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lanit.errors import LanitError
 from pipeline.clip.presets import repository_of
-from pipeline.model_exports.bundle_folder import EXAMPLES_NAME, METRICS_NAME
+from pipeline.model_exports.bundle_folder import EXAMPLES_NAME, METRICS_NAME, ONNX_FOLDER, PAGE_NAME
 from pipeline.model_exports.card_header import Publication, card_header
 from pipeline.model_exports.examples import Examples
 from pipeline.models.bundle import Bundle
@@ -229,4 +229,5 @@ def _onnx(differences: Mapping[str, float] | None) -> str:
     ]
     lines += ["and how styles are mixed. Largest absolute difference from torch:", ""]
     lines += [f"- `{name}.onnx`: {value:.1e}" for name, value in differences.items()]
+    lines += ["", f"`{ONNX_FOLDER}/{PAGE_NAME}` is a page that translates in a browser: pictures stay on the device."]
     return "\n".join([*lines, ""])
