@@ -1051,12 +1051,15 @@ def evaluate(
     ] = "both",
     real_images: Annotated[int, typer.Option(min=0, help="Real images of a domain at most, drawn; 0 for all.")] = 10000,
     bootstrap: Annotated[int, typer.Option(min=0, help="Samples for the intervals; 0 for none.")] = 100,
-    features: Annotated[Literal["clip", "inception"], typer.Option(help="What distances are of.")] = "clip",
+    features: Annotated[Literal["clip", "inception", "dinov2"], typer.Option(help="What distances are of.")] = "clip",
     match_size: Annotated[
         bool, typer.Option("--match-size", help="Embed the real images at the model's size too.")
     ] = False,
     inception_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="torch-fidelity's.  [default: torch's cache]")
+    ] = None,
+    dinov2_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="timm's or the authors'.  [default: torch's cache]")
     ] = None,
     lpips_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet.  [default: torch's cache]")
@@ -1079,11 +1082,11 @@ def evaluate(
     """Measure trained models on the images of a store, or compare two folders of images.
 
     Drawn sources are translated to every domain that they lack and compared with the images that carry it: Fréchet
-    distance (its mean over domains is the mFID), KID, density and coverage; accuracy, whether the domain is recognised;
-    kept, whether the others are recognised as in the source; how far is a translation from its source, how different
-    are those of one source. Distances are of CLIP's features, which the store holds; Inception and LPIPS need weights
-    that you have as files. The same command goes on where it was interrupted. Two folders are compared as a whole, and
-    by subfolders of the same name.
+    distance (its mean over domains is the mFID), KID, CMMD, density and coverage; accuracy, whether the domain is
+    recognised; kept, whether the others are recognised as in the source; how far is a translation from its source, how
+    different are those of one source. Distances are of CLIP's features, which the store holds; Inception, DINOv2 and
+    LPIPS need weights that you have as files. The same command goes on where it was interrupted. Two folders are
+    compared as a whole, and by subfolders of the same name.
 
     \b
     Example:
@@ -1108,8 +1111,8 @@ def evaluate(
         seed=seed, batch_size=batch_size,
     )  # fmt: skip
     tools = Tools(
-        features=features, inception_weights=inception_weights, lpips_weights=lpips_weights, judge=judge, clip=clip,
-        device=pick_device(device),
+        features=features, inception_weights=inception_weights, dinov2_weights=dinov2_weights,
+        lpips_weights=lpips_weights, judge=judge, clip=clip, device=pick_device(device),
     )  # fmt: skip
     if folders is not None:
         with console.progress("reading") as advance:

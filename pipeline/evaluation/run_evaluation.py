@@ -168,7 +168,8 @@ class RunEvaluation:
             if self.finished.get(guide, name) is not None:
                 ticker(len(lacking) * options.styles, f"{self.run}: {guide}, {name}")
                 continue
-            real = real or RealSide(self._real_features(domain), name, options)
+            of_clip = isinstance(self.with_.extractor, ClipFeatures)
+            real = real or RealSide(self._real_features(domain), name, options, of_clip=of_clip)
             made = self._translate(domain, lacking, self.styles(guide, domain), ticker, f"{self.run}: {guide}, {name}")
             counts = resampled_counts(len(self.rows), options.bootstrap, torch_generator_of(options.seed, "sources"))
             self.finished.add(guide, measure(real, made, counts[:, lacking], domain, options))
