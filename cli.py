@@ -1035,6 +1035,32 @@ def review(
     serve(options, lambda address: console.say(f"Open {address} in a browser; Ctrl-C ends it."))
 
 
+@app.command(short_help="Let language models ask a store, over MCP.")
+def mcp(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs whose evaluations may be read.")
+    ] = None,
+    clip: ClipOption = None,
+    clip_arch: ArchOption = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Serve three tools over the Model Context Protocol, on standard input and output: search, inspect_labels, and
+    evaluation, which tells what lanit evaluate last found of a run. They answer what the commands print with --json.
+
+    They read this store and these runs and nothing else, and write nothing. It needs pip install "lanit[mcp]".
+
+    \b
+    Example:
+      lanit mcp
+      lanit mcp runs/first runs/second --store manifests
+    """
+    from pipeline.agents.server import serve
+    from pipeline.agents.tools import AgentOptions
+
+    serve(AgentOptions(runs=tuple(runs or ()), store=store, clip=clip, clip_architecture=clip_arch, device=device))
+
+
 @app.command(short_help="Measure trained models, or two folders of images.")
 def evaluate(
     runs: Annotated[

@@ -22,6 +22,7 @@ import cli
 from lanit.errors import LanitError, UsageError
 from lanit.methods.stargan import StarganOptions
 from lanit.rules import Rule
+from pipeline.agents.tools import AgentOptions
 from pipeline.clip.model_list import list_models
 from pipeline.clip.models import DEFAULT_CLIP, load_clip
 from pipeline.commands import store_option
@@ -104,6 +105,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "translate": (TranslateOptions, TranslateRequest),
     "play": (PlayOptions,),
     "review": (ReviewOptions,),
+    "mcp": (AgentOptions,),
     "evaluate": (EvaluationOptions, Tools),
     "export": (ExportRequest, export),
     "export-model": (export_model,),
@@ -157,6 +159,7 @@ OWN = {
     "train": {"preset", "settings", "clip", "clip_arch"},
     "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},
+    "mcp": {"runs"},
     "evaluate": {"runs", "real", "fake", "truth"},
     "export": {"to"},
     "export-model": {"model"},

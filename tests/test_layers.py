@@ -30,7 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "stages",
         "sample_world",
         "evaluation",
-        "play review model_exports",
+        "play review model_exports agents",
     )
 )
 """The rooms of pipeline/ from the ground up; those of one floor do not know each other."""
