@@ -1263,19 +1263,27 @@ def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What lanit export-model wrote.")],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On the hub; made if it is not there.")],
     private: Annotated[bool, typer.Option("--private", help="Only for you; a public repository is refused.")] = False,
+    space: Annotated[bool, typer.Option("--space", help="Send the page of lanit play for it, as a Space.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --space: write it there to look at, and send nothing.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send an exported model to the Hugging Face hub, as one commit. Log in before, with: hf auth login
 
+    --space sends a page to try it on instead, with the model and lanit's source in it, as a Space.
+
     \b
     Example:
       lanit push first/ owner/first --private
+      lanit push first/ owner/first-page --space --out page/
+      lanit push first/ owner/first-page --space
     """
     from pipeline.clip.hub import parse_repository
     from pipeline.model_exports.sharing import push as push_model
     from pipeline.model_exports.terminal_tables import show_push
 
-    report = push_model(folder, parse_repository(repository), private=private)
+    report = push_model(folder, parse_repository(repository), private=private, space=space, out=out)
     _answer(report, show_push, as_json)
 
 

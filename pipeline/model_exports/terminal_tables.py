@@ -37,7 +37,14 @@ def _how_to_open(folder: Path, alone: bool) -> str:
 
 
 def show_push(report: PushReport) -> None:
+    if report.out is not None:
+        typed = shlex.quote(report.out)
+        console.say(f"{len(report.files)} files of a Space are in {report.out}; look at it: python {typed}/app.py")
+        return
     console.say(f"{len(report.files)} files of {report.folder} are at {report.url}")
+    if report.space:
+        console.say(f"it is built there, and opens at https://huggingface.co/spaces/{report.repository}")
+        return
     console.say(f"use them anywhere: lanit translate IN --model {report.repository} …")
 
 
