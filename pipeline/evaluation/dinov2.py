@@ -82,7 +82,7 @@ def _network(weights: dict[str, Tensor]) -> tuple[Any, str]:
     depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
     registers = bool({"reg_token", "register_tokens"} & weights.keys())
     gated = any(".w12." in name or (".mlp.fc1.weight" in name and _is_gated(weights, name)) for name in weights)
-    network = timm.create_model(
+    network: Any = timm.create_model(
         f"vit_{'giant' if gated else 'small'}_patch14{'_reg4' if registers else ''}_dinov2", num_classes=0,
         img_size=_RESIZE.size, embed_dim=width, depth=depth, num_heads=width // _HEAD_WIDTH,
     )  # fmt: skip
