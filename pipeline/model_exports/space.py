@@ -55,7 +55,7 @@ OPTIONS = PlayOptions(
     host="0.0.0.0" if HOST else "127.0.0.1",
     port=int(os.environ.get("PORT", "7860")),
     allow_hosts=(HOST,) if HOST else (),
-    framed_by="https://huggingface.co" if HOST else "",
+    framed_by="huggingface.co" if HOST else "",
 )
 
 if __name__ == "__main__":

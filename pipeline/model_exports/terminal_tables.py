@@ -43,7 +43,7 @@ def show_push(report: PushReport) -> None:
         return
     console.say(f"{len(report.files)} files of {report.folder} are at {report.url}")
     if report.space:
-        console.say(f"it is built there, and opens at https://huggingface.co/spaces/{report.repository}")
+        console.say(f"it is built there, and opens at huggingface.co/spaces/{report.repository}")
         return
     console.say(f"use them anywhere: lanit translate IN --model {report.repository} …")
 

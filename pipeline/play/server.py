@@ -35,7 +35,7 @@ _SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 class PlayOptions:
     """model: as for ``lanit.load``. store: of images that it learned from, to tell others apart and to pick from.
     host, port: where to listen; port 0 is any free one. allow_hosts: other names that the page answers to. framed_by: a
-    site that may show the page in a frame of its own, as https://…; none if empty."""
+    host whose pages may show this one in a frame; none if empty."""
 
     model: str = "sample"
     host: str = "127.0.0.1"
