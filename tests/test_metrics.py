@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from lanit import metrics
 from lanit.errors import LanitError
 from lanit.metrics import (
+    clip_mmd,
     copied,
     cosine_distance,
     density_coverage,
     frechet_distance,
     interval,
     kernel_distance,
+    mean_gaussian,
     mean_kernel,
     moments,
     neighbours,
@@ -153,6 +156,38 @@ def test_pairs_of_one_row_and_of_its_copies_in_a_bootstrap_sample_do_not_count(
         across = [kernel(a, others[j]) for i in drawn(times) for j in drawn(other) for a in groups[i]]
         found = mean_kernel(groups, others, counts, other_counts)
         assert float(found[row]) == pytest.approx(np.mean(across), rel=1e-9)
+
+
+def test_cmmd_is_the_published_formula_pair_by_pair() -> None:
+    """Jayasumana et al., CVPR 2024, equations 3 and 4, in their code's estimate: every pair of rows, itself too."""
+    real, fake = pair((6, 5, 7), unit=True)
+
+    def mean_of(x: Tensor, y: Tensor) -> float:
+        return sum(math.exp(-sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) / (2 * 10**2))
+                   for a in x.tolist() for b in y.tolist()) / (len(x) * len(y))  # fmt: skip
+
+    expected = 1000 * (mean_of(real, real) + mean_of(fake, fake) - 2 * mean_of(real, fake))
+    assert clip_mmd(real, fake) == pytest.approx(expected, rel=1e-8)
+    assert clip_mmd(real, fake) > 1e-3
+    assert clip_mmd(real, real) == pytest.approx(0, abs=1e-9)
+    assert clip_mmd(real[:1], fake) > 0, "one image does"
+
+
+@pytest.mark.parametrize("entries", [1, 1 << 24])
+def test_terms_of_cmmd_in_a_bootstrap_sample_are_those_of_a_sample_written_out(
+    entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_BLOCK_ENTRIES", entries)
+    groups, others = features(6 * 3, 5, 1).reshape(6, 3, 5).double(), features(4, 5, 2).double()
+    counts, other_counts = (resampled_counts(n, 2, torch.Generator().manual_seed(n)) for n in (6, 4))
+    for row, times, other in ((0, torch.ones(6).long(), torch.ones(4).long()), (2, counts[1], other_counts[1])):
+        drawn = groups[torch.arange(6).repeat_interleave(times)].flatten(0, 1)
+        drawn_others = others[torch.arange(4).repeat_interleave(other)]
+        within = torch.exp(-torch.cdist(drawn, drawn).square() / 200).mean()
+        across = torch.exp(-torch.cdist(drawn, drawn_others).square() / 200).mean()
+        assert float(mean_gaussian(groups, x_counts=counts)[row]) == pytest.approx(float(within), rel=1e-9)
+        found = mean_gaussian(groups, others, counts, other_counts)[row]
+        assert float(found) == pytest.approx(float(across), rel=1e-9)
 
 
 def kernel_mean_of_normals(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> float:

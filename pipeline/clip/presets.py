@@ -92,3 +92,12 @@ OF_TRANSFORMERS: dict[str, str] = {
     **{f"google/siglip2-{ending}": f"{name}/webli" for ending, name in _SIGLIP2.items()},
 }
 """Repositories whose weights are in transformers' form: the same CLIP as open_clip has it."""
+
+
+def repository_of(spec: str) -> str | None:
+    """The repository of the hub that the weights of ``--clip`` SPEC are published in; none where lanit knows none."""
+    if spec.startswith("hf-hub:"):
+        return spec.removeprefix("hf-hub:").partition("@")[0]
+    known = {preset.clip: preset.repository for preset in PRESETS.values()}
+    known |= {name: preset.repository for name, preset in PRESETS.items()}
+    return ({clip: name for name, clip in OF_TRANSFORMERS.items()} | known).get(spec)

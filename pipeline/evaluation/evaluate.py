@@ -38,17 +38,18 @@ if TYPE_CHECKING:
 
 _WAIT_SECONDS = 5.0  # for another evaluation to write its figures; a training holds the folder for longer
 
-Features = Literal["clip", "inception"]
+Features = Literal["clip", "inception", "dinov2"]
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What to measure with. features: of the distances. inception_weights, lpips_weights: local files, else where
-    torch's hub would have put them. judge: a CLIP, or ``sample-world``. clip: where the models' CLIP is to be found.
-    device: see :func:`pipeline.computing.devices.pick_device`."""
+    """What to measure with. features: of the distances. inception_weights, dinov2_weights, lpips_weights: local files,
+    else where torch's hub would have put them. judge: a CLIP, or ``sample-world``. clip: where the models' CLIP is to
+    be found. device: see :func:`pipeline.computing.devices.pick_device`."""
 
     features: Features = "clip"
     inception_weights: Path | None = None
+    dinov2_weights: Path | None = None
     lpips_weights: Path | None = None
     judge: str | None = None
     clip: str | None = None
@@ -222,16 +223,24 @@ def _clip_of(bundle: Bundle, store: Store, tools: Tools, known: dict[str, ClipMo
 
 
 def _extractor(tools: Tools, clip: ClipModel) -> Extractor:
-    if tools.features == "clip":
-        return ClipFeatures(clip)
-    return InceptionFeatures(inception_weights(tools.inception_weights), tools.device)
+    return _by_file(tools) or ClipFeatures(clip)
+
+
+def _by_file(tools: Tools) -> Extractor | None:
+    """What takes its weights from a file, and loads no CLIP; none where CLIP shall measure."""
+    if tools.features == "inception":
+        return InceptionFeatures(inception_weights(tools.inception_weights), tools.device)
+    if tools.features == "dinov2":
+        from pipeline.evaluation.dinov2 import Dinov2Features, dinov2_weights  # with timm, which others do without
+
+        return Dinov2Features(dinov2_weights(tools.dinov2_weights), tools.device)
+    return None
 
 
 def extractor_of_folders(tools: Tools, store: Path) -> Extractor:
-    """What compares two folders: the CLIP of ``--clip``, else that of the store there, else the default; Inception."""
-    if tools.features == "inception":
-        return InceptionFeatures(inception_weights(tools.inception_weights), tools.device)
-    return ClipFeatures(clip_to_embed(store, tools.clip, None, None, str(tools.device), anew=False))
+    """What compares two folders: of a file, or the CLIP of ``--clip``, else the store's there, else the default."""
+    found = _by_file(tools)
+    return found or ClipFeatures(clip_to_embed(store, tools.clip, None, None, str(tools.device), anew=False))
 
 
 def _label_scores(store: Store, revision: int | None, truth: str) -> Scores:

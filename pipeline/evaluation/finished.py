@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation.figures import PROTOCOL, DomainFigures
+from pipeline.evaluation.measures import MEASURES
 from pipeline.files import sealed, sha256_bytes, unsealed
 from pipeline.store.store import Store
 
@@ -22,7 +23,8 @@ class Finished:
     """
 
     def __init__(self, store: Store, depends_on: dict[str, Any], tell: Callable[[str], None]) -> None:
-        text = json.dumps({"protocol": PROTOCOL, "parts": store.parts_array().tobytes().decode()} | depends_on)
+        known = {"protocol": PROTOCOL, "figures": [measure.name for measure in MEASURES]}
+        text = json.dumps(known | {"parts": store.parts_array().tobytes().decode()} | depends_on)
         self._of, self._tell = sha256_bytes(text.encode()), tell
         self.path: Path = store.root / "cache" / f"evaluation-{self._of[:16]}.jsonl"
         self.unrelated: float | None = None

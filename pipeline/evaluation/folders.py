@@ -21,6 +21,7 @@ from pipeline.evaluation.measures import BY_NAME
 from pipeline.evaluation.measuring import (
     RealSide,
     averaged,
+    bootstrapped_clip_mmd,
     bootstrapped_frechet,
     bootstrapped_kernel_distance,
     repeats_of,
@@ -105,10 +106,11 @@ def evaluate_folders(
         done = len(places[0]) * side
         sides.append(_features((real, fake)[side], places[side], extractor, options, done, total, progress))
     first, second = sides
-    whole = _compare("", first.features, second.features, options)
+    of_clip = isinstance(extractor, ClipFeatures)
+    whole = _compare("", first.features, second.features, options, of_clip)
     matching = _matching(first.folders, second.folders, options.neighbours + 1)
     domains = tuple(
-        _compare(name, first.features[first.folders == name], second.features[second.folders == name], options)
+        _compare(name, first.features[first.folders == name], second.features[second.folders == name], options, of_clip)
         for name in matching.both
         if name not in matching.skipped
     )
@@ -195,9 +197,9 @@ def _top(path: str) -> str:
     return first if rest else ""
 
 
-def _compare(name: str, real: Tensor, fake: Tensor, options: EvaluationOptions) -> SetFigures:
+def _compare(name: str, real: Tensor, fake: Tensor, options: EvaluationOptions, of_clip: bool) -> SetFigures:
     rows = draw(np.arange(len(real)), options.real, options.seed, f"real {name}")
-    side = RealSide(real[torch.from_numpy(rows)], name, options)
+    side = RealSide(real[torch.from_numpy(rows)], name, options, of_clip=of_clip)
     features = fake.double()
     counts = resampled_counts(len(fake), options.bootstrap, torch_generator_of(options.seed, f"fake {name}"))
     near = neighbours(side.features, features, options.neighbours)
@@ -206,5 +208,5 @@ def _compare(name: str, real: Tensor, fake: Tensor, options: EvaluationOptions) 
         "kid": bootstrapped_kernel_distance(side, features, counts),
         "density": averaged(near.density, counts),
         "coverage": averaged(near.covered, side.counts, 1.0),
-    }
+    } | bootstrapped_clip_mmd(side, features, counts)
     return SetFigures(name, len(side.features), len(fake), values, repeats_of(side, features))

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lanit.metrics import (
+    CMMD_SCALE,
     Moments,
     copied,
     cosine_distance,
     frechet_distance,
+    mean_gaussian,
     mean_kernel,
     moments,
     neighbours,
@@ -78,15 +80,19 @@ class Left:
 
 
 class RealSide:
-    """The real images that carry a domain: features, float (r×d), and what is computed of them once for all guides."""
+    """The real images that carry a domain: features, float (r×d), and what is computed of them once for all guides.
 
-    def __init__(self, features: Tensor, domain: str, options: EvaluationOptions) -> None:
+    of_clip: whether the features are CLIP embeddings, of which there is a CMMD.
+    """
+
+    def __init__(self, features: Tensor, domain: str, options: EvaluationOptions, *, of_clip: bool = False) -> None:
         self.features = features.double()
         self.domain = domain
         self.moments = moments(features)
         generator = torch_generator_of(options.seed, f"real {domain}")
         self.counts = resampled_counts(len(features), options.bootstrap, generator).to(features.device)
         self.mean_kernel = mean_kernel(self.features, x_counts=self.counts)
+        self.mean_gaussian = mean_gaussian(self.features, x_counts=self.counts) if of_clip else None
         apart, norm = 2 * self.moments.covariance.trace(), self.features.square().sum(dim=1).mean()
         self.alike = max(_TWINS * math.sqrt(float(apart)), _LEAST * math.sqrt(float(norm)))
         self.twins = twins(self.features, self.alike)
@@ -122,6 +128,7 @@ def measure(real: RealSide, made: Made, left: Left | None, counts: Tensor, domai
         "accuracy_before": Figure(float(made.seen.before[:, domain].double().mean())),
         "identity": averaged(identity, counts),
     }
+    values |= bootstrapped_clip_mmd(real, features, counts)
     values |= _recognition(made.seen, made.unchanged, domain, counts) | (left.figures(domain) if left else {})
     if images > 1:
         values["kid"] = bootstrapped_kernel_distance(real, features, counts)
@@ -161,6 +168,16 @@ def bootstrapped_kernel_distance(real: RealSide, made: Tensor, counts: Tensor) -
     between = mean_kernel(real.features, made, real.counts, counts)
     value, *replicates = (real.mean_kernel + within - 2 * between).tolist()
     return Figure(value, tuple(replicates), lowest=-math.inf)
+
+
+def bootstrapped_clip_mmd(real: RealSide, made: Tensor, counts: Tensor) -> dict[str, Figure]:
+    """``cmmd``, where the features are CLIP's. made, counts: as for :func:`bootstrapped_kernel_distance`."""
+    if real.mean_gaussian is None:
+        return {}
+    within = mean_gaussian(made, x_counts=counts)
+    between = mean_gaussian(real.features, made, real.counts, counts)
+    value, *replicates = (CMMD_SCALE * (real.mean_gaussian + within - 2 * between)).tolist()
+    return {"cmmd": Figure(value, tuple(replicates))}
 
 
 def bootstrapped_frechet(real: RealSide, features: Tensor, counts: Tensor) -> Figure:

@@ -67,10 +67,11 @@ def evaluation_page(result: Evaluation) -> str:
 def folders_page(result: FolderEvaluation) -> str:
     """Two sets of images, as one HTML file."""
     sets = (*result.domains, result.whole)
+    shown = [measure for measure in OF_SETS if measure.name in result.whole.values]
     values = {
         "r": result,
-        "columns": [_head(measure) for measure in OF_SETS],
-        "rows": [(each, [_cell(each[measure.name], measure) for measure in OF_SETS]) for each in sets],
+        "columns": [_head(measure) for measure in shown],
+        "rows": [(each, [_cell(each[measure.name], measure) for measure in shown]) for each in sets],
         "css": Markup(_asset("evaluation.css")),
         "short": short,
     }

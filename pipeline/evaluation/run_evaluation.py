@@ -179,7 +179,8 @@ class RunEvaluation:
             if self.finished.get(guide, name) is not None:
                 ticker(self._translations([domain]) // len(options.guides), f"{self.run}: {guide}, {name}")
                 continue
-            real = real or RealSide(self._real_features(domain), name, options)
+            of_clip = isinstance(self.with_.extractor, ClipFeatures)
+            real = real or RealSide(self._real_features(domain), name, options, of_clip=of_clip)
             styles, detail = self.styles(guide, domain), f"{self.run}: {guide}, {name}"
             made = self._translate(domain, lacking, styles, ticker, detail)
             counts = resampled_counts(len(self.rows), options.bootstrap, torch_generator_of(options.seed, "sources"))

@@ -40,17 +40,19 @@ def show_evaluation(result: Evaluation) -> None:
 def show_folders(result: FolderEvaluation) -> None:
     """All images, then each pair of subfolders."""
     sets = (*result.domains, result.whole)
-    rows = [_set_row(each) for each in sets]
+    shown = [measure for measure in OF_SETS if measure.name in result.whole.values]
+    rows = [_set_row(each, shown) for each in sets]
     intervals = tuple(f"{BY_NAME[name].column}, 95 %" for name in _INTERVALS)
-    columns = ("images", "real", "compared", *(measure.column for measure in OF_SETS), *intervals)
+    columns = ("images", "real", "compared", *(measure.column for measure in shown), *intervals)
     console.table(f"{result.fake} against {result.real}", columns, rows)
     if result.mean_frechet is not None:
         console.say(f"mean Fréchet distance of {len(result.domains)} subfolders (mFID): {short(result.mean_frechet)}")
     console.say(f"features  {result.extractor.name} ({result.extractor.sha256[:12]}), {result.extractor.resize}")
+    _say_whose_cmmd(result.extractor.name, "cmmd" in result.whole.values)
 
 
-def _set_row(each: SetFigures) -> list[str]:
-    values = [short(each[measure.name].value, measure.decimals) for measure in OF_SETS]
+def _set_row(each: SetFigures, shown: Sequence[Measure]) -> list[str]:
+    values = [short(each[measure.name].value, measure.decimals) for measure in shown]
     return [each.name or "all", f"{each.real:,}", f"{each.fake:,}", *values,
             *(spread(each[name], BY_NAME[name].decimals) for name in _INTERVALS)]  # fmt: skip
 
@@ -111,6 +113,8 @@ def _show_basis(result: Evaluation) -> None:
         console.say(f"mean KID  {run.run}: {_means(run, 'kid')}")
     facts = result.extractor
     console.say(f"features  {facts.name} ({facts.sha256[:12]}), {facts.resize}; of real images {result.real_features}")
+    measured = any(guide.mean("cmmd") is not None for run in result.runs for guide in run.guides)
+    _say_whose_cmmd(facts.name, measured)
     console.say(
         f"drawn     {options.sources or result.images:,} sources × {options.styles} styles, seed {options.seed}; "
         f"95 % intervals by {options.bootstrap} bootstrap samples; unrelated images are at a distance of "
@@ -120,6 +124,14 @@ def _show_basis(result: Evaluation) -> None:
         console.say(f"LPIPS     not measured: {result.lpips}")
     if result.judge is not None:
         console.say(f"judge     {result.judge}")
+
+
+def _say_whose_cmmd(extractor: str, measured: bool) -> None:
+    """A line where there is a CMMD, and not of the CLIP that published ones are of."""
+    if measured and "ViT-L-14-336" not in extractor:
+        console.say(
+            "CMMD      of this CLIP; published figures are of ViT-L-14-336/openai, and not to be compared with it"
+        )
 
 
 def _means(run: RunFigures, name: str) -> str:

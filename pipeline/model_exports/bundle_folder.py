@@ -12,15 +12,21 @@ from pipeline.models.run_folder import BUNDLE_FILES
 from pipeline.prompts.learned_prompts import FILE_NAME as LEARNED_NAME
 
 CARD_NAME = "README.md"
+CONFIG_NAME = "config.json"
+"""By requests for a file of this name the Hugging Face hub counts downloads."""
+EXAMPLES_NAME = "examples.png"
 PROMPTS_NAME = "prompts.json"
 DOMAINS_NAME = "domains.csv"
 METRICS_NAME = "metrics.json"
 ONNX_FOLDER = "onnx"
-ONNX_NAMES = ("generator.onnx", "style_encoder.onnx", "mapping.onnx", "networks.json")
+PAGE_NAME = "translate.html"
+ONNX_NAMES = ("generator.onnx", "style_encoder.onnx", "mapping.onnx", "networks.json", PAGE_NAME)
 
 FILES = (
     *BUNDLE_FILES,
     CARD_NAME,
+    CONFIG_NAME,
+    EXAMPLES_NAME,
     PROMPTS_NAME,
     LEARNED_NAME,
     DOMAINS_NAME,

@@ -9,20 +9,12 @@ from typing import Any
 
 from lanit.errors import LanitError
 from lanit.guides import guide_of
-from pipeline.model_exports.bundle_folder import METRICS_NAME
+from pipeline.clip.presets import repository_of
+from pipeline.model_exports.bundle_folder import EXAMPLES_NAME, METRICS_NAME, ONNX_FOLDER, PAGE_NAME
+from pipeline.model_exports.card_header import Publication, card_header
+from pipeline.model_exports.examples import Examples
 from pipeline.models.bundle import Bundle
 from pipeline.showing.markdown import markdown_text as _text
-
-_HEADER = """\
----
-library_name: lanit
-pipeline_tag: image-to-image
-tags:
-- image-to-image
-- image-translation
-- lanit
----
-"""
 
 _USE = """\
 ## Use
@@ -53,11 +45,11 @@ show, and where the training images were one-sided, so are its changes. Do not u
 people as they are not where others may take the result for a photograph.
 """
 
-_LICENCE = """\
+_NO_LICENCE = """\
 ## Licence
 
-None is stated yet. Whoever publishes this model chooses one and adds it to the header of this page (`license: …`); the
-training images and the weights of CLIP may set conditions of their own.
+None is stated yet. Whoever publishes this model chooses one, with `lanit export-model --license`, or by a line in the
+header of this page (`license: …`); the training images and the weights of CLIP may set conditions of their own.
 """
 
 
@@ -72,16 +64,27 @@ _OF_ONE_WORD = {
 """What a model of one word does, by the method that it was learned with."""
 
 
-def model_card(
-    bundle: Bundle, metrics: Mapping[str, Any], onnx: Mapping[str, float] | None, *, half: bool = False
-) -> str:
-    """The card as Markdown: use, domains with their counts, training, metrics, CLIP, intended use, licence.
+_UNSAID = Publication()
 
-    metrics: as ``metrics.json``. onnx: differences from torch by network, where the export has ONNX files.
+
+def model_card(
+    bundle: Bundle,
+    metrics: Mapping[str, Any],
+    onnx: Mapping[str, float] | None,
+    *,
+    half: bool = False,
+    examples: Examples | None = None,
+    publication: Publication = _UNSAID,
+) -> str:
+    """The card as Markdown: head, examples, use, domains with counts, training, metrics, CLIP, intended use, licence.
+
+    metrics: as ``metrics.json``. onnx: differences from torch by network, where the export has ONNX files. Raises
+    LanitError where ``metrics`` has other fields.
     """
     domains = bundle.prompt_set.domains
     size, prompts = bundle.options.image_size, _text(bundle.prompt_set.name)
-    title = ", ".join(map(_text, domains[:4])) + (f" and {len(domains) - 4} more" if len(domains) > 4 else "")
+    more = f" and {len(domains) - 4} more" if len(domains) > 4 else ""
+    title = "Image translation: " + ", ".join(" ".join(domain.split()) for domain in domains[:4]) + more
     learned = "learned from images without labels and a list of words, with LANIT (Park, Kim, Kim et al., CVPR 2023)"
     if guide_of(bundle.networks) is not None:
         method = _text(str(bundle.training.get("options", {}).get("method", "tunit")))
@@ -94,13 +97,39 @@ def model_card(
     )
     of_one_word = _OF_ONE_WORD.get(bundle.training.get("options", {}).get("method"))
     if of_one_word is not None:
-        intro = of_one_word.format(word=title, size=size)
+        intro = of_one_word.format(word=_text(domains[0]), size=size)
     word = " ".join(domains[0].split())  # it stands in a block of code, which a line of it could end
     use = _USE.format(typed=shlex.quote(word), quoted=json.dumps(word, ensure_ascii=False))
-    parts = [_HEADER, f"# Image translation: {title}\n", f"{intro}\n", use]
+    head, figures = _of_metrics(bundle, metrics, title, publication)
+    parts = [head, f"# {_text(title)}\n", f"{intro}\n", _examples(examples), use]
     parts += [_domains(bundle), f"The prompts ({prompts}) are in `prompts.json`, a file for `lanit label --prompts`.\n"]
-    parts += [_training(bundle, half), _metrics(metrics), _clip(bundle), _onnx(onnx), _INTENDED, _LICENCE]
+    parts += [_training(bundle, half), figures, _clip(bundle), _onnx(onnx), _INTENDED, _licence(publication)]
     return "\n".join(part for part in parts if part)
+
+
+def _of_metrics(bundle: Bundle, metrics: Mapping[str, Any], title: str, publication: Publication) -> tuple[str, str]:
+    """The head of the card, and its section of figures. Raises LanitError where ``metrics`` has other fields."""
+    try:
+        return card_header(bundle, metrics, title, publication), _metrics(metrics)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LanitError(
+            f"the {METRICS_NAME} beside the model is damaged, or of another lanit ({error})",
+            "Delete it: the model itself does not need it.",
+        ) from error
+
+
+def _examples(examples: Examples | None) -> str:
+    if examples is None:
+        return ""
+    words = ", ".join(map(_text, examples.words))
+    return f"![Each picture of the first column, then with one more domain: {words}]({EXAMPLES_NAME})\n"
+
+
+def _licence(publication: Publication) -> str:
+    if publication.licence is None:
+        return _NO_LICENCE
+    text = f"{_text(publication.licence)}. The training images and the weights of CLIP may set conditions of their own."
+    return f"## Licence\n\n{text}\n"
 
 
 def _domains(bundle: Bundle) -> str:
@@ -150,14 +179,8 @@ def _wrapped(words: list[str], width: int = 110) -> list[str]:
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:
-    """Figures of ``lanit evaluate``, and of the run itself. Raises LanitError where ``metrics`` has other fields."""
-    try:
-        sections = [_evaluation(metrics.get("evaluation", {})), _while_training(metrics.get("training", {}))]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise LanitError(
-            f"the {METRICS_NAME} beside the model is damaged, or of another lanit ({error})",
-            "Delete it: the model itself does not need it.",
-        ) from error
+    """Figures of ``lanit evaluate``, and of the run itself."""
+    sections = [_evaluation(metrics.get("evaluation", {})), _while_training(metrics.get("training", {}))]
     found = [section for section in sections if section]
     return "\n".join(["## Metrics", "", "More are in `metrics.json`.", "", *found]) if found else ""
 
@@ -209,6 +232,11 @@ def _clip(bundle: Bundle) -> str:
     for name, value in bundle.fingerprint.to_json().items():
         shown = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
         lines.append(f"| {name} | {_text(str(shown))} |")
+    if (repository := repository_of(bundle.clip_spec)) is not None:
+        lines += [
+            "",
+            f"It is published as `{repository}`, guided the training, and is no part of the model.",
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -222,4 +250,5 @@ def _onnx(differences: Mapping[str, float] | None) -> str:
     ]
     lines += ["and how styles are mixed. Largest absolute difference from torch:", ""]
     lines += [f"- `{name}.onnx`: {value:.1e}" for name, value in differences.items()]
+    lines += ["", f"`{ONNX_FOLDER}/{PAGE_NAME}` is a page that translates in a browser: pictures stay on the device."]
     return "\n".join([*lines, ""])

@@ -147,7 +147,7 @@ def _fetch_bundle(model: str) -> Path | None:
     if repository is None:
         return None
     known = "" if model.startswith(PREFIX) else f"there is no folder {model}, and "
-    folder = fetch(repository, BUNDLE_FILES, known)
+    folder = fetch(repository, (*BUNDLE_FILES, CONFIG), known)  # by the latter the hub counts downloads
     if not all((folder / name).is_file() for name in BUNDLE_FILES):
         raise LanitError(f"{repository} on the Hugging Face hub holds no model of lanit", "Check the name.")
     return folder

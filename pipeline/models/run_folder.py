@@ -56,7 +56,7 @@ def is_run(folder: Path) -> bool:
     try:
         config = read_json(folder / CONFIG)
     except LanitError:
-        return (folder / CONFIG).is_file()
+        return find_run(str(folder)) is not None
     return isinstance(config, dict) and "prompt_set" in config
 
 
@@ -105,6 +105,7 @@ def _is_bare(folder: Path) -> bool:
 
 
 def find_run(run: str) -> Path | None:
-    """The folder of a training run, where its evaluation is kept; none for a model by itself."""
+    """The folder of a training run, where its evaluation is kept; none for a model by itself, which has a
+    ``config.json`` of its own where it was exported."""
     folder = Path(run)
-    return folder if (folder / CONFIG).is_file() else None
+    return folder if (folder / CONFIG).is_file() and not (folder / BUNDLE_FILES[0]).is_file() else None

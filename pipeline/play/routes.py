@@ -11,7 +11,7 @@ from pipeline.serving.guard import Route
 from pipeline.serving.refusal import Refusal
 from pipeline.serving.uploads import Uploads
 
-POLICY = "; ".join(
+_POLICY = "; ".join(
     (
         "default-src 'self'",
         "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's page starts inline, and compiles its templates
@@ -22,15 +22,18 @@ POLICY = "; ".join(
         "object-src 'none'",
         "base-uri 'self'",
         "form-action 'self'",
-        "frame-ancestors 'none'",
     )
 )
-"""Content-Security-Policy: nothing from elsewhere, nothing to elsewhere, in no frame."""
 
 _NAME = r"[\w@+~-][\w.@+~-]*"  # no dot in front, so nothing leads upwards
 _VALUES = 1000
 _MOST_NUMBER = 1 << 53
 _SESSION = frozenset({"session_hash"})
+
+
+def policy(framed_by: str = "") -> str:
+    """Content-Security-Policy: nothing from elsewhere, nothing to elsewhere, in no frame but of the site given."""
+    return "; ".join((_POLICY, f"frame-ancestors {framed_by}" if framed_by else "frame-ancestors 'none'"))
 
 
 def page_routes(uploads: Uploads, words: Collection[str]) -> tuple[Route, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from lanit.errors import LanitError
 from pipeline.api import Model
 from pipeline.extras import install
-from pipeline.play.routes import POLICY, page_routes
+from pipeline.play.routes import page_routes, policy
 from pipeline.play.workbench import Workbench, drawn_faces, stored_pictures, write_examples
 from pipeline.serving.guard import Application, guarded, host_name
 from pipeline.serving.listening import address, listening, names_answered_to, serve_until_interrupted
@@ -35,7 +35,8 @@ _SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 @dataclass(frozen=True)
 class PlayOptions:
     """model: as for ``lanit.load``. store: of images that it learned from, to tell others apart and to pick from.
-    host, port: where to listen; port 0 is any free one. allow_hosts: other names that the page answers to."""
+    host, port: where to listen; port 0 is any free one. allow_hosts: other names that the page answers to. framed_by: a
+    host whose pages may show this one in a frame; none if empty."""
 
     model: str = "sample"
     host: str = "127.0.0.1"
@@ -44,6 +45,7 @@ class PlayOptions:
     store: Path | None = None
     clip: str | None = None
     device: str = "auto"
+    framed_by: str = ""
 
 
 def check_installed() -> None:
@@ -76,7 +78,10 @@ def build_app(options: PlayOptions, folder: Path) -> Application:
     page = _page(bench, uploads, options, examples)
     uploads.keep_present()  # Gradio serves copies of the examples
     return guarded(
-        page, names_answered_to(options.host, options.allow_hosts), page_routes(uploads, model.domains), POLICY
+        page,
+        names_answered_to(options.host, options.allow_hosts),
+        page_routes(uploads, model.domains),
+        policy(options.framed_by),
     )
 
 
