@@ -15,7 +15,7 @@ from lanit.rules import Rule
 from pipeline.inspection.label_statistics import DomainStatistics, LabelStatistics
 from pipeline.inspection.scores import DomainScores
 from pipeline.inspection.scores import Scores as LabelScores
-from pipeline.sample_world.demo_page import DemoResults, ModelResult, Sample, render
+from pipeline.sample_world.demo_page import DemoResults, ModelResult, Sample, large_pairs, render
 from pipeline.sample_world.judge import Scores
 from pipeline.showing.line_charts import Chart, Series
 from tests.html_reader import HtmlReader
@@ -130,7 +130,7 @@ def test_pictures_have_texts_tables_have_headers_and_texts_are_escaped(results: 
 
 
 def test_each_panel_shows_the_pictures_of_its_own_model_and_says_what_it_cost(results: DemoResults) -> None:
-    panels = re.findall(r'<figure class="panel.*?</figure>', render(results), re.DOTALL)
+    panels = re.findall(r'<figure class="panel model.*?</figure>', render(results), re.DOTALL)
     assert len(panels) == 2
     for panel, shown, other in zip(panels, results.models, reversed(results.models), strict=True):
         assert shown.name in panel
@@ -143,6 +143,23 @@ def test_each_panel_shows_the_pictures_of_its_own_model_and_says_what_it_cost(re
         levels = [int(np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))).mean()) for text in pictures]
         level = int(shown.sources[0].mean())
         assert levels == [level, *[level + 1] * len(DOMAINS)] * 2
+
+
+def test_the_page_begins_with_large_pictures_of_each_model_of_attributes_that_a_source_lacks(
+    results: DemoResults,
+) -> None:
+    html = render(results)
+    panels = re.findall(r'<figure class="panel large.*?</figure>', html, re.DOTALL)
+    assert html.index('class="tiles"') > html.rindex('class="panel large')
+    for panel, shown, other in zip(panels, results.models, reversed(results.models), strict=True):
+        assert shown.name in panel
+        assert other.name not in panel
+        pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', panel)
+        levels = [int(np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))).mean()) for text in pictures]
+        assert levels == [int(shown.sources[0].mean()), int(shown.sources[0].mean()) + 1] * 2
+    for row, column in large_pairs(results):
+        assert DOMAINS[column] not in results.source_captions[row]
+    assert [row for row, _ in large_pairs(results, 1)] == [0]
 
 
 def test_figures_are_those_of_the_results(results: DemoResults) -> None:
@@ -162,7 +179,7 @@ def test_figures_are_those_of_the_results(results: DemoResults) -> None:
 
 def test_pictures_smaller_than_shown_stay_crisp(results: DemoResults) -> None:
     images = HtmlReader(render(results)).all("img")
-    assert {image["width"] for image in images if "upscaled" in (image["class"] or "")} == {"32"}
+    assert {image["width"] for image in images if "upscaled" in (image["class"] or "")} == {"32", "64"}
 
 
 def test_one_model_alone_is_not_compared(results: DemoResults) -> None:

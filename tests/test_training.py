@@ -40,7 +40,8 @@ from pipeline.training import training
 from pipeline.training.checkpoints import latest_checkpoint
 from pipeline.training.evaluation import Evaluator
 from pipeline.training.loss_log import LossLog
-from pipeline.training.train_options import PRESETS, TrainOptions, options_from
+from pipeline.training.run_setup import uses_bf16
+from pipeline.training.train_options import PRESETS, TrainOptions, make_options, options_from
 from pipeline.training.training_data import TrainingData
 from tests.label_builders import add_labels
 from tests.training_world import IMAGES, PROMPTS, STEPS, TINY, changed, copy_of, draw_store, go, labelled, metrics
@@ -672,3 +673,12 @@ def test_presets_are_options_and_changes_lie_over_them() -> None:
     with pytest.raises(UsageError, match="no preset 'large'") as caught:
         options_from("large", {})
     assert "small-64" in caught.value.hint
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_fast_is_bf16_on_a_cpu_only_where_that_is_faster(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    chosen = {name: uses_bf16(make_options({"precision": name}), torch.device("cpu"))
+              for name in ("auto", "fast", "float32", "bf16")}  # fmt: skip
+    assert chosen == {"auto": True, "fast": amx, "float32": False, "bf16": True}

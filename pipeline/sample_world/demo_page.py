@@ -77,7 +77,18 @@ class DemoResults:
     machine: str
 
 
+def large_pairs(results: DemoResults, count: int = 4) -> list[tuple[int, int]]:
+    """Rows and columns of the translations that the page begins with, the same for every model: of the first sources,
+    each to some attribute that it lacks, by no choice of ours."""
+    pairs = []
+    for row, caption in enumerate(results.source_captions[:count]):
+        lacking = [n for n, domain in enumerate(results.domains) if domain not in caption.split(", ")]
+        if lacking:
+            pairs.append((row, lacking[(5 * row) % len(lacking)]))
+    return pairs
+
+
 def render(results: DemoResults) -> str:
     """The whole page as HTML; it loads nothing from anywhere and runs no script."""
     charts = [(chart, Markup(line_chart(chart))) for chart in results.charts]
-    return render_page("demo.html", {"r": results, "charts": charts})
+    return render_page("demo.html", {"r": results, "charts": charts, "pairs": large_pairs(results)})

@@ -12,7 +12,7 @@ from lanit.methods.table import DEFAULT_METHOD, METHODS
 from lanit.options import check_settings, flat, nested
 
 _ANY_BATCH = 1024  # in which any method's default clusters fit
-Precision = Literal["auto", "float32", "bf16"]
+Precision = Literal["auto", "fast", "float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class TrainOptions:
     which they agree less; ``last`` takes all, as the paper does. slack: ``domain`` trains images without a label
     as ∅, ``drop`` leaves them out. pairs: ``yes`` learns from pairs alone (``lanit pair``), each image with its partner
     for its reference. balance: draw rows ``uniform``-ly, or a ``domain`` first and then a row of it.
-    crop: probability of a random crop. precision: of the networks; ``auto`` is bf16 where the processor has it.
+    crop: probability of a random crop. precision: of the networks; ``auto`` is bf16 where the processor has it,
+    ``fast`` where it is also the faster of the two: on a CPU, with matrix units (AMX).
     ema: decay of the averages. cache_gb: images at training size are decoded once into the store where they fit into
     this, in 10⁹ bytes; else whenever they are drawn.
     log_every, sample_every, checkpoint_every, evaluate_every: steps between metric lines, sample grids, checkpoints and
@@ -94,8 +95,8 @@ def _of_size(size: int, batch_size: int, r1: float) -> dict[str, dict[str, Any]]
 _SMALL: dict[str, Any] = {
     "max_channels": 128, "mapping_width": 64, "output": "residual", "batch_size": 16, "learning_rate": 1e-3,
     "domain": 1.5, "domain_scope": "active", "guidance_crop": 1.0, "cycle": 2.0, "diversity": 0.5, "r1": 0.05,
-    "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0, "clip_precision": "bf16",
-    "evaluate_every": 1000,
+    "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0, "precision": "fast",
+    "clip_precision": "bf16", "evaluate_every": 1000,
 }  # fmt: skip
 _LABELLED: dict[str, Any] = {"domain": 0.0, "prompts_from": 1.0, "balance": "domain"}
 _ONE_STYLE: dict[str, Any] = _LABELLED | {"codes": "table", "diversity": 0.0, "style": 0.0}
