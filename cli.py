@@ -130,7 +130,8 @@ app = typer.Typer(
 
 DEFAULT_CLIP = "ViT-B-32/openai"
 TRAIN_PRESETS = (
-    "paper", "256", "256-few", "128", "128-few", "64", "64-few", "32", "32-few", "small-64", "small-32",
+    "paper", "256", "256-few", "128", "128-few", "64", "64-few", "32", "32-few", "small-32", "small-64",
+    "cyclegan", "discogan", "dtn", "pix2pix", "bicyclegan",
 )  # fmt: skip
 """Those of :mod:`pipeline.training.train_options`, which is too heavy for a shell that waits."""
 
@@ -1409,7 +1410,8 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Only for you; a public repository is refused.")] = False,
     space: Annotated[bool, typer.Option("--space", help="Send the page of lanit play for it, as a Space.")] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="With --space: write it there to look at, and send nothing.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="With --space: write it there to look at, and send nothing."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

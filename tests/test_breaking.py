@@ -17,7 +17,7 @@ from benchmarks.breaking.typing_hints import typed
 from benchmarks.breaking.writing import WRITING, meetings
 from cli import app
 
-WRITES_NOTHING = {"models", "mcp", "play", "push"}
+WRITES_NOTHING = {"doctor", "models", "mcp", "play", "push"}
 NOT_KILLED = {
     "demo",  # all of whose steps are
     "review",  # tests/test_review.py and benchmarks/review kill its server between answers

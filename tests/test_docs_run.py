@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app
+from pipeline.models.bundle import load_bundle
 from pipeline.sample_world.dataset import write_faces
 from tests.test_docs import PAGES, shell_blocks, shell_lines
 
@@ -58,6 +59,10 @@ def adapted(words: list[str]) -> list[str]:
             words[at] = words[at].replace("128", SMALL)
         else:
             words += ["--preset", SMALL]
+        if "--clusters" in words:  # a batch has as many images at least
+            return [*words, *QUICK["train"], "--batch-size", "16"]
+    if "runs/kinds" in words and "--to" in words:  # the names of clusters are found, and are no one's to foresee
+        words[words.index("--to") + 1] = load_bundle("runs/kinds").prompt_set.domains[0]
     return words + QUICK.get(words[0], [])
 
 
@@ -79,7 +84,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             (place / folder).mkdir()
             for face in faces[chosen]:
                 shutil.copy(face, place / folder)
-        for name in ("a.jpg", "b.jpg"):
+        for name in ("a.jpg", "b.jpg", "other.jpg"):
             shutil.copy(faces[0], place / name)
         (place / "shards").mkdir()
         for number in range(2):

@@ -297,10 +297,11 @@ def measured_domain(sources: int = 9, styles: int = 2) -> DomainFigures:
     verdicts = Seen(seen(sources), seen(sources, styles), torch.ones(3).bool())
     features, unchanged = rows(sources, styles), torch.tensor([False, True, True]).expand(sources, 3)
     lpips = torch.rand(sources, generator=generator).double()
-    made = Made(features, rows(sources), features, rows(sources), verdicts, verdicts, unchanged, lpips)
+    near = torch.rand(2, sources, generator=generator).double()
+    made = Made(features, rows(sources), features, rows(sources), verdicts, verdicts, unchanged, lpips, *near)
     counts = torch.ones(20, sources, dtype=torch.int64)
     left = Left(torch.tensor([[True, False, True]]), torch.tensor([[False, True, True]]), counts[:, :1])
-    return measure(RealSide(rows(30), "d", OPTIONS), made, left, counts, 0, OPTIONS)
+    return measure(RealSide(rows(30), "d", OPTIONS, of_clip=True), made, left, counts, 0, OPTIONS)
 
 
 def test_every_figure_that_is_measured_has_its_row_and_every_row_a_figure() -> None:

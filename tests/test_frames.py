@@ -188,7 +188,8 @@ def test_an_interrupted_run_goes_on_with_its_frame_only(
 
 def test_processes_of_a_cluster_are_told(tiny_clip: ClipModel) -> None:
     reader = RowReader({}, tiny_clip.preprocessing, lambda _: None, MAX_PIXELS, True, "middle")
-    assert embed_job(tiny_clip, EmbedOptions(frame="middle"), Workforce(1, 1, False), reader).frame == "middle"
+    job = embed_job(tiny_clip, EmbedOptions(frame="middle"), Workforce(1, 1, False), reader, "float32")
+    assert job.frame == "middle"
 
 
 def test_the_command_takes_a_number_or_middle(folder: Path, tiny_clip_folder: Path, tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_heic_is_read_or_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
     assert is_image_name("IMG_0001.HEIC")
     monkeypatch.setattr(images, "_formats", lambda: ("JPEG", "AVIF"))
-    with pytest.raises(ImageError, match=r"pip install 'lanit\[heic\]'"):
+    with pytest.raises(ImageError, match=r'pip install "pillow-heif>='):
         decode_rgb(b85decode(HEIC))
     monkeypatch.undo()
     pytest.importorskip("pillow_heif")

@@ -116,6 +116,7 @@ class Fixed:
 
     def __init__(self, translator: Translator) -> None:
         self.averaged, self._prompts = translator.networks, translator.prompts
+        self.networks = translator.networks
 
     def prompts(self, context: None) -> Any:
         return self._prompts

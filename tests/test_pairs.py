@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import cli
 from lanit.errors import LanitError, UsageError
 from lanit.ranks import Draws, Ranks
+from lanit.rules import Rule
 from pipeline.embedding.embed import embed
 from pipeline.evaluation.partners import Pictures, joined
 from pipeline.labelling.pairs import pair
@@ -130,6 +131,8 @@ def test_the_command_says_how_many(store: Store) -> None:
 
 
 class Labels:
+    rule = Rule("given")
+
     def __init__(self, active: np.ndarray) -> None:
         self.active = active
 

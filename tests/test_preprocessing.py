@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -50,8 +51,9 @@ def test_equals_open_clips_transform(resize_mode: str, interpolation: str, shape
     # Pillow rounds to 8 bits after each of its two passes: up to 1.1 grey levels, 0.3 on average.
     assert difference(60, 195).max() < 1.2
     assert difference(60, 195).mean() < 0.35
-    # It also cuts bicubic overshoot after each pass; we do so once. On black-and-white blocks that is visible.
-    assert difference(0, 255).mean() < 0.7
+    # It also cuts bicubic overshoot after each pass; we do so once. On black-and-white blocks that is visible, and
+    # before Pillow 13 a little more so.
+    assert difference(0, 255).mean() < (0.7 if int(PIL.__version__.split(".")[0]) >= 13 else 0.75)
 
 
 def test_same_size_is_left_alone() -> None:

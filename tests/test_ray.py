@@ -410,7 +410,7 @@ def test_addresses_that_cannot_serve_are_refused_at_once(monkeypatch: pytest.Mon
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(LanitError, match=r'not installed\. Run: pip install "lanit\[ray\]"'), workforce():
+    with pytest.raises(LanitError, match=r'not installed\. Run: pip install "ray\[data\]>=2\.60"'), workforce():
         pass
 
 

@@ -197,7 +197,7 @@ def test_mp4_is_a_film_of_the_frames_or_one_line(
     request = TranslateRequest(interpolate=("hat", "black hair"), film="mp4")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "av", None)
-        with pytest.raises(LanitError, match=r'not installed\. Run: pip install "lanit\[video\]", or use --as gif'):
+        with pytest.raises(LanitError, match=r'not installed\. Run: pip install "av>=14", or use --as gif'):
             translate(source, tmp_path / "out", model, request)
         assert not (tmp_path / "out").exists()
     av = pytest.importorskip("av")

@@ -121,6 +121,8 @@ def build(root: Path) -> World:
     root.mkdir(parents=True)
     (root / "prompts.txt").write_text("noun: face\n" + "\n".join(PROMPTS) + "\n", encoding="utf-8")
     (root / "others.txt").write_text("noun: face\nsmiling\nwearing hat\n", encoding="utf-8")
+    partners = "".join(f"faces/face-{n:05d}.png,faces/face-{n + 1:05d}.png\n" for n in range(0, IMAGES - 1, 2))
+    (root / "pairs.csv").write_text("image_path,target_path\n" + partners, encoding="utf-8")
     (root / "words.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     for name, seed, count in (("faces", 0, IMAGES), ("other", 1, IMAGES), ("more", 2, MORE)):
         must(f"sample-faces {name} --size {SIZE} --count {count} --seed {seed}", root)

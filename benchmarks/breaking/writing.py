@@ -33,6 +33,7 @@ WRITING = [
         "label --labels", ("s",), "label --prompts ../prompts.txt --rule argmax --labels ../people-faces.csv --store s"
     ),
     Writing("label --clusters", ("s",), "label --clusters 4 --store s"),
+    Writing("pair", ("s",), "pair ../pairs.csv --store s"),
     Writing("index", ("s",), "index --kind ivf --store s"),
     Writing("search, no index", ("s without index",), "search smiling --store s --html page.html"),
     Writing("inspect-labels --html", ("s",), "inspect-labels --compare 1 2 --csv flips.csv --html page.html --store s"),

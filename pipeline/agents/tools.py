@@ -91,7 +91,7 @@ class Tools:
         with self._loading:
             if self._clip is None:
                 options = self._options
-                self._clip = clip_of(self._store, options.clip, options.clip_architecture, options.device)
+                self._clip = clip_of(self._store, options.clip, options.clip_architecture, options.device, keeps=False)
             return self._clip
 
 

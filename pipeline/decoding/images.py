@@ -36,7 +36,7 @@ so that a folder of such files fails with what to install."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "HEIF")
 _STRIP_PIXELS = 1 << 22
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF
+_PHOTOMETRIC, _WHITE_IS_ZERO, _YCBCR = 262, 0, 6  # a tag of TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -117,8 +117,18 @@ def _decode(data: bytes, max_pixels: int, frame: Frame | None, near: int | None)
         if near is not None:
             share = 1.5 * near / max(image.size)
             image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))  # of a JPEG only
+        _mend_ycbcr(image)
         image.load()
         return _to_rgb(_upright(image), opaque=_is_said_opaque(image, data))
+
+
+def _mend_ycbcr(image: Image.Image) -> None:
+    """Pillow before 13 takes each pixel of an uncompressed YCbCr TIFF for four bytes, and the file for truncated."""
+    if image.format != "TIFF" or image.mode != "RGB" or image.tag_v2.get(_PHOTOMETRIC) != _YCBCR:  # type: ignore[attr-defined]
+        return
+    if all((name, args[0]) == ("raw", "RGBX") for name, _, _, args in image.tile):  # type: ignore[attr-defined]
+        tiles = [(name, extents, start, ("YCbCr", *args[1:])) for name, extents, start, args in image.tile]  # type: ignore[attr-defined]
+        image.tile, image._mode = tiles, "YCbCr"  # type: ignore[attr-defined]
 
 
 def rgb_of(image: Image.Image) -> np.ndarray:

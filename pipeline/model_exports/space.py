@@ -27,6 +27,7 @@ REQUIREMENTS = (
     "huggingface_hub>=0.30",
     "safetensors>=0.5",
     "numpy>=2.1",
+    "threadpoolctl>=3.5",
     "pillow>=11",
     "simplejpeg>=1.9",
     "pyarrow>=18",

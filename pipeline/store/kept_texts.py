@@ -30,8 +30,10 @@ class StoreTexts:
     """A file in ``cache/`` of a store: :class:`pipeline.clip.kept_texts.KeptTexts`, and what else texts need to know of
     their CLIP."""
 
-    def __init__(self, root: Path, fingerprint: Fingerprint) -> None:
-        """fingerprint: of the CLIP; its precision, which the text tower does not share, does not matter."""
+    def __init__(self, root: Path, fingerprint: Fingerprint, *, writes: bool = True) -> None:
+        """fingerprint: of the CLIP; its precision, which the text tower does not share, does not matter. writes:
+        whether what is read now is kept in the store too."""
+        self._writes = writes
         model = json.dumps(replace(fingerprint, precision="").to_json(), sort_keys=True)
         self._path = root / "cache" / f"texts-{hashlib.sha256(model.encode()).hexdigest()[:16]}.npy"
         self._dim = fingerprint.embedding_dim
@@ -50,6 +52,8 @@ class StoreTexts:
     def keep(self, made: Mapping[str, np.ndarray], logit_scale: float, context_length: int) -> None:
         self.logit_scale, self.context_length = logit_scale, context_length
         self._known = dict(list({**self._known, **made}.items())[-MOST_TEXTS:])
+        if not self._writes:
+            return
         record = np.zeros((), self._dtype(len(self._known)))
         record["logit_scale"], record["context_length"] = logit_scale, context_length
         record["texts"]["key"] = [key.encode() for key in self._known]

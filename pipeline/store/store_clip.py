@@ -34,11 +34,13 @@ class StoreClip:
     Raises LanitError then where the CLIP cannot be had or is not the one that filled the store.
     """
 
-    def __init__(self, store: Store, device: str, precision: str, tell: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, store: Store, device: str, precision: str, tell: Callable[[str], None] | None, *, keeps: bool = True
+    ) -> None:
         self.fingerprint: Fingerprint = replace(store.fingerprint, precision=precision)
         self.spec, self.architecture = store.clip_spec, store.clip_architecture
         self.embedding_dim = store.embedding_dim
-        self.kept_texts = StoreTexts(store.root, store.fingerprint)
+        self.kept_texts = StoreTexts(store.root, store.fingerprint, writes=keeps)
         self._store, self._device, self._tell = store, device, tell
 
     @cached_property
@@ -93,14 +95,16 @@ def clip_of(
     *,
     precision: str = "fp32",
     tell: Callable[[str], None] | None = None,
+    keeps: bool = True,
 ) -> ClipModel:
     """The CLIP that filled ``store``, loaded once it is needed; or the one that ``--clip`` names instead.
 
     Raises LanitError where that is a model of other weights or other preprocessing. precision: of its image tower.
-    tell: called with a line before a CLIP is loaded, which takes seconds.
+    tell: called with a line before a CLIP is loaded, which takes seconds. keeps: whether the store keeps what texts it
+    reads.
     """
     if spec is None and architecture is None:
-        return cast("ClipModel", StoreClip(store, device, precision, tell))
+        return cast("ClipModel", StoreClip(store, device, precision, tell, keeps=keeps))
     if tell is not None:
         tell(f"loading CLIP {spec or store.clip_spec}…")
     from pipeline.clip.models import load_clip
