@@ -6,6 +6,7 @@ network, the first of them, stands. That of methods which find clusters is no se
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CodeKind = Literal["mapping", "table", "normal"]
+CodeForm = Literal["free", "anchored"]
 
 
 class Sizes(Protocol):
@@ -29,6 +31,30 @@ class Sizes(Protocol):
 
     @property
     def mapping_width(self) -> int: ...
+
+    @property
+    def code_form(self) -> CodeForm: ...
+
+
+class Anchors(nn.Module):
+    """s_n = u_n + ½ v_n/|v_n|: a fixed direction of length 1 for every domain, and half as much of what was learned.
+
+    Length is the root of the mean square. G can tell domains apart from the first step, by codes of E_S and E_M alike,
+    and no rate of learning makes codes grow or shrink. The directions are orthogonal while N < D_s.
+    """
+
+    directions: Tensor
+
+    def __init__(self, options: Sizes) -> None:
+        super().__init__()
+        rows, columns = torch.arange(options.domains)[:, None] + 1, torch.arange(options.style_dim) + 0.5
+        cosines = math.sqrt(2) * torch.cos(math.pi / options.style_dim * rows * columns)
+        self.register_buffer("directions", cosines, persistent=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes v (B×N×D_s) to s, float32 of the same shape."""
+        learned = codes.float()
+        return self.directions + 0.5 * learned * (learned.square().mean(dim=-1, keepdim=True) + 1e-6).rsqrt()
 
 
 class Codes(nn.Module):

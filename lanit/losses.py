@@ -136,6 +136,15 @@ def domain_loss_active(margins: Tensor, labels: Tensor, scale: Tensor | float, r
     return _over_active(F.softplus(-margins.float() * scale), labels, ranks)
 
 
+def domain_loss_all(margins: Tensor, labels: Tensor, scale: Tensor | float, ranks: Ranks = ALONE) -> Tensor:
+    """BCE(1, p_n) over the labels of the batch, plus BCE(0, p_n) over all other domains, each as a mean.
+
+    Ours: what shows every domain at once would please :func:`domain_loss_active`. labels: bool (B×N).
+    """
+    logits = margins.float() * scale
+    return _over_active(F.softplus(-logits), labels, ranks) + _over_active(F.softplus(logits), ~labels, ranks)
+
+
 def domain_loss_cosine(similarities: Tensor, drawn: Tensor, labels: Tensor) -> Tensor:
     """The paper's H(d, f) on raw cosines, for reproduction (METHOD 10): −log f_n where d_n, −log(1 − f_n) elsewhere.
 

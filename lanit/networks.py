@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lanit.codes import CodeKind, Codes, CodeTable, NormalCodes, Sizes
+from lanit.codes import Anchors, CodeForm, CodeKind, Codes, CodeTable, NormalCodes, Sizes
 from lanit.errors import UsageError
 from lanit.options import given
 
@@ -32,6 +32,7 @@ class NetworkOptions:
     network's layers.
     codes: where styles come from that no image gives: the ``mapping`` network; a ``table``, one learned style a domain;
     or ``normal`` noise (:mod:`lanit.codes`). Only the first has a ``latent_dim`` of its own.
+    code_form: of styles of E_S and E_M, ``free``, or ``anchored`` to a direction for each domain (:mod:`lanit.codes`).
     discriminator_input: D judges an ``image``, or the ``pair`` of it and its source, as pix2pix does (paired images).
     output: the generator draws the ``image``, or the ``residual`` that is added to its input. The latter is ours, not
     the paper's: content is kept from the first step, so that small models learn in minutes. It suits edits of a
@@ -48,12 +49,15 @@ class NetworkOptions:
     mapping_width: int = 512
     output: Literal["image", "residual"] = "image"
     codes: CodeKind = "mapping"
+    code_form: CodeForm = "free"
     discriminator_input: Literal["image", "pair"] = "image"
 
     def __post_init__(self) -> None:
         size = self.image_size
         if size < 32 or size & (size - 1):
             raise UsageError(f"the image size must be a power of two of at least 32, not {size}", "Try --size 64.")
+        if self.code_form == "anchored" and self.codes != "mapping":
+            raise UsageError("code_form=anchored is of codes=mapping", "Leave one of them out.")
 
     @property
     def base_channels(self) -> int:
@@ -201,6 +205,7 @@ class StyleEncoder(nn.Module):
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         self.shape = (options.domains, options.style_dim)
+        self.anchored = Anchors(options) if options.code_form == "anchored" else nn.Identity()
         self.trunk, top = trunk_of(options)
         self.heads = nn.Linear(top, options.domains * options.style_dim)
         initialise(self)
@@ -208,7 +213,8 @@ class StyleEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Style codes s (B×N×D_s) of images (B×3×S×S)."""
-        return self.heads(self.trunk(channels_last(images)).flatten(1)).unflatten(1, self.shape)
+        codes = self.heads(self.trunk(channels_last(images)).flatten(1)).unflatten(1, self.shape)
+        return self.anchored(codes)
 
 
 class Discriminator(nn.Module):
@@ -235,6 +241,7 @@ class MappingNetwork(Codes):
     def __init__(self, options: Sizes) -> None:
         super().__init__(options)
         self.latent_dim = options.latent_dim
+        self.anchored = Anchors(options) if options.code_form == "anchored" else nn.Identity()
         width, domains = options.mapping_width, options.domains
         sizes = [options.latent_dim, width, width, width, width]
         self.shared = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(sizes)])
@@ -253,7 +260,7 @@ class MappingNetwork(Codes):
         x = x.expand(len(self.weights[0]), -1, -1)
         for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias.expand(-1, x.shape[1], -1), F.relu(x) if depth else x, weight)
-        return x.transpose(0, 1)
+        return self.anchored(x.transpose(0, 1))
 
 
 CODES: dict[CodeKind, type[Codes]] = {"mapping": MappingNetwork, "table": CodeTable, "normal": NormalCodes}

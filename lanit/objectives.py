@@ -61,7 +61,9 @@ class StepOptions:
 
     adversarial_form: ``softplus`` (METHOD 5), ``hinge`` or ``lsgan``.
     domain_form: ``margin`` (default) or the paper's ``cosine`` (METHOD 10).
-    domain_scope: ``drawn`` judges the drawn domain of x̂ (METHOD 10), ``active`` every active one.
+    domain_scope: ``drawn`` judges the drawn domain of x̂ (METHOD 10), ``active`` every active one, ``all`` these and,
+    as much in sum, that no other is seen.
+    domain_images: ``both`` judges x̂ and x̂' (METHOD 10), ``first`` x̂ alone, which saves a decoding.
     guidance_crop: probability of a random crop of what CLIP judges, mirrored half the time, so that no pattern tied to
     a place passes for a domain; 0 shows CLIP the images as they are.
     prompt_update: which side learns in phase 2 (METHOD 14).
@@ -74,7 +76,8 @@ class StepOptions:
     weights: LossWeights = field(default_factory=LossWeights)
     adversarial_form: losses.AdversarialForm = "softplus"
     domain_form: losses.DomainForm = "margin"
-    domain_scope: Literal["drawn", "active"] = "drawn"
+    domain_scope: Literal["drawn", "active", "all"] = "drawn"
+    domain_images: Literal["both", "first"] = "both"
     guidance_crop: float = 0.0
     prompt_update: PromptUpdate = "alternate"
     augment: Literal["none", "differentiable"] = "none"
@@ -225,16 +228,25 @@ def _judged(images: Tensor, options: StepOptions, draws: Draws) -> Tensor:
 
 def domain_losses(prompts: EmbeddedPrompts, embeddings: Tensor, drawn: Tensor, labels: Tensor, flipped: Tensor,
                   options: StepOptions, ranks: Ranks = ALONE) -> Tensor:  # fmt: skip
-    """L_dl of x̂ and x̂' (METHOD 10) from their embeddings (2B×k), stacked; labels bool (B×N) without slack."""
-    if options.domain_form == "cosine":
-        similarities = similarity(embeddings, prompts.domains)
-        kept, turned = similarities.chunk(2)
-        return losses.domain_loss_cosine(kept, drawn, labels) + losses.domain_loss_cosine(turned, drawn, flipped)
-    kept, turned = (prompts.margins(embeddings) - prompts.offsets).chunk(2)
-    if options.domain_scope == "active":
+    """L_dl of x̂ and x̂' (METHOD 10) from their embeddings (2B×k), stacked, or of x̂ alone (B×k).
+
+    labels: bool (B×N), without slack."""
+    of_cosines = options.domain_form == "cosine"
+    found = similarity(embeddings, prompts.domains) if of_cosines else prompts.margins(embeddings) - prompts.offsets
+    kept = found[: len(labels)]
+    if of_cosines:
+        first = losses.domain_loss_cosine(kept, drawn, labels)
+    elif options.domain_scope == "all":
+        first = losses.domain_loss_all(kept, labels, prompts.scale, ranks)
+    elif options.domain_scope == "active":
         first = losses.domain_loss_active(kept, labels, prompts.scale, ranks)
     else:
         first = losses.domain_loss(kept, drawn, labels, prompts.scale)
+    if options.domain_images == "first":
+        return first
+    turned = found[len(labels) :]
+    if of_cosines:
+        return first + losses.domain_loss_cosine(turned, drawn, flipped)
     return first + losses.domain_loss(turned, drawn, flipped, prompts.scale)
 
 
@@ -253,7 +265,8 @@ def generator_objective(nets: Networks, batch: Batch, translation: Translation, 
     labels = batch.y_labels
     drawn, flipped = losses.flip_one(labels, draws)
     styles = [targets.source_style] if weights.cycle else []
-    styles += [aggregate(targets.codes, with_slack(flipped))] if weights.domain else []
+    turns = bool(weights.domain) and options.domain_images == "both"
+    styles += [aggregate(targets.codes, with_slack(flipped))] if turns else []
     with autocast(image, options.bf16):
         logits = nets.discriminator(_judged(image, options, draws), batch.x).float()
         style = aggregate(nets.style_encoder(image).float(), targets.labels) if nets.generative.reads_styles else None
@@ -263,7 +276,7 @@ def generator_objective(nets: Networks, batch: Batch, translation: Translation, 
     total = weights.adversarial * parts["adversarial"]
     seen = []
     if weights.domain or weights.looks:
-        judged = torch.cat([image, decoded[-1]]) if weights.domain else image
+        judged = torch.cat([image, decoded[-1]]) if turns else image
         if options.guidance_crop:
             judged = flip_and_crop(judged, draws, options.guidance_crop)
         with autocast(image, options.clip_bf16):

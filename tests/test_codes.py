@@ -64,6 +64,30 @@ def test_a_table_is_one_learned_style_a_domain_and_normal_codes_are_noise_about_
     assert normal.own_codes(images).shape == (3, 4, 6)
 
 
+def test_anchored_codes_are_a_direction_for_each_domain_and_half_as_much_of_what_was_learned(tmp_path: Path) -> None:
+    sizes = NetworkOptions(image_size=32, domains=4, channels=4, max_channels=8, style_dim=6, mapping_width=8)
+    free, nets = random_networks(sizes), random_networks(replace(sizes, code_form="anchored"))
+    assert free.state_dict().keys() == nets.state_dict().keys()
+    nets.load_state_dict(free.state_dict())
+    images, latents = torch.rand(3, 3, 32, 32), draw_latents(16, 0, 3)
+    found = []
+    for codes, plain in (
+        (nets.own_codes(images), free.own_codes(images)),
+        (nets.drawn_codes(latents), free.drawn_codes(latents)),
+    ):
+        length = (plain**2).mean(dim=-1, keepdim=True).sqrt()
+        found.append(codes - plain / length / 2)
+    for directions in found:
+        torch.testing.assert_close(directions, found[0][:1].expand(3, -1, -1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[0][0] @ found[0][0].T / 6, torch.eye(4), atol=1e-3, rtol=0)
+    bundle = random_bundle()
+    options = replace(bundle.options, code_form="anchored")
+    save_bundle(tmp_path / "anchored", replace(bundle, options=options, networks=random_networks(options)))
+    assert load_bundle(tmp_path / "anchored").options == options
+    with pytest.raises(UsageError, match="code_form=anchored is of codes=mapping"):
+        replace(sizes, codes="table", code_form="anchored")
+
+
 def test_a_model_says_its_codes_only_where_they_are_not_mapped(tmp_path: Path) -> None:
     """What plain models have in their files stays as it was; those without a word are mapped."""
     bundle = random_bundle()

@@ -182,6 +182,7 @@ def naive_generator_loss(
         "diversity": [],
         "kept": [],
         "turned": [],
+        "others": [],
     }
     for i in range(len(batch.x)):
         wanted, source = batch.y_labels[i], batch.x[i]
@@ -194,15 +195,20 @@ def naive_generator_loss(
         terms["cycle"].append((source - back).abs().mean())
         turned = moved(nets, made, mixed(codes_of(nets, batch, i, latent_rows), flipped[i]))
         n = int(drawn[i])
-        judged = [m for m in range(DOMAINS) if wanted[m]] if options.domain_scope == "active" else [n]
+        asked = [m for m in range(DOMAINS) if wanted[m]]
+        judged = [n] if options.domain_scope == "drawn" else asked
         terms["kept"] += [naive_domain(guidance, made, m, bool(wanted[m]), options.domain_form) for m in judged]
-        terms["turned"].append(naive_domain(guidance, turned, n, bool(flipped[i, n]), options.domain_form))
+        if options.domain_scope == "all":
+            rest = [m for m in range(DOMAINS) if m not in asked]
+            terms["others"] += [naive_domain(guidance, made, m, False, "margin") for m in rest]
+        if options.domain_images == "both":
+            terms["turned"].append(naive_domain(guidance, turned, n, bool(flipped[i, n]), options.domain_form))
         if i < latent_rows:
             with torch.no_grad():
                 other = moved(nets, source, mixed(nets.mapping(batch.z2[i, None])[0], wanted))
             terms["diversity"].append((made - other).abs().mean())
     means = {name: torch.stack(values).mean() if values else zero for name, values in terms.items()}
-    means["domain"] = means.pop("kept") + means.pop("turned")
+    means["domain"] = means.pop("kept") + means.pop("turned") + means.pop("others")
     weights = options.weights
     means["total"] = (
         weights.adversarial * means["adversarial"] + domain * means["domain"] + weights.cycle * means["cycle"]
@@ -251,6 +257,8 @@ def assert_gradients(module: nn.Module, loss: Tensor, grads: dict[str, Tensor | 
 VARIANTS = {
     "drawn": StepOptions(WEIGHTS),
     "active": StepOptions(WEIGHTS, domain_scope="active"),
+    "all": StepOptions(WEIGHTS, domain_scope="all"),
+    "first": StepOptions(WEIGHTS, domain_scope="all", domain_images="first"),
     "cosine": StepOptions(WEIGHTS, domain_form="cosine"),
 }
 
@@ -403,14 +411,23 @@ def test_domain_losses_judge_each_image_by_its_own_label(prompts: Prompts, varia
             naive_domain(guidance, images[i], n, bool(labels[i, n]), options.domain_form)
             for i in range(rows)
             for n in range(DOMAINS)
-            if (labels[i, n] if variant == "active" else n == drawn[i])
+            if (n == drawn[i] if options.domain_scope == "drawn" else labels[i, n])
+        ]
+        others = [
+            naive_domain(guidance, images[i], n, False, options.domain_form)
+            for i in range(rows)
+            for n in range(DOMAINS)
+            if options.domain_scope == "all" and not labels[i, n]
         ]
         turned = [
             naive_domain(guidance, images[rows + i], int(drawn[i]), bool(flipped[i, drawn[i]]), options.domain_form)
             for i in range(rows)
         ]
-        expected = sum(kept, torch.zeros(())) / max(len(kept), 1) + torch.stack(turned).mean()
-        result = domain_losses(guidance.prompts, guidance.encode(images), drawn, labels, flipped, options)
+        means = [sum(each, torch.zeros(())) / max(len(each), 1) for each in (kept, others)]
+        expected, seen = means[0] + means[1], images[:rows]
+        if options.domain_images == "both":
+            expected, seen = expected + torch.stack(turned).mean(), images
+        result = domain_losses(guidance.prompts, guidance.encode(seen), drawn, labels, flipped, options)
         assert result.item() == pytest.approx(expected.item(), rel=1e-6)
 
 

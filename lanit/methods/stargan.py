@@ -52,8 +52,9 @@ class StarganOptions:
         check_settings(self.terms, ("guidance_crop",))
         check_settings(self.terms.weights)
         check_settings(self, ("diversity_until",))
-        if self.terms.domain_form == "cosine" and self.terms.domain_scope == "active":
-            raise UsageError("domain_form cosine knows no domain_scope active", "Add --set domain_scope=drawn.")
+        scope = self.terms.domain_scope
+        if self.terms.domain_form == "cosine" and scope != "drawn":
+            raise UsageError(f"domain_form cosine knows no domain_scope {scope}", "Add --set domain_scope=drawn.")
         if self.terms.weights.triplet and self.networks.codes == "table":
             raise UsageError("triplet compares styles of a domain, but codes=table has one", "Add --set codes=mapping.")
         if self.networks.discriminator_input == "pair" and self.terms.augment != "none":

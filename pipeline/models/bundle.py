@@ -117,7 +117,7 @@ def _sizes(options: NetworkOptions) -> dict[str, object]:
     }
 
 
-_ADDED_SIZES = {"codes", "discriminator_input"}
+_ADDED_SIZES = {"codes", "code_form", "discriminator_input"}
 
 
 def find_bundle(model: str | Path) -> Path:

@@ -98,6 +98,9 @@ _SMALL: dict[str, Any] = {
     "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0, "precision": "fast",
     "clip_precision": "bf16", "evaluate_every": 1000,
 }  # fmt: skip
+_FEW_DECODINGS: dict[str, Any] = {
+    "batch_size": 8, "domain_images": "first", "domain_scope": "all", "code_form": "anchored",
+}  # fmt: skip
 _LABELLED: dict[str, Any] = {"domain": 0.0, "prompts_from": 1.0, "balance": "domain"}
 _ONE_STYLE: dict[str, Any] = _LABELLED | {"codes": "table", "diversity": 0.0, "style": 0.0}
 _PAIRED = {"pairs": "yes", "discriminator_input": "pair"}
@@ -120,7 +123,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     **_of_size(128, 16, 0.25),
     **_of_size(64, 32, 0.1),
     **_of_size(32, 32, 0.05),
-    "small-32": _SMALL | {"size": 32, "channels": 32, "steps": 5000, "ema": 0.995},
+    "small-32": _SMALL | _FEW_DECODINGS | {"size": 32, "channels": 32, "steps": 8000, "ema": 0.995},
     "small-64": _SMALL | {"size": 64, "channels": 16, "steps": 20_000, "ema": 0.998},
     **SYSTEMS,
 }
