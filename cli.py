@@ -130,7 +130,7 @@ app = typer.Typer(
 
 DEFAULT_CLIP = "ViT-B-32/openai"
 TRAIN_PRESETS = (
-    "paper", "256", "256-few", "128", "128-few", "64", "64-few", "32", "32-few", "small-64", "small-32",
+    "paper", "256", "256-few", "128", "128-few", "64", "64-few", "32", "32-few", "small-32", "small-64",
 )  # fmt: skip
 """Those of :mod:`pipeline.training.train_options`, which is too heavy for a shell that waits."""
 
