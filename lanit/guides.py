@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lanit.codes import CodeKind, GaussianCodes
+from lanit.codes import CodeForm, CodeKind, GaussianCodes
 from lanit.networks import GenerativeNetworks, Generator, NetworkOptions, channels_last, initialise, trunk_of
 from lanit.options import given
 from lanit.ranks import ALONE, Ranks
@@ -30,6 +30,7 @@ class GuideSizes(NetworkOptions):
     latent_dim: int = given(0)
     mapping_width: int = given(0)
     codes: CodeKind = given("mapping")  # noqa: RUF009
+    code_form: CodeForm = given("free")  # noqa: RUF009
     discriminator_input: Literal["image", "pair"] = given("image")
     classifier: Literal["head", "prototypes"] = given("head")
 
