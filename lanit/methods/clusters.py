@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from lanit.errors import UsageError
 from lanit.guides import GuideSizes
-from lanit.labels import EmbeddedPrompts
-from lanit.methods.method import Setting
 from lanit.options import check_settings
 
 
@@ -59,27 +54,3 @@ class ClusterOptions:
             max_channels=widths.max_channels or 512,
             classifier=self.classifier,
         )
-
-
-class WithoutPrompts:
-    """The part of :class:`lanit.methods.method.Method` that a method leaves out which learns no prompts."""
-
-    learns_prompts = False
-
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
-
-    def context(self) -> Tensor | None:
-        return None
-
-    def prompts(self, context: Tensor | None) -> EmbeddedPrompts:
-        return self._setting.prompts
-
-    def settle(self, context: Tensor | None) -> None:
-        raise AssertionError("there are no prompts to learn")
-
-
-def adam(parameters: list[torch.nn.Parameter], rate: float, momentum: float = 0.0, decay: float = 1e-4,
-         second: float = 0.99) -> torch.optim.Adam:  # fmt: skip
-    """As METHOD §5 sets it unless told otherwise."""
-    return torch.optim.Adam(parameters, rate, betas=(momentum, second), weight_decay=decay, fused=True)

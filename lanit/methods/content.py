@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lanit.content_networks import PLACES, CodeBank, ContentNetworks, ContentSizes, GuideKind, LatentDiscriminator
 from lanit.content_objectives import ContentLearners, ContentOptimisers, ContentTerms, content_step
 from lanit.ema import Average
 from lanit.errors import UsageError
-from lanit.labels import EmbeddedPrompts
-from lanit.methods.method import Moment, OneWord, Options, Setting
+from lanit.methods.method import Moment, OneWord, Options, Setting, WithoutPrompts
+from lanit.methods.optimisers import adam
 from lanit.networks import Discriminator, NetworkOptions
 from lanit.objectives import Batch, Parts
 from lanit.options import check_settings
@@ -75,17 +75,17 @@ class ContentOptions(OneWord):
         )
 
 
-class Content:
+class Content(WithoutPrompts):
     """:class:`lanit.methods.method.Method`: e₁, e₂, g and their adversaries, an optimiser for each of the three."""
 
     options: ClassVar[type[Options]] = ContentOptions
     groups: ClassVar[tuple[str, ...]] = (
         "networks", "average", "generative_optimiser", "latent_optimiser", "discriminator_optimiser",
     )  # fmt: skip
-    learns_prompts = False
 
     def __init__(self, options: ContentOptions, setting: Setting) -> None:
-        self._options, self._setting = options, setting
+        super().__init__(setting)
+        self._options = options
         self._terms = replace(options.terms, bf16=setting.bf16)
         if options.output == "residual":  # which gives every image back from the first step on
             self._terms = replace(self._terms, reconstruction=0.0, confusion=0.0)
@@ -99,11 +99,7 @@ class Content:
         self._average = Average(generative)
         self.averaged = self._average.module
         parts = (generative, self.networks.latent, self.networks.images)
-        self._optimisers = ContentOptimisers(*(self._adam(part) for part in parts))
-
-    def _adam(self, module: nn.Module) -> torch.optim.Adam:
-        parameters, rate = module.parameters(), self._options.learning_rate
-        return torch.optim.Adam(parameters, rate, betas=(0.0, 0.99), weight_decay=1e-4, fused=True)
+        self._optimisers = ContentOptimisers(*(adam(list(part.parameters()), options.learning_rate) for part in parts))
 
     def step(self, batch: Batch, moment: Moment, draws: Draws) -> Parts:
         options, optimisers = self._options, self._optimisers
@@ -135,13 +131,4 @@ class Content:
         }
 
     def compile(self) -> None:
-        pass
-
-    def context(self) -> Tensor | None:
-        return None
-
-    def prompts(self, context: Tensor | None) -> EmbeddedPrompts:
-        return self._setting.prompts
-
-    def settle(self, context: Tensor | None) -> None:
         pass

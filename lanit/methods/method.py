@@ -126,3 +126,21 @@ class Method(Protocol):
     def settle(self, context: Tensor | None) -> None:
         """Learn the prompts no more: they stay as ``context`` has them, as written without one. Called where
         ``learns_prompts``, and again on the state that was put back."""
+
+
+class WithoutPrompts:
+    """The part of :class:`lanit.methods.method.Method` that a method leaves out which learns no prompts."""
+
+    learns_prompts = False
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def context(self) -> Tensor | None:
+        return None
+
+    def prompts(self, context: Tensor | None) -> EmbeddedPrompts:
+        return self._setting.prompts
+
+    def settle(self, context: Tensor | None) -> None:
+        raise AssertionError("there are no prompts to learn")

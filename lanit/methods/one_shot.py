@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lanit.augment import flip_and_crop
 from lanit.ema import Average
-from lanit.labels import EmbeddedPrompts
-from lanit.methods.method import Moment, OneImage, Options, Setting
+from lanit.methods.method import Moment, OneImage, Options, Setting, WithoutPrompts
+from lanit.methods.optimisers import adam
 from lanit.networks import Discriminator, NetworkOptions
 from lanit.objectives import Batch, Parts
 from lanit.one_shot_networks import OneShotNetworks, OneShotSizes
@@ -58,15 +58,15 @@ class OneShotOptions(OneImage):
         )
 
 
-class OneShot:
+class OneShot(WithoutPrompts):
     """:class:`lanit.methods.method.Method`: an autoencoder with two pairs of ends, and a discriminator of B."""
 
     options: ClassVar[type[Options]] = OneShotOptions
     groups: ClassVar[tuple[str, ...]] = ("networks", "average", "generative_optimiser", "discriminator_optimiser")
-    learns_prompts = False
 
     def __init__(self, options: OneShotOptions, setting: Setting) -> None:
-        self._options, self._setting = options, setting
+        super().__init__(setting)
+        self._options = options
         self._terms = replace(options.terms, bf16=setting.bf16)
         sizes = options.network_options(setting.image_size, setting.domains)
         assert isinstance(sizes, OneShotSizes)
@@ -75,12 +75,11 @@ class OneShot:
         self.networks = OneShotLearners(OneShotNetworks(sizes), discriminator, setting.example).to(setting.device)
         self._average = Average(self.networks.generative)
         self.averaged = self._average.module
-        self._optimisers = OneShotOptimisers(self._adam(self.networks.generative), self._adam(discriminator))
+        learners = (self.networks.generative, discriminator)
+        self._optimisers = OneShotOptimisers(
+            *(adam(list(part.parameters()), options.learning_rate, 0.5, 0.0) for part in learners)
+        )
         self._begun: bool | None = None  # as the networks have it, once a step asked
-
-    def _adam(self, module: nn.Module) -> torch.optim.Adam:
-        parameters, rate = module.parameters(), self._options.learning_rate
-        return torch.optim.Adam(parameters, rate, betas=(0.5, 0.99), fused=True)
 
     def step(self, batch: Batch, moment: Moment, draws: Draws) -> Parts:
         if self._is_phase_2(moment):
@@ -117,13 +116,4 @@ class OneShot:
         }
 
     def compile(self) -> None:
-        pass
-
-    def context(self) -> Tensor | None:
-        return None
-
-    def prompts(self, context: Tensor | None) -> EmbeddedPrompts:
-        return self._setting.prompts
-
-    def settle(self, context: Tensor | None) -> None:
         pass

@@ -13,6 +13,7 @@ from lanit.ema import Average
 from lanit.errors import LanitError, UsageError
 from lanit.labels import EmbeddedPrompts, with_slack
 from lanit.methods.method import Moment, Options, Setting
+from lanit.methods.optimisers import adam
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from lanit.objectives import Batch, Guidance, Networks, Parts, StepOptions
 from lanit.options import check_settings
@@ -98,8 +99,8 @@ class Stargan:
         self.averaged = self._average.module
         generative, discriminator = self.networks.generative, self.networks.discriminator
         self._optimisers = Optimisers(
-            _adam(_groups(generative, options), options.learning_rate),
-            _adam([{"params": list(discriminator.parameters())}], options.learning_rate),
+            adam(_groups(generative, options), options.learning_rate),
+            adam([{"params": list(discriminator.parameters())}], options.learning_rate),
         )
         self._fixed = setting.prompts
         learns = options.terms.prompt_update != "generator-only" and weights.domain
@@ -110,7 +111,7 @@ class Stargan:
             self._learned = Average(nn.ParameterList([self._learner.context]))
             (average,) = self._learned.module.parameters()
             self._contexts = nn.ParameterDict({"context": self._learner.context, "average": average})
-            self._optimisers.prompts = _adam([{"params": [self._learner.context]}], options.prompt_learning_rate)
+            self._optimisers.prompts = adam([{"params": [self._learner.context]}], options.prompt_learning_rate)
 
     @property
     def learns_prompts(self) -> bool:
@@ -189,8 +190,3 @@ def _groups(networks: GenerativeNetworks, options: StarganOptions) -> list[dict[
     own = {id(parameter) for parameter in codes}
     others = [parameter for parameter in networks.parameters() if id(parameter) not in own]
     return [{"params": others}, {"params": codes, "lr": options.mapping_rate * options.learning_rate}]
-
-
-def _adam(parameters: list[dict[str, Any]], rate: float) -> torch.optim.Adam:
-    """As METHOD §5 sets it."""
-    return torch.optim.Adam(parameters, rate, betas=(0.0, 0.99), weight_decay=1e-4, fused=True)

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from lanit.ema import Average
-from lanit.methods.clusters import ClusterOptions, WithoutPrompts, adam
-from lanit.methods.method import Moment, Options, Setting
+from lanit.methods.clusters import ClusterOptions
+from lanit.methods.method import Moment, Options, Setting, WithoutPrompts
+from lanit.methods.optimisers import adam
 from lanit.methods.style_aware_step import (
     StyleAwareNetworks,
     StyleAwareOptimisers,

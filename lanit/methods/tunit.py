@@ -15,8 +15,9 @@ from torch import nn
 
 from lanit.ema import Average
 from lanit.errors import UsageError
-from lanit.methods.clusters import ClusterOptions, WithoutPrompts, adam
-from lanit.methods.method import Moment, Options, Setting
+from lanit.methods.clusters import ClusterOptions
+from lanit.methods.method import Moment, Options, Setting, WithoutPrompts
+from lanit.methods.optimisers import adam
 from lanit.methods.tunit_step import TunitNetworks, TunitOptimisers, TunitTerms, tunit_step
 from lanit.networks import Discriminator
 from lanit.objectives import Batch, Parts
