@@ -101,15 +101,15 @@ _SMALL: dict[str, Any] = {
 _FEW_DECODINGS: dict[str, Any] = {
     "batch_size": 8, "domain_images": "first", "domain_scope": "all", "code_form": "anchored",
 }  # fmt: skip
-_LABELLED: dict[str, Any] = {"domain": 0.0, "prompts_from": 1.0, "balance": "domain"}
-_ONE_STYLE: dict[str, Any] = _LABELLED | {"codes": "table", "code_form": "free", "diversity": 0.0, "style": 0.0}
+LABELLED: dict[str, Any] = {"domain": 0.0, "prompts_from": 1.0, "balance": "domain"}
+ONE_STYLE: dict[str, Any] = LABELLED | {"codes": "table", "code_form": "free", "diversity": 0.0, "style": 0.0}
 _PAIRED = {"pairs": "yes", "discriminator_input": "pair"}
 SYSTEMS: dict[str, dict[str, Any]] = {
-    "cyclegan": _ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 1.0, "identity": 0.5},
-    "discogan": _ONE_STYLE | {"cycle": 0.5},
-    "dtn": _ONE_STYLE | {"cycle": 0.0, "feature": 1.0, "identity": 1.0},
-    "pix2pix": _ONE_STYLE | _PAIRED | {"cycle": 0.0, "pair": 100.0},
-    "bicyclegan": _LABELLED | _PAIRED | {
+    "cyclegan": ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 1.0, "identity": 0.5},
+    "discogan": ONE_STYLE | {"cycle": 0.5},
+    "dtn": ONE_STYLE | {"cycle": 0.0, "feature": 1.0, "identity": 1.0},
+    "pix2pix": ONE_STYLE | _PAIRED | {"cycle": 0.0, "pair": 100.0},
+    "bicyclegan": LABELLED | _PAIRED | {
         "codes": "normal", "code_form": "free", "style_dim": 8, "diversity": 0.0, "cycle": 0.0, "pair": 10.0,
         "style": 0.5,
     },
