@@ -196,6 +196,12 @@ WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Threads that read and write images.  [default: one a processor]")
 ]
 PixelsOption = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger images.")]
+_FRAME: dict[str, Any] = {"metavar": "N|middle", "parser": parse_frame}
+_OF_SEVERAL = "Of files of several, such as DICOM; counted from 1."
+StoredFrameOption = Annotated[
+    Any, typer.Option(**_FRAME, help=f"{_OF_SEVERAL}  [default: the store's, else the file's]")
+]
+FrameOption = Annotated[Any, typer.Option(**_FRAME, help=f"{_OF_SEVERAL}  [default: the file's]")]
 ColumnOption = Annotated[str | None, typer.Option("--image-column", help="Of a table with several columns of images.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 NewFolderOption = Annotated[Path, typer.Option("--out", "-o", help="New folder, which appears once it is whole.")]
@@ -261,14 +267,7 @@ def embed(
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop where more images fail.")] = None,
     max_pixels: PixelsOption = MAX_PIXELS,
     image_column: ColumnOption = None,
-    frame: Annotated[
-        Any,
-        typer.Option(
-            metavar="N|middle",
-            parser=parse_frame,
-            help="Of files of several, such as DICOM; counted from 1.  [default: the store's, else the file's]",
-        ),
-    ] = None,
+    frame: StoredFrameOption = None,
     batch_size: BatchOption = 64,
     workers: WorkersOption = None,
     decode: Annotated[
@@ -353,6 +352,7 @@ def import_(
     ] = None,
     overwrite: OverwriteOption = False,
     max_pixels: PixelsOption = MAX_PIXELS,
+    frame: StoredFrameOption = None,
     batch_size: BatchOption = 64,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
@@ -386,7 +386,9 @@ def import_(
     from pipeline.importing.terminal_tables import show_import
     from pipeline.store.store_clip import clip_to_embed
 
-    options = EmbedOptions(batch_size=batch_size, workers=workers, overwrite=overwrite, max_pixels=max_pixels)
+    options = EmbedOptions(
+        batch_size=batch_size, workers=workers, overwrite=overwrite, max_pixels=max_pixels, frame=frame
+    )
     model = clip_to_embed(store, clip, clip_arch, None, device, anew=overwrite)
     with console.progress("importing") as advance:
         report = import_vectors(request, store, model, options, advance)
@@ -1038,6 +1040,7 @@ def translate(
     batch_size: BatchOption = 32,
     workers: WorkersOption = None,
     max_pixels: PixelsOption = MAX_PIXELS,
+    frame: FrameOption = None,
     image_column: ColumnOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
@@ -1083,7 +1086,7 @@ def translate(
     )  # fmt: skip
     options = TranslateOptions(
         batch_size=batch_size, workers=workers, max_pixels=max_pixels, format=format, margins=margins, before=before,
-        overwrite=overwrite, image_column=image_column,
+        overwrite=overwrite, image_column=image_column, frame=frame,
     )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force, console.progress("translating") as advance:
         report = translate_images(

@@ -129,6 +129,8 @@ SAID = {
     ("embed", "precision"): f"the store's, else {inspect.signature(load_clip).parameters['precision'].default}",
     ("embed", "storage"): f"the store's, else {get_args(StoredType)[0]}",
     ("embed", "frame"): "the store's, else the file's",
+    ("import", "frame"): "the store's, else the file's",
+    ("translate", "frame"): "the file's",
     ("label", "rule"): Rule().text,
     ("label", "by"): Rule().by,
     ("inspect-labels", "epsilon"): f"{DEFAULT_EPSILON_SHARE:g} of the margins' standard deviation",

@@ -1,4 +1,4 @@
-"""--frame: of files with several frames the one that was asked for, by every command that reads the store again."""
+"""--frame: of files with several frames the one that was asked for, by every command that reads images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import pipeline.store.image_cache
 from cli import app
 from lanit.errors import LanitError, UsageError
-from pipeline.clip.models import ClipModel
+from pipeline.clip.models import ClipModel, load_clip
 from pipeline.computing.ray_cluster import Workforce
 from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.decoding.frames import Frame, parse_frame
@@ -25,12 +25,18 @@ from pipeline.decoding.limits import MAX_PIXELS, ImageError
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.embedding.embedding_steps import RowReader
 from pipeline.embedding.ray_embed import embed_job
+from pipeline.exports.export import export
+from pipeline.exports.layouts import ExportRequest
+from pipeline.importing.import_vectors import ImportRequest, import_vectors
 from pipeline.searching.search import embed_image, search
 from pipeline.stability.views import views_path
 from pipeline.store.image_cache import open_sized_images
 from pipeline.store.store import Store
 from pipeline.store.store_images import StoreImages
+from pipeline.translating.requests import TranslateRequest
+from pipeline.translating.translation import TranslateOptions, translate
 from tests.image_builders import dicom
+from tests.translation_world import make_model, make_source
 
 FRAMES = [1, 2, 3, 4, 5]
 
@@ -199,3 +205,54 @@ def test_the_command_takes_a_number_or_middle(folder: Path, tiny_clip_folder: Pa
     assert refused.exit_code == 1
     assert "holds frame middle, not frame 2. Name another --store, or add --overwrite" in refused.output
     assert "'0' is no frame" in CliRunner().invoke(app, [*run, "0"]).output
+
+
+def test_embeddings_of_a_frame_are_imported_with_that_frame_alone(folder: Path, tmp_path: Path) -> None:
+    clip = load_clip("sample")  # random weights see no difference of 0.001
+    embed([folder], tmp_path / "store", clip, EmbedOptions(frame=2))
+    export(Store.open(tmp_path / "store"), tmp_path / "laion", ExportRequest("clip-retrieval"))
+    request = ImportRequest(str(tmp_path / "laion"), (str(folder),))
+    import_vectors(request, tmp_path / "imported", clip, EmbedOptions(frame=2))
+    assert Store.open(tmp_path / "imported").manifest.frame == 2
+    with pytest.raises(LanitError, match="not the embeddings that"):
+        import_vectors(request, tmp_path / "first", clip, EmbedOptions())
+
+
+@pytest.mark.parametrize("frame", [3, "middle"])
+def test_translations_and_references_are_of_the_frame_that_is_asked_for(
+    frame: Frame, make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path
+) -> None:
+    """As of folders that hold that page of each file alone."""
+    model = make_model(tmp_path / "model", make_source(make_images), tiny_clip)
+    stacks, pages = tmp_path / "stacks", tmp_path / "pages"
+    place = 2 if frame == 3 else 1
+    for root in (stacks, pages):
+        root.mkdir()
+    for number in range(3):
+        pictures = scenes(4, number)
+        (stacks / f"{number}.tif").write_bytes(several(pictures))
+        (pages / f"{number}.tif").write_bytes(several(pictures[place : place + 1]))
+
+    def made(source: Path, out: str, frame: Frame | None) -> list[np.ndarray]:
+        reference = TranslateRequest(to=(("hat", 1.0),), reference=source / "0.tif")
+        options = TranslateOptions(margins=False, frame=frame)
+        assert translate(source, tmp_path / out, model, reference, options).ok == 3
+        return [decode_rgb(path) for path in sorted((tmp_path / out).glob("*.tif"))]
+
+    asked = made(stacks, "asked", frame)
+    np.testing.assert_array_equal(asked, made(pages, "alone", None))
+    assert not np.array_equal(asked, made(stacks, "first", None))
+    with pytest.raises(LanitError, match="other"):
+        made(stacks, "asked", None)
+
+
+def test_the_command_that_translates_takes_a_frame(
+    make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path / "model", make_source(make_images), tiny_clip)
+    (tmp_path / "stack.tif").write_bytes(several(scenes(2)))
+    run = ["translate", str(tmp_path / "stack.tif"), "--model", str(model), "--to", "hat", "--no-margins"]
+    assert CliRunner().invoke(app, [*run, "--out", str(tmp_path / "second"), "--frame", "2"]).exit_code == 0
+    refused = CliRunner().invoke(app, [*run, "--out", str(tmp_path / "third"), "--frame", "3"])
+    assert refused.exit_code == 1
+    assert "it has 2 frames, and frame 3 was asked for" in refused.output

@@ -35,7 +35,7 @@ def translate_worker(job: TranslateJob) -> EngineWorker[SourceImage]:
     translator = Translator(load_bundle(job.model), torch.device(job.device))
     clip = load_labeller(translator.bundle, job.clip, translator.device) if job.fingerprint else None
     size = translator.bundle.options.image_size
-    reader = Reader({source: open_source(source, column) for source, column in job.sources}, size, job.max_pixels)
+    reader = Reader.of(job, {source: open_source(source, column) for source, column in job.sources}, size)
     return EngineWorker(local_engine(job, translator, clip, reader), "translated")
 
 

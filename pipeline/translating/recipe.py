@@ -25,6 +25,7 @@ from lanit.inference import (
     translate_styles,
 )
 from pipeline.clip.models import ClipModel
+from pipeline.decoding.frames import Frame
 from pipeline.decoding.grids import to_bytes
 from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.models.translator import Translator
@@ -129,6 +130,7 @@ class Resolver:
     load: Callable[[], ClipModel]
     tell: Callable[[str], None]
     max_pixels: int = MAX_PIXELS
+    frame: Frame | None = None
     mixes: dict[str, Words] = field(default_factory=dict)
     _clip: ClipModel | None = None
     _references: dict[tuple[Path, bool], Reference] = field(default_factory=dict)
@@ -237,7 +239,7 @@ class Resolver:
         key = (path, with_labels)
         if key not in self._references:
             clip = self.label_reader() if with_labels else None
-            self._references[key] = read_reference(path, self.translator, clip, self.max_pixels, self.tell)
+            self._references[key] = read_reference(path, self.translator, clip, self.max_pixels, self.frame, self.tell)
         return self._references[key]
 
     def identity(self, request: TranslateRequest) -> dict[str, Any]:

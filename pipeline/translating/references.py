@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lanit.errors import LanitError
 from pipeline.clip.models import ClipModel
+from pipeline.decoding.frames import Frame
 from pipeline.decoding.grids import to_float
 from pipeline.decoding.images import decode_rgb, is_image_name, read_image_bytes
 from pipeline.decoding.limits import ImageError
@@ -38,7 +39,12 @@ class Reference:
 
 
 def read_reference(
-    path: Path, translator: Translator, clip: ClipModel | None, max_pixels: int, tell: Callable[[str], None]
+    path: Path,
+    translator: Translator,
+    clip: ClipModel | None,
+    max_pixels: int,
+    frame: Frame | None,
+    tell: Callable[[str], None],
 ) -> Reference:
     """The style of an image, or the mean of those of a folder, a tar or a table; what cannot be read is left out.
 
@@ -48,7 +54,7 @@ def read_reference(
     total = torch.zeros(0)
     shown, count, failures, first = torch.zeros(len(translator.domains)), 0, 0, ""
     digest = hashlib.sha256()
-    images = _images(path, translator.bundle.options.image_size, max_pixels, digest)
+    images = _images(path, translator.bundle.options.image_size, max_pixels, frame, digest)
     while chunk := list(islice(images, _BATCH)):
         good = [image for image in chunk if isinstance(image, np.ndarray)]
         bad = [image for image in chunk if isinstance(image, str)]
@@ -69,13 +75,15 @@ def read_reference(
     return Reference((total / count).float(), labels, digest.hexdigest())
 
 
-def _images(path: Path, size: int, max_pixels: int, digest: hashlib._Hash) -> Iterator[np.ndarray | str]:
+def _images(
+    path: Path, size: int, max_pixels: int, frame: Frame | None, digest: hashlib._Hash
+) -> Iterator[np.ndarray | str]:
     """Pixels, uint8 (S×S×3), or why there are none; sorted, so that a mean does not depend on the disk."""
     for read in _readers(path):
         try:
             data = read()
             digest.update(sha256_bytes(data).encode())
-            yield fit_square(decode_rgb(data, max_pixels), size)
+            yield fit_square(decode_rgb(data, max_pixels, frame), size)
         except ImageError as error:
             yield error.reason
 

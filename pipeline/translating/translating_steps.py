@@ -16,6 +16,7 @@ from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.models import ClipModel
 from pipeline.computing.engines import Chore, LocalEngine, PipelinedEngine, ThreadedEngine
 from pipeline.computing.halving import HalvingBatches, to_device
+from pipeline.decoding.frames import Frame
 from pipeline.decoding.images import decode_rgb
 from pipeline.decoding.limits import MAX_PIXELS, ImageError
 from pipeline.decoding.squares import fit_square
@@ -49,6 +50,7 @@ class TranslateJob:
     threads: int
     processors: int
     device: str
+    frame: Frame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,17 @@ class Reader:
     inputs: Mapping[str, Input]
     size: int
     max_pixels: int = MAX_PIXELS
+    frame: Frame | None = None
+
+    @classmethod
+    def of(cls, job: TranslateJob, inputs: Mapping[str, Input], size: int) -> Reader:
+        return cls(inputs, size, job.max_pixels, job.frame)
 
     def __call__(self, image: SourceImage) -> Decoded | str:
         """Why it cannot be read, instead of pixels, where it cannot."""
         try:
             data = self.inputs[image.source].read(image.path, image.offset, image.bytes)
-            pixels = decode_rgb(data, self.max_pixels)
+            pixels = decode_rgb(data, self.max_pixels, self.frame)
         except ImageError as error:
             return error.reason
         except MemoryError:

@@ -17,6 +17,7 @@ from pipeline.computing.devices import pick_device
 from pipeline.computing.engines import Engine
 from pipeline.computing.part_plan import PartPlan
 from pipeline.computing.timing import Meter, usable_processors
+from pipeline.decoding.frames import Frame
 from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.files import sha256_file
 from pipeline.inputs.catalogue import of_repeated, some_names
@@ -50,13 +51,14 @@ _GRID_ROWS = 16
 
 @dataclass(frozen=True)
 class TranslateOptions:
-    """How to translate; what is made of an image does not depend on it, but for the format.
+    """How to translate; what is made of an image does not depend on it, but for the format and the frame.
 
     batch_size: images at once. workers: threads that read and write; none for one per processor. part_images: what a
     killed run may lose. max_pixels: larger images are refused. format: of the results; ``same`` keeps the names of
     JPEG, PNG, WebP, BMP and TIFF files and makes others PNG. margins: whether CLIP looks at the results, for the
     tables; before: at the sources too, as it does all the same where a request needs their labels. overwrite: replace
-    earlier results of another run. image_column: of tables. Raises UsageError for values that make no sense.
+    earlier results of another run. image_column: of tables. frame: of files that have several, of references too; none
+    for the one that the file names, else the first. Raises UsageError for values that make no sense.
     """
 
     batch_size: int = 32
@@ -68,6 +70,7 @@ class TranslateOptions:
     before: bool = False
     overwrite: bool = False
     image_column: str | None = None
+    frame: Frame | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "workers", "part_images", "max_pixels"):
@@ -227,7 +230,7 @@ def _prepare(
     tell: Callable[[str], None],
 ) -> _Prepared:
     load = partial(load_labeller, translator.bundle, clip_spec, translator.device)
-    resolver = Resolver(translator, load, tell, options.max_pixels)
+    resolver = Resolver(translator, load, tell, options.max_pixels, options.frame)
     recipe = resolver.resolve(request)
     clip = _labeller(resolver, recipe, options.margins, clip_spec, tell)
     sha256 = sha256_file(bundle / "model.safetensors")
@@ -237,7 +240,7 @@ def _prepare(
         "clip": None if clip is None else clip.fingerprint.to_json(), "look": options.look,
         "sources": [name for origin in origins for name in given_names(origin)],
         "image_column": options.image_column,
-    }  # fmt: skip
+    } | ({} if options.frame is None else {"frame": options.frame})  # fmt: skip
     folder = TranslationsFolder(out, identity, translator.domains)
     folder.check(options.overwrite)
     processors = workforce.processors if workforce else usable_processors()
@@ -253,11 +256,12 @@ def _prepare(
         tags=result_tags(recipe),
         batch_size=options.batch_size,
         max_pixels=options.max_pixels,
+        frame=options.frame,
         threads=options.workers or processors,
         processors=processors,
         device="cuda" if workforce and workforce.gpu else str(translator.device),
     )
-    reader = Reader({origin.source: origin for origin in origins}, translator.bundle.options.image_size, job.max_pixels)
+    reader = Reader.of(job, {origin.source: origin for origin in origins}, translator.bundle.options.image_size)
     if workforce is None:
         engine: Engine[SourceImage] = local_engine(job, translator, clip, reader)
     else:
