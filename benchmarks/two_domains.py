@@ -2,7 +2,7 @@
 
 Unpaired: blond and black hair. Paired: faces without a hat and the same faces with one, beside LANIT, which learns from
 the word alone. The judge was trained on drawn truth; faces that it looks at are of a world that no training saw.
-``python -m benchmarks.two_domains --work DIR``; with ``--presets stargan unit ...`` also settings of systems that are
+``python -m benchmarks.two_domains --work DIR``; with ``--presets munit selfreg ...`` also settings of systems that are
 no presets, because they did not do their job (docs/LOG.md).
 """
 
@@ -32,12 +32,10 @@ from pipeline.store.store import Store
 from pipeline.training.train_options import LABELLED, ONE_STYLE, options_from
 from pipeline.training.training import train
 
-UNPAIRED = ("cyclegan", "discogan", "dtn")
+UNPAIRED = ("cyclegan", "discogan", "stargan", "unit", "dtn")
 PAIRED = ("pix2pix", "bicyclegan", "lanit")
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "stargan": ONE_STYLE | {"cycle": 1.0},
     "dualgan": ONE_STYLE | {"adversarial_form": "hinge", "cycle": 2.0},
-    "unit": ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 1.0, "identity": 1.0},
     "distancegan": ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 0.0, "distance": 0.1},
     "selfreg": ONE_STYLE | {"cycle": 0.0, "self": 0.3},
     "smoothing": LABELLED | {
