@@ -43,6 +43,7 @@ def show_inspection(report: Inspection) -> None:
         show_rules(report.revision.domains, report.rules, report.statistics.images)
     if report.comparison is None and not report.rules:
         show_statistics(report.statistics, hints=True)
+    console.note("margin, offset, stability and other words: docs/GLOSSARY.md, or the page that --html writes")
 
 
 def show_comparison(comparison: Comparison) -> None:

@@ -21,6 +21,7 @@ from pipeline.review import figures, mapping, revising, trying
 from pipeline.review.queues import QUEUES, Phrase, left, queue_of
 from pipeline.review.workplace import Workplace
 from pipeline.serving.refusal import Refusal
+from pipeline.showing.pages import render_page
 
 _WHOLE_SIDE = 1280  # pixels of an image looked at alone
 _MOST_AT_ONCE = 1000  # rows of a list
@@ -36,7 +37,7 @@ Handler = Callable[[Request], Response]
 def page_handlers(place: Workplace) -> list[Route]:
     handlers = Handlers(place)
     reading: dict[str, Handler] = {
-        "/": lambda request: _asset("index.html"),
+        "/": lambda request: Response(render_page("review/index.html", {}), media_type="text/html", headers=_FRESH),
         "/favicon.ico": lambda request: Response(status_code=204),
         "/assets/{name:path}": lambda request: _asset(request.path_params["name"]),
         "/thumbs/{key}/{row:int}": handlers.thumbnail,

@@ -17,6 +17,7 @@ from PIL import Image
 
 from lanit.errors import UsageError
 from pipeline.files import write_bytes
+from pipeline.showing.glossary import PageWords, explained
 
 _SUFFIXES = (".html", ".htm")
 _GONE = ("not there", "not there any more")
@@ -39,8 +40,10 @@ def render_page(template: str, values: Mapping[str, object]) -> str:
 
     Texts are escaped. The template extends ``base.html`` and gets its filters: ``picture`` (of :class:`Picture`),
     ``jpeg_uri``, ``data_uri``, ``whole``, ``score``, ``percent``, ``plural``. A name that ``values`` lacks is an error.
+    ``term`` links a word of the glossary, which the page then explains at its end.
     """
-    return _environment().get_template(template).render(values)
+    words = PageWords()
+    return _environment().get_template(template).render(dict(values) | {"term": words.link, "words": words})
 
 
 def write_page(path: Path, html: str) -> None:
@@ -120,6 +123,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(data_uri=data_uri, whole=whole, score=score, percent=percent, plural=plural)
     environment.filters.update(picture=_picture, jpeg_uri=jpeg_uri)
+    environment.globals["explained"] = explained
     environment.globals["style"] = Markup(_asset("page.css"))
     return environment
 
