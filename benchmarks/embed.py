@@ -1,11 +1,12 @@
 """Embedding against its limits and against what one would use instead, side by side in one run.
 
-    python benchmarks/embed.py --photos photos.tar [--rounds 3] [--clip-retrieval OTHER_VENV/bin/python]
+    python benchmarks/embed.py --photos photos.tar [--rounds 3] [--clip-retrieval OTHER_VENV/bin/python] [--processors]
 
 Prints images/s (medians over rounds) of ViT-B/32 with random weights, in float32 and bf16, and of the small sample
 CLIP, where decoding is the limit: the bare forward, `lanit embed` as a whole (listing, writing and the index included,
 loading the model not), a plain PIL + DataLoader loop, the decoder alone, and clip-retrieval where a Python that has it
-is named.
+is named. On a CPU decoding and the model share the cores: the bound is what decoding and a forward on each core would
+reach in turn. With --processors all is counted in seconds of processors, which other programs disturb less.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pipeline.decoding.clip_input import decode_for_clip
 from pipeline.embedding.embed import EmbedOptions, embed
 
 ARCHITECTURE = "ViT-B-32"
+PER_CORE = "forward, a batch on each core"
 
 
 class Photographs(Dataset[torch.Tensor]):
@@ -68,6 +70,19 @@ def bare_forward(images: torch.Tensor, count: int, clip: ClipModel) -> None:
         torch.cuda.synchronize()
 
 
+def forward_per_core(images: torch.Tensor, count: int, clip: ClipModel, workers: int) -> None:
+    """Batches side by side, each on one core."""
+    before = torch.get_num_threads()
+
+    @torch.inference_mode()
+    def one(_: int) -> None:
+        clip.encode_preprocessed(images)
+
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(one, range(-(-count // len(images)))))
+    torch.set_num_threads(before)
+
+
 def decoder_alone(folder: Path, clip: ClipModel, workers: int) -> None:
     files = sorted(folder.rglob("*.*"))
     with ThreadPoolExecutor(workers) as pool:
@@ -99,10 +114,10 @@ def clip_retrieval(python: str, folder: Path, weights: Path, out: Path) -> float
     return float(seconds[1])
 
 
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    began = clock()
     work()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def rates(count: int, rounds: int, works: dict[str, Callable[[], float]]) -> dict[str, float]:
@@ -122,21 +137,30 @@ def measure(
     images = torch.randn(batch, 3, clip.preprocessing.size, clip.preprocessing.size, device=clip.device)
     bare_forward(images, 2 * batch, clip)  # warm
 
+    clock = time.process_time if given.processors else time.perf_counter
+    rounded = -(-count // batch) * batch / count  # a forward is of whole batches
+
     def whole() -> float:
         shutil.rmtree(scratch / "store", ignore_errors=True)
-        return timed(lambda: embed([folder], scratch / "store", clip, EmbedOptions(batch_size=batch)))
+        return timed(lambda: embed([folder], scratch / "store", clip, EmbedOptions(batch_size=batch)), clock)
 
     works: dict[str, Callable[[], float]] = {
-        "bare forward": lambda: timed(lambda: bare_forward(images, count, clip)) * count / (-(-count // batch) * batch),
+        "bare forward": lambda: timed(lambda: bare_forward(images, count, clip), clock) / rounded,
         "lanit embed": whole,
-        "plain PIL + DataLoader loop": lambda: timed(
-            lambda: plain_loop(folder, clip, batch, workers, scratch / "plain.pt")
-        ),
-        "lanit's decoder alone": lambda: timed(lambda: decoder_alone(folder, clip, workers)),
+        "lanit's decoder alone": lambda: timed(lambda: decoder_alone(folder, clip, workers), clock),
     }
+    if clip.device.type == "cpu":
+        works[PER_CORE] = lambda: timed(lambda: forward_per_core(images, count, clip, workers), clock) / rounded
+    if not given.processors:  # it starts others
+        works["plain PIL + DataLoader loop"] = lambda: timed(
+            lambda: plain_loop(folder, clip, batch, workers, scratch / "plain.pt"), clock
+        )
     if weights is not None and given.clip_retrieval:
         works["clip-retrieval"] = lambda: clip_retrieval(given.clip_retrieval, folder, weights, scratch / "retrieval")
-    return rates(count, given.rounds, works)
+    found = rates(count, given.rounds, works)
+    if PER_CORE in found:
+        found["bound: decoder, then that"] = 1 / (1 / found["lanit's decoder alone"] + 1 / found[PER_CORE])
+    return found
 
 
 def main() -> None:
@@ -147,6 +171,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--clip-retrieval", metavar="PYTHON", help="an interpreter that has clip-retrieval installed")
+    parser.add_argument("--processors", action="store_true", help="count seconds of processors, not of the clock")
     parser.add_argument("--only", choices=["fp32", "bf16", "small"])
     given = parser.parse_args()
     device = pick_device(given.device)
@@ -171,7 +196,7 @@ def main() -> None:
         if given.only in (None, "small"):
             results["sample CLIP"] = measure(load_clip("sample", device), scratch / "photos", scratch, given, None)
     for title, figures in results.items():
-        print(f"\n{title}, {device}, images/s")
+        print(f"\n{title}, {device}, images/s{' of a processor' if given.processors else ''}")
         for name, rate in figures.items():
             print(f"  {name:30} {rate:8.1f}   lanit embed is {figures['lanit embed'] / rate:.2f} times this")
     print(json.dumps(results))

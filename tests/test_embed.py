@@ -315,9 +315,12 @@ def test_embeddings_that_are_not_finite_fail(
     assert np.isfinite(Store.open(tmp_path / "store").embeddings()).all()
 
 
-def test_no_more_images_are_decoded_ahead_of_a_model_on_the_cpu_than_a_batch(
-    make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, monkeypatch: Any
+@pytest.mark.parametrize("small", [False, True])
+def test_no_more_images_are_decoded_ahead_of_a_model_on_the_cpu_than_a_batch_or_a_few_of_a_small_one(
+    small: bool, make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, monkeypatch: Any
 ) -> None:
+    if not small:
+        monkeypatch.setattr(pipeline.embedding.embedding_steps, "_SMALL", -1)
     decoded, ahead = [0], [0]
     real = pipeline.embedding.embedding_steps.decode_for_clip
 
@@ -334,7 +337,7 @@ def test_no_more_images_are_decoded_ahead_of_a_model_on_the_cpu_than_a_batch(
         progress=lambda done, total, _: calls.append((done, total)),
     )  # fmt: skip
     assert decoded[0] == 60
-    assert ahead[0] == 2
+    assert ahead[0] <= 2 * 2 + 8 + 2 * 2 if small else ahead[0] == 2  # what is read ahead, and a batch on each core
     assert calls == sorted(calls)
     assert calls[-1] == (60, 60)
 
@@ -346,3 +349,15 @@ def test_real_photographs(tiny_clip: ClipModel, tmp_path: Path) -> None:
     assert (report.found, report.ok, report.failed) == (63, 63, 0)
     embeddings = Store.open(tmp_path / "store").embeddings()
     assert len(np.unique(embeddings, axis=0)) == 63
+
+
+def test_a_small_model_run_by_the_threads_that_decode_gives_the_same_bytes(
+    make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, monkeypatch: Any
+) -> None:
+    images, stores = make_images(50), []
+    for name, most in (("threads", 20_000_000), ("turns", -1)):
+        monkeypatch.setattr(pipeline.embedding.embedding_steps, "_SMALL", most)
+        embed(images, tmp_path / name, tiny_clip, batch_size=8, part_rows=20, workers=3)
+        stores.append([(file.name, file.read_bytes()) for file in sorted((tmp_path / name / "images").iterdir())])
+    assert stores[0] == stores[1]
+    assert len(stores[0]) == 3

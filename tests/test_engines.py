@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,10 +17,11 @@ from pipeline.computing.halving import HalvingBatches
 from pipeline.computing.part_plan import PartPlan
 from pipeline.computing.timing import Meter
 
-Kind = type[LocalEngine[Any, Any, Any]]
+Kind = Callable[..., LocalEngine[Any, Any, Any]]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SMALL = partial(PipelinedEngine[Any, Any, Any], small=True)
 ENGINES = pytest.mark.parametrize(
-    ("kind", "device"), [(PipelinedEngine, CPU), (PipelinedEngine, CUDA), (ThreadedEngine, CPU)]
+    ("kind", "device"), [(PipelinedEngine, CPU), (SMALL, CPU), (PipelinedEngine, CUDA), (ThreadedEngine, CPU)]
 )
 """Of a GPU the skeleton knows the name alone: what it does for one can be seen without."""
 
@@ -94,16 +96,36 @@ def test_every_part_comes_in_order_and_settled(kind: Kind, device: torch.device,
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
-@pytest.mark.parametrize("device", [CPU, CUDA])
-def test_a_batch_is_full_but_at_the_end_of_a_part_and_holds_what_reading_did_not_settle(device: torch.device) -> None:
+@pytest.mark.parametrize(("kind", "device"), [(PipelinedEngine, CPU), (SMALL, CPU), (PipelinedEngine, CUDA)])
+def test_a_batch_is_full_but_at_the_end_of_a_part_and_holds_what_reading_did_not_settle(
+    kind: Kind, device: torch.device
+) -> None:
     steps = Squaring(device)
-    list(PipelinedEngine(steps, 4, 3).parts(plan(50, 20), Meter()))
+    list(kind(steps, 4, 3).parts(plan(50, 20), Meter()))
     new = [value for value in range(50) if value % 5 and value % 7]
     expected = []
     for start in range(0, 50, 20):
         part = [value for value in new if start <= value < start + 20]
         expected += [part[at : at + 4] for at in range(0, len(part), 4)]
-    assert steps.batches == expected
+    assert sorted(steps.batches) == expected  # a small model's are computed side by side
+
+
+def test_a_small_model_is_run_by_the_threads_that_read_on_a_core_each() -> None:
+    found: list[tuple[str, int]] = []
+
+    class Watched(Squaring):
+        def launch(self, batch: Sequence[tuple[Number, int]]) -> list[tuple[Number, int]]:
+            found.append((threading.current_thread().name, torch.get_num_threads()))
+            return super().launch(batch)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        list(SMALL(Watched(), 4, 3).parts(plan(50, 20), Meter()))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert {(name.startswith("image"), threads) for name, threads in found} == {(True, 1)}
 
 
 def test_threads_that_take_whole_batches_form_them_before_they_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,5 +26,7 @@ class BatchEncoder(HalvingBatches[Tensor, Tensor]):
 def _encode(clip: ClipModel, pixels: Sequence[Tensor]) -> Tensor:
     # colours lie innermost: stacked so, their bytes are copied as they are
     batch = torch.stack([image.permute(1, 2, 0) for image in pixels]).permute(0, 3, 1, 2)
-    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+    # these flags are the process's: on the CPU, where several threads may be here, they stay as they are
+    exact = torch.backends.cudnn.flags(allow_tf32=False) if clip.device.type == "cuda" else contextlib.nullcontext()
+    with torch.inference_mode(), exact:
         return clip.encode_preprocessed(clip.preprocessing.normalise(to_device(batch, clip.device)))

@@ -49,6 +49,11 @@ class Towers:
             self._waiting[name.startswith(_IMAGES)][name] = tensor
         self._lock = threading.Lock()
 
+    @property
+    def image_parameters(self) -> int:
+        """How many numbers the image tower consists of."""
+        return sum(each.numel() for name, each in self._model.named_parameters() if name.startswith(_IMAGES))
+
     def images(self) -> Any:
         """The model, whose ``encode_image`` may be called."""
         return self._filled(of_images=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -70,19 +71,28 @@ class LocalEngine(ABC, Generic[AnyItem, Image, Launched]):
 
 class PipelinedEngine(LocalEngine[AnyItem, Image, Launched]):
     """Threads read ahead of the model, a bounded number of images, and do the chores behind it. This thread runs it, on
-    a GPU a batch ahead of what it collects, so that the model does not wait for the disk."""
+    a GPU a batch ahead of what it collects, so that the model does not wait for the disk; a small one on the CPU is run
+    by the same threads, a batch on a core, since it would gain nothing from several and wait for them instead."""
 
     def __init__(
-        self, steps: BatchSteps[AnyItem, Image, Launched], batch_size: int, workers: int, *, remote: bool = False
+        self,
+        steps: BatchSteps[AnyItem, Image, Launched],
+        batch_size: int,
+        workers: int,
+        *,
+        remote: bool = False,
+        small: bool = False,
     ) -> None:
         """remote: whether reading is waiting for others, rather than work, so that a model on the CPU need not stand
-        still meanwhile."""
+        still meanwhile. small: whether the model takes less time than reading, and little memory."""
         super().__init__(steps, batch_size, workers)
-        self._in_turns = steps.device.type == "cpu" and not remote
+        on_cpu = steps.device.type == "cpu"
+        self._in_threads, self._in_turns = on_cpu and small, on_cpu and not (remote or small)
+        self._under_way = workers if self._in_threads else 1 if steps.device.type == "cuda" else 0
 
     def parts(self, plan: PartPlan[AnyItem], meter: Meter) -> Generator[list[AnyItem]]:
         made: deque[tuple[list[AnyItem], list[Future[None]]]] = deque()  # with chores that threads are at
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="image") as pool:
+        with self._threads() as pool:
             try:
                 for one in self._made(plan, pool, meter):
                     made.append(one)
@@ -94,6 +104,19 @@ class PipelinedEngine(LocalEngine[AnyItem, Image, Launched]):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
+    @contextlib.contextmanager
+    def _threads(self) -> Iterator[ThreadPoolExecutor]:
+        if not self._in_threads:
+            with ThreadPoolExecutor(self.workers, "image") as pool:
+                yield pool
+            return
+        before = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(self.workers, "image", torch.set_num_threads, (1,)) as pool:
+                yield pool
+        finally:
+            torch.set_num_threads(before)  # threads yet to come begin with what was set last
+
     def _made(
         self, plan: PartPlan[AnyItem], pool: ThreadPoolExecutor, meter: Meter
     ) -> Iterator[tuple[list[AnyItem], list[Future[None]]]]:
@@ -102,7 +125,7 @@ class PipelinedEngine(LocalEngine[AnyItem, Image, Launched]):
         for launched, images, part in self._launched(plan, pool, meter):
             if launched is not None:
                 began = time.monotonic()
-                chores += [pool.submit(chore) for chore in self.steps.collect(launched)]
+                chores += [pool.submit(chore) for chore in self.steps.collect(launched())]
                 meter.timing.model += time.monotonic() - began
                 meter.tick(images)
             if part is not None:
@@ -111,18 +134,23 @@ class PipelinedEngine(LocalEngine[AnyItem, Image, Launched]):
 
     def _launched(
         self, plan: PartPlan[AnyItem], pool: ThreadPoolExecutor, meter: Meter
-    ) -> Iterator[tuple[Launched | None, int, list[AnyItem] | None]]:
-        """Batches that are being computed, the number of their images, and the part that ends with each, if one does.
-        On a GPU each comes when the next is under way."""
-        under_way = 1 if self.steps.device.type == "cuda" else 0
-        ahead: deque[tuple[Launched | None, int, list[AnyItem] | None]] = deque()
+    ) -> Iterator[tuple[Callable[[], Launched] | None, int, list[AnyItem] | None]]:
+        """What gives batches that are being computed, the number of their images, and the part that ends with each, if
+        one does. Where the model runs beside this thread, each comes when others are under way."""
+        ahead: deque[tuple[Callable[[], Launched] | None, int, list[AnyItem] | None]] = deque()
         for batch, part in self._batches(plan, pool, meter):
             began = time.monotonic()
-            ahead.append((self.steps.launch(batch) if batch else None, len(batch), part))
+            ahead.append((self._launch(batch, pool) if batch else None, len(batch), part))
             meter.timing.model += time.monotonic() - began
-            if len(ahead) > under_way:
+            if len(ahead) > self._under_way:
                 yield ahead.popleft()
         yield from ahead
+
+    def _launch(self, batch: list[tuple[AnyItem, Image]], pool: ThreadPoolExecutor) -> Callable[[], Launched]:
+        if self._in_threads:
+            return pool.submit(self.steps.launch, batch).result
+        launched = self.steps.launch(batch)
+        return lambda: launched
 
     def _batches(
         self, plan: PartPlan[AnyItem], pool: ThreadPoolExecutor, meter: Meter

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel
     from pipeline.embedding.image_rows import KnownRow
 
+_SMALL = 20_000_000  # parameters of an image tower that is over with an image sooner than its decoder
+
 Read = Tensor | bytes
 """Pixels, uint8 (3×s×s), or data yet to decode."""
 Launched = tuple[list[ImageRow], list[Tensor]]
@@ -119,4 +121,5 @@ def local_engine(
 ) -> PipelinedEngine[ImageRow, Read, Launched]:
     """What embeds on this machine."""
     remote = any(is_url(source) for source in reader.inputs)
-    return PipelinedEngine(EmbeddingSteps(clip, reader), batch_size, workers, remote=remote)
+    small = clip.towers.image_parameters <= _SMALL
+    return PipelinedEngine(EmbeddingSteps(clip, reader), batch_size, workers, remote=remote, small=small)
