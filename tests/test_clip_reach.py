@@ -13,7 +13,7 @@ import pytest
 from lanit.errors import LanitError
 from pipeline.clip import reach
 from pipeline.clip.presets import PRESETS
-from pipeline.clip.reach import HUB_WEIGHTS, check_reachable
+from pipeline.clip.reach import HUB_WEIGHTS, check_reachable, is_here
 from pipeline.clip.sources import weight_files
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +46,7 @@ def test_what_is_neither_cached_nor_to_be_had_is_refused(spec: str, monkeypatch:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(reach, "hub_answers", lambda: True)
     check_reachable(spec)
+    assert not is_here(spec), "it would have to be fetched"
 
 
 @pytest.mark.parametrize("spec", ["sample", "RN50/yfcc15m", "no-such", "runs/first", "weights.pt"])
@@ -62,6 +63,8 @@ def test_what_is_on_this_machine_needs_no_hub(tmp_path: Path) -> None:
     (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
     (folder / "snapshots" / ("0" * 40) / HUB_WEIGHTS[1]).write_bytes(b"weights")
     check_reachable("fast")
+    assert is_here("fast")
+    assert is_here("sample")
     with pytest.raises(LanitError):
         check_reachable("good")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from lanit.rules import Rule
 from pipeline.labelling.label import HowToLabel, label
 from pipeline.labelling.people import read_people
 from pipeline.prompts.prompt_sets import prompt_set_of, read_prompt_set
-from pipeline.review import revising, trying
+from pipeline.review import revising, trying, workplace
 from pipeline.review.columns import Columns
 from pipeline.review.half_embeddings import HalfEmbeddings
 from pipeline.review.mapping import colours, inside
@@ -78,7 +81,7 @@ def page(store: Store) -> Page:
 
 
 def place_of(store: Store, clip: Any = None, prompts: Path | None = None) -> Workplace:
-    return Workplace(store, lambda: clip, prompts)
+    return Workplace(store, clip, prompts)
 
 
 # ---------------------------------------------------------------------------------------------------- who is let in
@@ -138,6 +141,30 @@ def test_the_page_and_its_pictures_come_from_here_alone(page: Page) -> None:
     key = page.value("/api/state")["key"]
     assert page.get(f"/thumbs/{key}/3")[2].startswith(b"\xff\xd8")
     assert page.get(f"/images/{key}/3")[2].startswith(b"\xff\xd8")
+
+
+@needs_server
+@pytest.mark.parametrize(("spec", "expected"), [("sample", True), ("owner/never-fetched", False)])
+def test_a_search_is_prepared_once_images_are_shown_where_weights_need_not_be_fetched(
+    store: Store, monkeypatch: pytest.MonkeyPatch, spec: str, expected: bool
+) -> None:
+    from starlette.applications import Starlette
+
+    from pipeline.review.answering import page_handlers
+
+    place, prepared = place_of(store, SimpleNamespace(spec=spec)), threading.Event()
+    monkeypatch.setattr(workplace, "_SHOWING", 0.0)
+    monkeypatch.setattr(place, "prepare_search", prepared.set)
+    early = threading.Thread(target=place.prepare_search_early, daemon=True)
+    early.start()
+    early.join(0.2)
+    assert early.is_alive(), "nothing is shown yet"
+    assert not prepared.is_set()
+    answer = ask(Starlette(routes=page_handlers(place)), f"/thumbs/{place.key}/3")
+    assert answer[0] == 200
+    early.join(20)
+    assert not early.is_alive()
+    assert prepared.is_set() == expected
 
 
 @needs_server
@@ -384,13 +411,14 @@ def test_half_precision_finds_what_a_comparison_with_every_image_does(
     every, query = store.embeddings(), store.embeddings()[3]
     expected = every.astype(np.float16).astype(np.float32) @ query
     order = np.lexsort((np.arange(len(every)), -expected))
-    for path in (None, "damaged", "cut short"):
+    file, whole = store.root / "cache" / f"half-{'0' * 12}.bin", b""
+    for path, prepared in product((None, "damaged", "cut short"), (False, True)):
         halves = HalfEmbeddings(store, "0" * 12)
-        file = store.root / "cache" / f"half-{'0' * 12}.bin"
         if path:
-            data = bytearray(file.read_bytes())
-            data[5] ^= 255
-            file.write_bytes(data if path == "damaged" else data[:-1])
+            whole = whole or file.read_bytes()
+            file.write_bytes(whole[:-1] if path == "cut short" else whole[:5] + bytes([whole[5] ^ 255]) + whole[6:])
+        if prepared:
+            halves.prepare()
         cosines, rows = halves.nearest(query, 20)
         assert np.allclose(cosines, expected[order[:20]], atol=1e-6)
         assert set(rows.tolist()) == set(order[:20].tolist())

@@ -103,9 +103,9 @@ def test_too_few_answers_and_answers_against_the_margin_suggest_nothing() -> Non
     truth, margins = world(1)
     said = np.full(len(truth), -1, np.int8)
     said[:8] = [1, 1, 1, 1, 0, 0, 0, 0]
-    assert suggest_offset(margins, said) is None
+    assert suggest_offset(margins, np.argsort(-margins, kind="stable"), said) is None
     said[:] = margins < 0
-    assert suggest_offset(margins, said) is None
+    assert suggest_offset(margins, np.argsort(-margins, kind="stable"), said) is None
 
 
 def test_the_offset_that_answers_at_a_wrong_threshold_suggest_is_better_over_all_images() -> None:
@@ -117,7 +117,7 @@ def test_the_offset_that_answers_at_a_wrong_threshold_suggest_is_better_over_all
         said = np.full(len(truth), -1, np.int8)
         close = np.argsort(np.abs(margins - wrong))[:400]
         said[close] = truth[close]
-        found = suggest_offset(margins, said)
+        found = suggest_offset(margins, np.argsort(-margins, kind="stable"), said)
         assert found is not None
         best = max(f1_score(truth, margins > t) for t in np.quantile(margins, np.linspace(0.02, 0.98, 49)))
         before, after = f1_score(truth, margins > wrong), f1_score(truth, margins > found[0])

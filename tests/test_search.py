@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,10 +46,16 @@ def unit(count: int, dim: int, seed: int = 0, centres: int = 0) -> np.ndarray:
 def stub(store: Store, embedding: np.ndarray) -> Any:
     """A CLIP of the store that gives this embedding, not normalised, for every text."""
     features = torch.from_numpy(3 * embedding[None])
-    return SimpleNamespace(
+    clip = SimpleNamespace(
         fingerprint=store.fingerprint, encode_texts=lambda texts: features, unknown_words=lambda texts: ["zebra"],
         kept_texts=None,
     )  # fmt: skip
+    clip.run = partial(_run, clip)
+    return clip
+
+
+def _run(clip: Any, work: Callable[..., Any], *arguments: Any) -> Any:
+    return work(clip, *arguments)
 
 
 def test_hits_are_those_of_the_highest_cosine_in_order(make_store: MakeStore) -> None:

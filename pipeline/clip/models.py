@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ from pipeline.computing.quiet import quiet
 
 DEFAULT_CLIP = PRESETS[DEFAULT].clip
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Precision = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -58,6 +60,10 @@ class ClipModel:
     world: World | None = field(default=None, repr=False)
     make_text: Callable[[nn.Module, Any], TextTower] = field(default=text_tower, repr=False)
     kept_texts: KeptTexts | None = field(default=None, repr=False)
+
+    def run(self, work: Callable[Concatenate[ClipModel, P], T], *arguments: P.args, **options: P.kwargs) -> T:
+        """``work(clip, …)`` with the model where it is loaded, which for that of a store may be another process."""
+        return work(self, *arguments, **options)
 
     @cached_property
     def tokenizer(self) -> Any:

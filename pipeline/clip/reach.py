@@ -9,6 +9,7 @@ import huggingface_hub.constants
 
 from lanit.errors import LanitError
 from pipeline.clip.hub import PREFIX, hub_answers
+from pipeline.clip.local_folders import local_folder
 from pipeline.clip.presets import DEFAULT, OF_TRANSFORMERS, PRESETS
 
 HUB_WEIGHTS = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
@@ -23,19 +24,32 @@ def check_reachable(spec: str) -> None:
     """
     if spec not in PRESETS and Path(spec).expanduser().exists():
         return
-    clip = _clip_of(spec)
-    named = spec.removeprefix(PREFIX) if clip == spec and spec.startswith(PREFIX) else None
-    repository = next((preset.repository for preset in PRESETS.values() if preset.clip == clip), named)
-    if repository is None:
-        return
-    name, _, revision = repository.partition("@")
-    files = (huggingface_hub.try_to_load_from_cache(name, file, revision=revision or None) for file in HUB_WEIGHTS)
-    if any(isinstance(file, str) for file in files):
+    clip, repository = _clip_of(spec), _repository(spec)
+    if repository is None or _in_cache(repository):
         return
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         raise unavailable(clip, "HF_HUB_OFFLINE is set, and they are not in the cache")
     if not hub_answers():
         raise unavailable(clip, "Hugging Face cannot be reached from here")
+
+
+def is_here(spec: str) -> bool:
+    """Whether the weights of ``spec`` lie on this machine, as far as is known, which it is not of all of open_clip."""
+    repository = _repository(spec)
+    return local_folder(spec) is not None or (repository is not None and _in_cache(repository))
+
+
+def _repository(spec: str) -> str | None:
+    """Of the hub, where that is known without open_clip."""
+    clip = _clip_of(spec)
+    named = spec.removeprefix(PREFIX) if clip == spec and spec.startswith(PREFIX) else None
+    return next((preset.repository for preset in PRESETS.values() if preset.clip == clip), named)
+
+
+def _in_cache(repository: str) -> bool:
+    name, _, revision = repository.partition("@")
+    files = (huggingface_hub.try_to_load_from_cache(name, file, revision=revision or None) for file in HUB_WEIGHTS)
+    return any(isinstance(file, str) for file in files)
 
 
 def _clip_of(spec: str) -> str:

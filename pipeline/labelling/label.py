@@ -166,7 +166,7 @@ class _Work:
             return ()
         from pipeline.prompts.nearest_words import learned_words
 
-        return learned_words(self.clip, self.prompts)
+        return self.clip.run(learned_words, self.prompts)
 
     @property
     def _templates(self) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def prompt_vectors(clip: ClipModel, prompts: PromptSet) -> EmbeddedPrompts:
     missing = [phrase for phrase, key in keys.items() if key not in known]
     LOGGER.info("phrases: %d known, %d to be read by CLIP", len(keys) - len(missing), len(missing))
     if missing or of_base not in known:
-        *vectors, base = _encoded(clip, prompts.about(missing))
+        *vectors, base = clip.run(_encoded, prompts.about(missing))
         made = {keys[phrase]: vector for phrase, vector in zip(missing, vectors, strict=True)} | {of_base: base}
         known |= made
         _keep(clip, made)
@@ -50,7 +50,7 @@ def embed_prompts(clip: ClipModel, prompts: PromptSet) -> EmbeddedPrompts:
 
 def embed_together(clip: ClipModel, prompts: PromptSet) -> EmbeddedPrompts:
     """The same for many phrases that are kept elsewhere, if at all: all of them at once, which is faster."""
-    vectors = _encoded(clip, prompts, together=True)
+    vectors = clip.run(_encoded, prompts, together=True)
     offsets, weights = (np.array(values, np.float32) for values in (prompts.offsets, prompts.weights))
     return EmbeddedPrompts(vectors[:-1], vectors[-1], offsets, weights, clip.logit_scale)
 
@@ -61,18 +61,35 @@ def sentence_vector(clip: ClipModel, text: str) -> np.ndarray:
     known = clip.kept_texts.read() if clip.kept_texts else {}
     if key in known:
         return known[key]
+    vector = clip.run(_sentence, text)
+    _keep(clip, {key: vector})
+    return vector
+
+
+def load_texts(clip: ClipModel) -> None:
+    """Have the text tower of ``clip`` ready, wherever it is."""
+    clip.run(_sentence, "a photo")  # it is loaded when it first reads
+
+
+def _keep(clip: ClipModel, made: dict[str, np.ndarray]) -> None:
+    if clip.kept_texts is None:
+        return
+    device, logit_scale, context_length = clip.run(_facts)
+    if device == "cpu":  # a GPU's last bits are others
+        clip.kept_texts.keep(made, logit_scale, context_length)
+
+
+def _facts(clip: ClipModel) -> tuple[str, float, int]:
+    return clip.device.type, clip.logit_scale, clip.context_length
+
+
+def _sentence(clip: ClipModel, text: str) -> np.ndarray:
     import torch
     from torch.nn import functional as F
 
     with torch.inference_mode():
         vector: np.ndarray = F.normalize(clip.encode_texts([text]), dim=-1)[0].cpu().numpy()
-    _keep(clip, {key: vector})
     return vector
-
-
-def _keep(clip: ClipModel, made: dict[str, np.ndarray]) -> None:
-    if clip.kept_texts and clip.device.type == "cpu":  # a GPU's last bits are others
-        clip.kept_texts.keep(made, clip.logit_scale, clip.context_length)
 
 
 def _encoded(clip: ClipModel, prompts: PromptSet, *, together: bool = False) -> np.ndarray:

@@ -112,6 +112,7 @@ class Handlers:
     # ------------------------------------------------------------------------------------------------ images
 
     def thumbnail(self, request: Request) -> Response:
+        self.place.shown.set()
         return self._picture(request, self.place.thumbnails.get)
 
     def image(self, request: Request) -> Response:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from lanit.labels import decide
+from pipeline.review.samples import strata_of
 from pipeline.store.label_revisions import RevisionFile
 
 KEPT_BYTES = 256 << 20
-_ROW_BYTES = 6  # of a column: a margin and two labels
+_ROW_BYTES = 11  # of a column: a margin and two labels, a stratum, and a place by margin
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,16 @@ class Column:
     margins: np.ndarray
     labels: np.ndarray
     by_clip: np.ndarray
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """int8 (n), see :func:`pipeline.review.samples.strata_of`."""
+        return strata_of(self.margins)
+
+    @cached_property
+    def falling(self) -> np.ndarray:
+        """Rows by margin, the largest first, equal ones in their order, int32 (n)."""
+        return np.argsort(-self.margins, kind="stable").astype(np.int32)
 
 
 class Columns:

@@ -53,11 +53,15 @@ def estimate(sample: Sample, said: np.ndarray, labelled: np.ndarray, seed: int =
         return None
     rng = np.random.default_rng(seed)
     true = {True: np.zeros(_DRAWS), False: np.zeros(_DRAWS)}
+    cells, known = 2 * sample.strata + labelled, np.flatnonzero(sample.taken)
+    sizes, taken, positive = (
+        np.bincount(each, minlength=2 * len(SHARES)).tolist()
+        for each in (cells, cells[known], cells[known[said[known] == 1]])
+    )
     for stratum in range(len(SHARES)):
         for label in (True, False):
-            cell = (sample.strata == stratum) & (labelled == label)
-            known = cell & sample.taken
-            size, seen, having = int(cell.sum()), int(known.sum()), int((said[known] == 1).sum())
+            cell = 2 * stratum + label
+            size, seen, having = sizes[cell], taken[cell], positive[cell]
             if size:
                 share = rng.beta(having + _PRIOR, seen - having + _PRIOR, _DRAWS)
                 true[label] += having + rng.binomial(size - seen, share)

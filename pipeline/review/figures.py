@@ -9,11 +9,12 @@ import numpy as np
 
 from pipeline.review.estimates import LEAST_SAMPLE, estimate
 from pipeline.review.queues import Phrase
-from pipeline.review.samples import Sample, sample_of, strata_of
+from pipeline.review.samples import sample_of
 
 LEAST_EACH = 5
 """Answers of yes, and as many of no, below which no offset is suggested."""
 
+_NEXT = 20  # images that are looked at next
 _BORDER = 24  # images on either side of a threshold
 _STEPS = 50  # of Newton's method
 _RIDGE = 1e-2  # of the curve's slope, in standard deviations of the margin
@@ -56,10 +57,11 @@ def fit_curve(margins: np.ndarray, yes: np.ndarray) -> Curve | None:
     return Curve(mean - spread * level / slope, slope / spread) if slope > 0 else None
 
 
-def suggest_offset(margins: np.ndarray, said: np.ndarray) -> tuple[float, Curve] | None:
+def suggest_offset(margins: np.ndarray, falling: np.ndarray, said: np.ndarray) -> tuple[float, Curve] | None:
     """The offset of the largest expected F1 over all images: answers where there are some, the curve elsewhere.
 
-    margins: float32 (n). said: int8 (n), 1 and 0 where people answered.
+    margins: float32 (n). falling: rows by margin, the largest first, int (n). said: int8 (n), 1 and 0 where people
+    answered.
     """
     known = said >= 0
     curve = fit_curve(margins[known], said[known] == 1)
@@ -67,14 +69,13 @@ def suggest_offset(margins: np.ndarray, said: np.ndarray) -> tuple[float, Curve]
         return None
     chances = curve.of(margins)
     chances[known] = said[known]
-    order = np.argsort(-margins, kind="stable")
-    hits = np.cumsum(chances[order])
+    hits = np.cumsum(chances[falling])
     scores = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
-    falling = margins[order]
-    scores[:-1][falling[:-1] == falling[1:]] = 0  # no threshold parts equal margins
+    ordered = margins[falling]
+    scores[:-1][ordered[:-1] == ordered[1:]] = 0  # no threshold parts equal margins
     best = int(scores.argmax())
-    above = float(falling[best])
-    below = float(falling[best + 1]) if best + 1 < len(falling) else above - 1e-3
+    above = float(ordered[best])
+    below = float(ordered[best + 1]) if best + 1 < len(ordered) else above - 1e-3
     return _written((above + below) / 2, below, above), curve
 
 
@@ -87,7 +88,7 @@ def _written(cut: float, low: float, high: float) -> float:
 def report(phrase: Phrase) -> dict[str, Any]:
     """Figures of CLIP's labels of a phrase, from answers alone; where they rest on too few, how many are missing."""
     margins, said, by_clip = phrase.margins, phrase.said, phrase.by_clip
-    sample = _sample(phrase, margins, said)
+    sample = sample_of(phrase.place.random_keys, phrase.strata, said)
     found = estimate(sample, said, by_clip)
     out: dict[str, Any] = {
         "answered": int((said >= 0).sum()), "yes": int((said == 1).sum()),
@@ -96,13 +97,13 @@ def report(phrase: Phrase) -> dict[str, Any]:
         "estimates": None if found is None else found.to_json(), "offset": phrase.offset, "suggested": None,
         "least": LEAST_EACH,
     }  # fmt: skip
-    suggested = suggest_offset(margins, said) if phrase.labelling.revision.rule.kind == "adaptive" else None
+    adaptive = phrase.labelling.revision.rule.kind == "adaptive"
+    suggested = suggest_offset(margins, phrase.falling, said) if adaptive else None
     if suggested is not None:
         offset, curve = suggested
         there = margins > np.float32(offset)
         better = estimate(sample, said, there)
-        waiting = np.flatnonzero(said < 0)
-        near = waiting[np.argsort(np.abs(margins[waiting] - np.float32(phrase.offset)))[:20]]
+        near = _nearest(phrase, _NEXT)
         wrong = np.where(by_clip[near], 1 - curve.of(margins[near]), curve.of(margins[near]))
         out["suggested"] = {
             "offset": offset, "gained": int((there & ~by_clip).sum()), "lost": int((~there & by_clip).sum()),
@@ -116,7 +117,7 @@ def at_offset(phrase: Phrase, offset: float) -> dict[str, Any]:
     """What another offset would label, and the images on either side of it."""
     margins, said = phrase.margins, phrase.said
     labelled = margins > np.float32(offset)
-    found = estimate(_sample(phrase, margins, said), said, labelled)
+    found = estimate(sample_of(phrase.place.random_keys, phrase.strata, said), said, labelled)
     sides = []
     for side in (np.flatnonzero(labelled), np.flatnonzero(~labelled)):
         distance = np.abs(margins[side] - np.float32(offset))
@@ -131,5 +132,8 @@ def at_offset(phrase: Phrase, offset: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sample(phrase: Phrase, margins: np.ndarray, said: np.ndarray) -> Sample:
-    return sample_of(phrase.place.random_keys, strata_of(margins), said)
+def _nearest(phrase: Phrase, count: int) -> np.ndarray:
+    """Rows of the images nearest to the threshold that nobody answered on, int64 (≤ count)."""
+    waiting = np.flatnonzero(phrase.said < 0)
+    distance = np.abs(phrase.margins[waiting] - np.float32(phrase.offset))
+    return waiting if len(waiting) <= count else waiting[np.argpartition(distance, count)[:count]]

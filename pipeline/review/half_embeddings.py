@@ -49,22 +49,32 @@ class HalfEmbeddings:
         self._file = None
 
     def prepare(self) -> None:
-        """Open the file, and make it where it is missing, damaged, or another store's. Raises LanitError where the
-        store cannot be read, or faiss is missing."""
+        """Have the file, and read it once, so that searches find it in the system's memory and its checksums compared.
+        Raises LanitError where the store cannot be read, or faiss is missing."""
         with self._lock:
-            if self._file is None and not self._open():
-                with contextlib.suppress(LanitError):
-                    self._make()
-                    self._open()
-                pa.default_memory_pool().release_unused()
+            self._have_file()
+            if self._file is None or self._checked.all():
+                return
+            sizes = np.diff(self._starts) * self._width
+            buffer = np.empty(sizes.max(), np.uint8)
+            for n in np.flatnonzero(~self._checked).tolist():
+                self._read(n, buffer[: sizes[n]])
+
+    def _have_file(self) -> None:
+        """Open the file, and make it where it is missing, damaged, or another store's."""
+        if self._file is None and not self._open():
+            with contextlib.suppress(LanitError):
+                self._make()
+                self._open()
+            pa.default_memory_pool().release_unused()
 
     def nearest(self, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines, float32 (≤ count), highest first, equal ones in the order of rows, and rows, int64, of a unit-norm
         query, float32 (k). Raises LanitError as :meth:`prepare`."""
-        self.prepare()
         workers = min(_WORKERS, os.cpu_count() or 1, max(len(self._blocks), 1))
         ends = np.linspace(0, len(self._blocks), workers + 1).astype(int)
         with self._lock, ThreadPoolExecutor(workers, "nearest") as pool:
+            self._have_file()
             found = list(pool.map(lambda k: self._nearest(query, count, range(ends[k], ends[k + 1])), range(workers)))
         return _best(found, count)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.inspection.clusters import cluster_rows, rows_of_some_parts
-from pipeline.review.samples import next_of_sample, sample_of, strata_of
+from pipeline.review.samples import next_of_sample, sample_of
 from pipeline.review.workplace import Labelling, Workplace
 from pipeline.stability.views import kept_views, views_path
 
@@ -42,6 +42,14 @@ class Phrase:
     @property
     def margins(self) -> np.ndarray:
         return self.labelling.columns[self.domain].margins
+
+    @property
+    def strata(self) -> np.ndarray:
+        return self.labelling.columns[self.domain].strata
+
+    @property
+    def falling(self) -> np.ndarray:
+        return self.labelling.columns[self.domain].falling
 
     @property
     def by_clip(self) -> np.ndarray:
@@ -80,7 +88,7 @@ def _first(phrase: Phrase) -> Queue:
 
 def _random(phrase: Phrase) -> Queue:
     keys, said = phrase.place.random_keys, phrase.said
-    sample = sample_of(keys, strata_of(phrase.margins), said)
+    sample = sample_of(keys, phrase.strata, said)
     rows = next_of_sample(keys, sample, said, phrase.by_clip, SAMPLE_AT_ONCE)
     worth = "Drawn at random, more of them where CLIP may be wrong: the figures rest on these answers alone."
     return Queue(rows, f"{worth} So far {sample.size:,}; with four times as many the interval is half as wide.")

@@ -58,11 +58,12 @@ class Sample:
 
 def sample_of(keys: np.ndarray, strata: np.ndarray, said: np.ndarray) -> Sample:
     """keys: uint64 (n). said: int8 (n), negative where nobody said anything."""
-    taken, answered = np.zeros(len(keys), bool), said >= 0
-    for stratum in range(len(SHARES)):
-        here = strata == stratum
-        waiting = keys[here & ~answered]
-        taken |= here & answered & (keys < waiting.min() if len(waiting) else True)
+    answered, last = np.flatnonzero(said >= 0), np.iinfo(np.uint64).max
+    waiting = np.where(said < 0, keys, last)
+    # of each stratum the first that nobody has answered on
+    first = np.array([waiting[strata == n].min(initial=last) for n in range(len(SHARES))])
+    taken = np.zeros(len(keys), bool)
+    taken[answered] = keys[answered] < first[strata[answered]]
     return Sample(strata, taken)
 
 

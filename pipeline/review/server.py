@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline.serving.listening import address, listening, names_answered_to, se
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from pipeline.clip.models import ClipModel
+    from pipeline.review.workplace import Workplace
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,30 @@ def review(options: ReviewOptions, tell: Callable[[str], None]) -> None:
     for name in options.allow_hosts:
         host_name(name)
     with listening(options.host, options.port) as listener:
-        app = build_app(options)
+        place = _workplace(options)
+        app = _page(place, options)
         tell(address(listener))
+        threading.Thread(target=place.prepare_search_early, name="early", daemon=True).start()
         serve_until_interrupted(app, listener)
 
 
 def build_app(options: ReviewOptions) -> Application:
     """The page as an ASGI application, behind its guard."""
+    return _page(_workplace(options), options)
+
+
+def _workplace(options: ReviewOptions) -> Workplace:
+    from pipeline.review.workplace import Workplace
+    from pipeline.store.store_clip import clip_elsewhere
+
+    store = Store.open(options.store)
+    return Workplace(store, clip_elsewhere(store, options.clip, options.clip_architecture), options.prompts)
+
+
+def _page(place: Workplace, options: ReviewOptions) -> Application:
     from starlette.applications import Starlette
 
     from pipeline.review.answering import page_handlers
-    from pipeline.review.workplace import Workplace
 
-    store = Store.open(options.store)
-    place = Workplace(store, lambda: _clip(store, options), options.prompts)
     app = Starlette(routes=page_handlers(place))
     return guarded(app, names_answered_to(options.host, options.allow_hosts), review_routes(), POLICY)
-
-
-def _clip(store: Store, options: ReviewOptions) -> ClipModel:
-    from pipeline.store.store_clip import clip_of
-
-    return clip_of(store, options.clip, options.clip_architecture)

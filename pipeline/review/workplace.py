@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.store.label_revisions import RevisionFile
 
 THUMBNAIL_SIDE = 192
+_SHOWING = 2.0  # seconds in which a page gets its first images
 _LISTS = 24  # kept; a page asks again for one that is gone
 
 
@@ -49,18 +51,17 @@ class Labelling:
 
 
 class Workplace:
-    """Safe in threads. load_clip: of the store, called once, when words are read for the first time.
+    """Safe in threads. clip: of the store, which need not be loaded.
 
-    prompts: the prompt file that phrases are added to. added: those since the revision shown. revising: held by what
-    changes either.
+    shown: set once an image was. prompts: the prompt file that phrases are added to. added: those since the revision
+    shown. revising: held by what changes either.
     """
 
-    def __init__(self, store: Store, load_clip: Callable[[], ClipModel], prompts: Path | None = None) -> None:
-        self.store = store
+    def __init__(self, store: Store, clip: ClipModel, prompts: Path | None = None) -> None:
+        self.store, self.clip, self.shown = store, clip, threading.Event()
         self.key = hashlib.sha256(store.parts_array().tobytes()).hexdigest()[:12]
-        self._load_clip, self._clip_lock, self._index_lock = load_clip, threading.Lock(), threading.Lock()
         self._lists: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._lock, self._next_list = threading.Lock(), 1
+        self._lock, self._index_lock, self._next_list = threading.Lock(), threading.Lock(), 1
         self.prompts, self.added, self.revising = prompts, list[str](), threading.Lock()
         with ThreadPoolExecutor(1, "images") as reader:  # each takes a second of a million images
             reading = reader.submit(StoreImages, store)
@@ -90,16 +91,6 @@ class Workplace:
         """Of each image, uint64 (n): see :func:`pipeline.review.samples.random_keys`."""
         return random_keys(self.image_ids)
 
-    @cached_property
-    def _loaded_clip(self) -> ClipModel:
-        return self._load_clip()
-
-    @property
-    def clip(self) -> ClipModel:
-        """The CLIP of the store. Raises LanitError where it is not to be had."""
-        with self._clip_lock:
-            return self._loaded_clip
-
     def nearest(self, query: np.ndarray, count: int) -> np.ndarray:
         """Rows of the images nearest to a unit-norm ``query``, float32 (k), the nearest first, int64 (≤ count): every
         image compared in half precision, or those that the index of a larger store finds.
@@ -122,14 +113,27 @@ class Workplace:
         return index_kind(self.store) == "flat"
 
     def prepare_search(self) -> None:
-        """Load what a search by words needs, so that it is there when the words are written. Raises LanitError as
-        :attr:`clip` and :meth:`nearest` do."""
-        self.clip.encode_texts(["a photo"])  # it is loaded when it first reads
+        """Load what a search by words needs, so that it is there when the words are written. Raises LanitError where
+        CLIP is not to be had, and as :meth:`nearest` does."""
+        from pipeline.prompts.embed_prompts import load_texts
+
+        load_texts(self.clip)
         if self._flat:
             self.halves.prepare()
         else:
             with self._index_lock:
                 self._opened_index  # noqa: B018
+
+    def prepare_search_early(self) -> None:
+        """The same once images are shown, but for weights that would have to be fetched first. What is wrong is told
+        when something is searched."""
+        from pipeline.clip.reach import is_here
+
+        self.shown.wait()
+        time.sleep(_SHOWING)
+        if is_here(self.clip.spec):
+            with contextlib.suppress(LanitError):
+                self.prepare_search()
 
     def keep_list(self, rows: np.ndarray) -> int:
         """A number by which :meth:`list_of` gives ``rows`` again, for a while."""

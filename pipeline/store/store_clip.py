@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 
+from pipeline.clip.clip_process import ClipProcess
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.clip.local_folders import local_folder, read_words, unknown_words
 from pipeline.clip.presets import DEFAULT, PRESETS
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pipeline.clip.models import ClipModel, Precision
     from pipeline.store.store import Store
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _RUNS, _RUN = 8, 64  # runs of successive images that are looked at, and images of each
 _STRANGERS = 0.75  # share of the images from which on they are warned of
 
@@ -31,8 +35,11 @@ class StoreClip:
     """Stands for the :class:`pipeline.clip.models.ClipModel` of a store, and loads it when something is asked that the
     store does not know, such as a text that nobody asked for before.
 
-    Raises LanitError then where the CLIP cannot be had or is not the one that filled the store.
+    process: where it is loaded instead of here, to read texts. Raises LanitError then where the CLIP cannot be had or
+    is not the one that filled the store.
     """
+
+    process: ClipProcess | None = None
 
     def __init__(
         self, store: Store, device: str, precision: str, tell: Callable[[str], None] | None, *, keeps: bool = True
@@ -54,12 +61,18 @@ class StoreClip:
     @property
     def logit_scale(self) -> float:
         known = self.kept_texts.logit_scale
-        return self.loaded.logit_scale if known is None else known
+        return self.run(_logit_scale) if known is None else known
 
     @property
     def context_length(self) -> int:
         known = self.kept_texts.context_length
-        return self.loaded.context_length if known is None else known
+        return self.run(_context_length) if known is None else known
+
+    def run(self, work: Callable[Concatenate[ClipModel, P], T], *arguments: P.args, **options: P.kwargs) -> T:
+        """See :meth:`pipeline.clip.models.ClipModel.run`."""
+        if self.process is not None:
+            return self.process.ask(work, *arguments, **options)
+        return work(self.loaded, *arguments, **options)
 
     def unknown_words(self, phrases: Sequence[str]) -> list[str]:
         return unknown_words(self.vocabulary, phrases)
@@ -114,6 +127,29 @@ def clip_of(
     model = load_clip(spec or store.clip_spec, pick_device(device), architecture, chosen)
     store.check_fingerprint(model.fingerprint)
     return replace(model, kept_texts=StoreTexts(store.root, store.fingerprint))
+
+
+def clip_elsewhere(store: Store, spec: str | None, architecture: str | None) -> ClipModel:
+    """The same, loaded in a process of its own when a text is to be read that the store does not know. Raises
+    LanitError then."""
+    clip = StoreClip(store, "cpu", "fp32", None)
+    clip.spec, clip.architecture = spec or clip.spec, architecture or clip.architecture
+    clip.process = ClipProcess(partial(_read_there, store.root, spec, architecture))
+    return cast("ClipModel", clip)
+
+
+def _read_there(root: Path, spec: str | None, architecture: str | None) -> ClipModel:
+    from pipeline.store.store import Store
+
+    return clip_of(Store.open(root), spec, architecture, keeps=False)
+
+
+def _logit_scale(clip: ClipModel) -> float:
+    return clip.logit_scale
+
+
+def _context_length(clip: ClipModel) -> int:
+    return clip.context_length
 
 
 def clip_to_embed(

@@ -573,7 +573,7 @@ byId("try-form").addEventListener("submit", (event) => { event.preventDefault();
 byId("add-phrase").addEventListener("click", () => act(addPhrase));
 byId("look-tried").addEventListener("click", () => act(async () => { byId("trying").close(); await show(tried, "found"); }));
 /* CLIP is loaded, and embeddings are made ready, while words are typed; what goes wrong is told when they are sent. */
-byId("query").addEventListener("focus", () => ask("/api/search/prepare", {}).catch(() => {}), { once: true });
+byId("query").addEventListener("focus", () => ask("/api/search/prepare", {}).catch(() => {}));
 byId("searching").addEventListener("submit", (event) => { event.preventDefault(); act(search); });
 
 /* ---------------------------------------------------------------- keys, mouse, touch */
