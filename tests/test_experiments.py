@@ -140,6 +140,15 @@ def test_a_method_that_finds_its_labels_begins_with_none(world: World) -> None:
     assert (options.method, options.settings.clusters, options.steps, options.seed) == ("tunit", 4, 7, 3)  # type: ignore[attr-defined]
 
 
+def test_every_arm_has_the_networks_and_the_batch_of_the_others(world: World) -> None:
+    same = replace(world, options={"channels": 8, "batch_size": 16}, learning={"prompts_from": 0.7})
+    for arm in ARMS:
+        found = options_of(same, arm, 1, 9)
+        assert (found.batch_size, found.steps, found.seed) == (16, 9, 1)
+        assert found.settings.network_options(32, 4).channels == 8
+        assert found.method == {"tunit": "tunit", "style": "style-aware"}.get(arm.name.split("-")[0], "stargan")
+
+
 def test_references_are_labelled_by_a_guiding_network_where_there_is_one(world: World) -> None:
     torch.manual_seed(0)
     guided = GuidedNetworks(GuideSizes(32, 4, channels=4, max_channels=8)).eval()
