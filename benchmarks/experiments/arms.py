@@ -86,9 +86,9 @@ ARMS: tuple[Arm, ...] = (
 BASELINE = "words"
 RATIOS = (
     (BASELINE, "truth"), ("tunit", BASELINE), ("style-aware", BASELINE), ("kmeans", "tunit"),
-    ("no-domain", "kmeans"), ("no-domain", "truth-unguided"),
+    ("no-domain", "truth-unguided"), ("no-domain", "tunit"), ("no-domain", "kmeans"),
 )  # fmt: skip
-"""Of the judge's mFID, printed below the tables; the last two compare the labels alone, without CLIP's guidance."""
+"""Of the judge's mFID, printed below the tables; the last three compare the labels alone, without CLIP's guidance."""
 
 
 def arm_named(name: str) -> Arm:
