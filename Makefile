@@ -38,7 +38,7 @@ bench: $(READY)  ## benchmarks, as ratios within one run; PHOTOS=a tar of photog
 break: $(READY)  ## about 25 minutes: damaged files, kills, full disks, two writers, hints; BREAK=--quick for two
 	$(BIN)/python -m benchmarks.breaking $(BREAK)
 
-experiments: $(READY)  ## hours: supervision, label rules, ablations; into WORK=experiments; DATA=a folder of animals
+experiments: $(READY)  ## hours: supervision, label rules, ablations; into WORK=experiments; DATA=photographs
 	$(BIN)/python -m benchmarks.experiments run --work $(WORK) --data $(DATA)
 	$(BIN)/python -m benchmarks.experiments report --work $(WORK)
 

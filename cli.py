@@ -1240,7 +1240,7 @@ def evaluate(
         str | None, typer.Option(metavar="CLIP", help="Another CLIP to judge by; sample-world for drawn faces.")
     ] = None,
     truth: Annotated[
-        str | None, typer.Option(metavar="FILE|folders", help="Score the labels too, as inspect-labels does.")
+        str | None, typer.Option(metavar="FILE|folders", help="Score the labels too; clusters by true class.")
     ] = None,
     revision: RevisionOption = None,
     tables: Annotated[bool, typer.Option("--all", help="Print all tables after the summary.")] = False,

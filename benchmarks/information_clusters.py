@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import confusion_matrix, normalized_mutual_info_score
+from sklearn.metrics import normalized_mutual_info_score
 
 from benchmarks.stable_templates import heads
+from lanit.matching import match
 from pipeline.clip.models import load_clip
 from pipeline.labelling.known_labels import image_keys, read_truth
 from pipeline.stability.crops import make_views
@@ -50,9 +50,7 @@ def main() -> None:
 
 def scores(truth: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     """NMI, and the accuracy of the best matching. truth, found: int (n)."""
-    counts = confusion_matrix(truth, found)
-    matched = counts[linear_sum_assignment(-counts)].sum() / len(truth)
-    return float(normalized_mutual_info_score(truth, found)), float(matched)
+    return float(normalized_mutual_info_score(truth, found)), match(found, truth).accuracy
 
 
 if __name__ == "__main__":

@@ -13,12 +13,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.metrics import adjusted_mutual_info_score, confusion_matrix
 
 from benchmarks.stable_templates import heads
+from lanit.matching import Matching, match
 from pipeline.labelling.known_labels import image_keys, read_truth
 from pipeline.store.image_cache import open_sized_images
 from pipeline.store.store import Store
@@ -41,7 +40,7 @@ def main() -> None:
     for revision in (each for each in revisions if each.rule.kind == "learned"):
         found = revision.read().active.argmax(axis=1)
         counts.add(len(revision.domains))
-        _row(f"revision {revision.number}, {revision.origin}", len(revision.domains), [scores(truth, found)])
+        _row(f"revision {revision.number}, {revision.origin}", len(revision.domains), [match(found, truth)])
     images = open_sized_images(store, _SIZE, 100.0)
     pixels = np.concatenate(
         [images.take(rows) for rows in np.array_split(np.arange(len(images)), len(images) // 512 + 1)]
@@ -49,18 +48,11 @@ def main() -> None:
     features = PCA(_COMPONENTS, random_state=0).fit_transform(pixels.reshape(len(pixels), -1) / 255)
     for count in sorted(counts):
         means = (KMeans(count, n_init=10, random_state=seed).fit_predict(features) for seed in range(_SEEDS))
-        _row("k-means of pixels", count, [scores(truth, found) for found in means])
+        _row("k-means of pixels", count, [match(found, truth) for found in means])
 
 
-def scores(truth: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """AMI, and the accuracy of the best matching. truth, found: int (n)."""
-    counts = confusion_matrix(truth, found)
-    matched = counts[linear_sum_assignment(-counts)].sum() / len(truth)
-    return float(adjusted_mutual_info_score(truth, found)), float(matched)
-
-
-def _row(name: str, count: int, found: list[tuple[float, float]]) -> None:
-    ami, accuracy = np.mean(found, axis=0)
+def _row(name: str, count: int, found: list[Matching]) -> None:
+    ami, accuracy = np.mean([(each.mutual_information, each.accuracy) for each in found], axis=0)
     print(f"| {name} | {count} | {ami:.3f} | {accuracy:.3f} |", flush=True)
 
 

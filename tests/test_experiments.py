@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import f1_score
 
-from benchmarks.experiments.__main__ import parser
-from benchmarks.experiments.arms import ARMS, EXPERIMENTS, arm_named
+from benchmarks.experiments import runs
+from benchmarks.experiments.__main__ import can_run, parser
+from benchmarks.experiments.animals_models import recognised
+from benchmarks.experiments.arms import ARMS, EXPERIMENTS, Arm, arm_named
 from benchmarks.experiments.labelling import (
     by_prompts,
     choose_rule,
     macro_f1,
-    name_clusters,
-    nearest_centre,
     supervise,
 )
 from benchmarks.experiments.plan import Plan, keep_plan
-from benchmarks.experiments.protocol import draw_pairs, translate_pairs
+from benchmarks.experiments.protocol import draw_pairs, labels_of_held_out, translate_pairs
 from benchmarks.experiments.report import markdown, ratio_line, spread
-from benchmarks.experiments.runs import jobs, pending, result_path
-from benchmarks.experiments.worlds import Judge, World
+from benchmarks.experiments.runs import jobs, options_of, pending, result_path, step_cost
+from benchmarks.experiments.worlds import Judge, World, celeba_world, judged
 from benchmarks.naive_step import plain_prompts
+from benchmarks.photographs import faces_data
 from lanit.errors import LanitError
+from lanit.guides import GuidedNetworks, GuideSizes
 from lanit.labels import EmbeddedPrompts, Rule
 from lanit.networks import GenerativeNetworks, NetworkOptions
+from pipeline.decoding.grids import to_float
 from pipeline.embedding.embed import embed
 from pipeline.files import write_json
+from pipeline.labelling.fill_request import Fill, kept_rows
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
+from pipeline.words.kmeans import cluster_centres
 
 
 def unit(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
@@ -67,12 +78,12 @@ def world(make_images: Callable[..., Path], tiny_clip: Any, tmp_path: Path) -> W
 
 def result(arm: str, seed: int, mfid: list[float], **labels: Any) -> dict[str, Any]:
     known = {"rule": "adaptive", "macro_f1": 0.9, "macro_f1_after": None} | labels
-    training = {"steps": 100, "seconds": 50.0}
+    training = {"steps": 100, "processor_seconds_per_step": 0.5}
     return {"world": "sample", "arm": arm, "seed": seed, "labels": known, "training": training,
-            "scores": {"mfid": mfid}, "translations_per_domain": 7}  # fmt: skip
+            "scores": {"mfid": mfid, "mfid_judge": mfid}, "translations_per_domain": 7}  # fmt: skip
 
 
-def test_references_of_the_prompts_level_are_labelled_by_the_adaptive_rule(
+def test_references_of_words_are_labelled_by_the_adaptive_rule(
     texts: EmbeddedPrompts,
 ) -> None:
     embeddings = unit(np.random.default_rng(2), 37, 11)
@@ -81,34 +92,140 @@ def test_references_of_the_prompts_level_are_labelled_by_the_adaptive_rule(
     assert np.array_equal(by_prompts(Rule(), texts)(embeddings, np.zeros((37, 5), bool)), expected)
 
 
-def test_references_of_the_clusters_level_carry_the_nearest_centre_alone() -> None:
-    rng = np.random.default_rng(3)
-    centres, embeddings = unit(rng, 6, 9), unit(rng, 23, 9)
-    labels = nearest_centre(centres)(embeddings, np.zeros((23, 6), bool))
-    distances = ((embeddings[:, None] - centres) ** 2).sum(axis=2)
-    assert (labels.sum(axis=1) == 1).all()
-    assert np.array_equal(labels.argmax(axis=1), distances.argmin(axis=1))
-
-
-def test_every_cluster_gets_a_name_of_its_own_and_the_surest_pair_its_best() -> None:
-    scores = np.array([[0.9, 0.8, 0.1], [0.95, 0.2, 0.3], [0.7, 0.6, 0.5]])
-    cluster_of = name_clusters(scores)
-    assert cluster_of.tolist() == [1, 0, 2]
-    assert sorted(name_clusters(np.random.default_rng(0).normal(size=(13, 13)))) == list(range(13))
-
-
-@pytest.mark.parametrize("name", ["prompts", "truth", "clusters", "poor-fixed", "top-k"])
+@pytest.mark.parametrize("name", ["words", "truth", "kmeans", "poor-fixed", "top-k"])
 def test_stored_images_are_labelled_by_the_same_rule_as_references(world: World, name: str) -> None:
     supervision = supervise(world, arm_named(name), 0)
+    assert supervision.revision is not None
     assert np.array_equal(supervision.label_of(world.store.embeddings(), world.truth), supervision.active)
     assert np.array_equal(world.store.labels(supervision.revision).active, supervision.active)
     if name == "truth":
         assert np.array_equal(supervision.active, world.truth)
         assert supervision.macro_f1 == 1
-    if name == "clusters":
+    if name == "kmeans":
         assert (supervision.active.sum(axis=1) == 1).all()
         assert supervision.active.any(axis=0).all()
         assert supervision.macro_f1 is None
+
+
+def test_clusters_are_as_many_as_asked_for_and_an_image_is_of_the_nearest_centre(world: World) -> None:
+    four = supervise(world, replace(arm_named("kmeans"), domains=4), 0)
+    assert four.active.shape == (31, 4)
+    embeddings = world.store.embeddings()
+    likeness = np.einsum("nk,ck->nc", embeddings, cluster_centres(embeddings, 4, 0), dtype=np.float64)
+    assert (likeness[four.active] > likeness.max(axis=1) - 2e-7).all()  # the CLIP is random: images are much alike
+    assert (four.active.sum(axis=1) == 1).all()
+
+
+def test_fewer_words_are_the_first_of_the_world(world: World) -> None:
+    two = supervise(world, replace(arm_named("words"), domains=2), 0)
+    assert two.revision is not None
+    assert world.store.revision_file(two.revision).domains == ("red hat", "bangs")
+    assert np.array_equal(two.active, supervise(world, arm_named("words"), 0).active[:, :2])
+
+
+def test_what_is_known_is_kept_and_a_head_labels_the_rest_and_references_alike(world: World) -> None:
+    half = supervise(world, replace(arm_named("fill-20"), keep=0.5), 0)
+    found = half.label_of(world.store.embeddings(), world.truth)
+    ids = world.store.ok_images()["image_id"].to_pylist()
+    known = kept_rows(world.truth.astype(np.int8), ids, Fill(0.5, 0))
+    assert 14 <= known.sum() <= 17
+    assert np.array_equal(half.active[known], world.truth[known])
+    assert np.array_equal(half.active[~known], found[~known])
+
+
+def test_a_method_that_finds_its_labels_begins_with_none(world: World) -> None:
+    arm = arm_named("tunit")
+    assert supervise(world, arm, 0).revision is None
+    options = options_of(world, replace(arm, domains=4), 3, 7)
+    assert (options.method, options.settings.clusters, options.steps, options.seed) == ("tunit", 4, 7, 3)  # type: ignore[attr-defined]
+
+
+def test_every_arm_has_the_networks_and_the_batch_of_the_others(world: World) -> None:
+    same = replace(world, options={"channels": 8, "batch_size": 16}, learning={"prompts_from": 0.7})
+    for arm in ARMS:
+        found = options_of(same, arm, 1, 9)
+        assert (found.batch_size, found.steps, found.seed) == (16, 9, 1)
+        assert found.settings.network_options(32, 4).channels == 8
+        assert found.method == {"tunit": "tunit", "style": "style-aware"}.get(arm.name.split("-")[0], "stargan")
+
+
+def test_references_are_labelled_by_a_guiding_network_where_there_is_one(world: World) -> None:
+    torch.manual_seed(0)
+    guided = GuidedNetworks(GuideSizes(32, 4, channels=4, max_channels=8)).eval()
+
+    def unused(embeddings: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        raise AssertionError("the guiding network labels them")
+
+    labels = labels_of_held_out(world, guided, unused)
+    with torch.no_grad():
+        expected = guided.guide.look(to_float(world.pictures)).logits.argmax(dim=1)
+    assert np.array_equal(labels.argmax(axis=1), expected)
+    assert (labels.sum(axis=1) == 1).all()
+
+
+def test_arms_have_equal_time_by_what_a_step_costs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = {"words": [(0.2, 0.5), (0.3, 0.4)], "tunit": [(0.1, 0.6), (0.2, 0.5)]}
+    asked: list[str] = []
+
+    def timed(world: World, arm: Arm, turn: int) -> tuple[float, float]:
+        asked.append(arm.name)
+        return rounds[arm.name][turn]
+
+    monkeypatch.setattr(runs, "_timed", timed)
+    assert step_cost(world, arm_named("words")) == 0.4  # the least, and no warm-up
+    assert step_cost(world, arm_named("truth")) == 0.4  # of one way to train with words, and not measured again
+    assert step_cost(world, replace(arm_named("tunit"), domains=3)) == pytest.approx(0.325 * 0.1 + 0.675 * 0.5)
+    assert asked == ["words", "words", "tunit", "tunit"]
+
+
+def test_a_world_runs_no_arm_of_more_words_than_it_has(world: World) -> None:
+    assert [name for name in ("words", "words-4", "tunit-4", "kmeans") if not can_run(world, arm_named(name))] == [
+        "words-4"
+    ]
+
+
+def faces_of(rng: np.random.Generator, count: int) -> pa.Table:
+    """As CelebA's tables are: names, JPEG files, and attributes as 0 and 1; the columns that nobody asks for too."""
+    cells = []
+    for _ in range(count):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((96, 96)).save(file, "JPEG")
+        cells.append(file.getvalue())
+    names = [*faces_data.PHRASES, *faces_data.FURTHER_PHRASES, "Wavy_Hair"]
+    columns = {name: pa.array(rng.integers(0, 2, count), pa.int8()) for name in names}
+    return pa.table({"path": [f"{rng.integers(1 << 40):011d}.jpg" for _ in range(count)], "jpeg": cells} | columns)
+
+
+def test_a_world_of_faces_keeps_what_is_known_what_is_trained_on_and_what_is_held_out_apart(
+    tmp_path: Path, tiny_clip_folder: Path
+) -> None:
+    rng = np.random.default_rng(9)
+    tables = {part: faces_of(rng, count) for part, count in (("train", 130), ("test", 21))}
+    for part, table in tables.items():
+        pq.write_table(table, tmp_path / f"celeba10k-{part}.parquet")
+    clip = shutil.copytree(tiny_clip_folder, tmp_path / "work" / "celeba" / "clip")
+    (clip / "training.json").write_text("{}")
+    made = celeba_world(Plan(tmp_path / "work", judge_epochs=1), tmp_path)
+    assert len(made.domains) == 13
+    assert [made.domains[n] for n in (0, 8, 12)] == ["male", "beard", "black hair"]
+    assert made.pictures.shape == (21, 64, 64, 3)
+    known, other = faces_data.read_faces(tmp_path / "celeba10k-train.parquet")
+    paths = made.store.ok_images()["path"].to_pylist()
+    assert set(paths) == set(other.table["path"].to_pylist())
+    assert not set(paths) & set(known.table["path"].to_pylist())
+    row = tables["train"]["path"].to_pylist().index(paths[0])
+    truth = {name: bool(tables["train"][name][row].as_py()) for name in ("Male", "No_Beard", "Black_Hair")}
+    assert made.truth[0, [0, 8, 12]].tolist() == [truth["Male"], not truth["No_Beard"], truth["Black_Hair"]]
+    seen, features = judged(made.judge, made.pictures)
+    assert (seen.shape, features.shape) == ((21, 13), (21, 128))
+    assert "with and without each" in made.judge.described
+    assert options_of(made, arm_named("tunit"), 0, 5).size == 64
+
+
+def test_a_judge_of_attributes_sees_several_and_one_of_classes_just_one() -> None:
+    logits = torch.tensor([[0.5, 2.0, -1.0], [-3.0, -1.0, -2.0]])
+    assert recognised(logits, classes=False).tolist() == [[True, True, False], [False, False, False]]
+    assert recognised(logits, classes=True).tolist() == [[False, True, False], [False, True, False]]
 
 
 def test_macro_f1_is_that_of_scikit_learn() -> None:
@@ -163,26 +280,26 @@ def test_a_translation_is_that_of_its_own_pair_whatever_stands_beside_it() -> No
     assert np.abs(other[0].astype(int) - alone[0]).max() > 1  # the reference's label counts
 
 
-def test_the_levels_run_in_both_worlds_before_anything_else() -> None:
+def test_the_ladder_runs_in_all_worlds_before_anything_else() -> None:
     planned = list(jobs(["sample", "animals"], [arm.name for arm in ARMS], [0, 1, 2]))
     assert len(planned) == len(set((w, a.name, s) for w, a, s in planned)) == 6 * len(ARMS)
     order = [arm.experiment for _, arm, _ in planned]
     assert sorted(order, key=list(EXPERIMENTS).index) == order
-    assert {world for world, arm, _ in planned[:6] if arm.experiment == "levels"} == {"sample", "animals"}
+    assert {world for world, _, _ in planned[:16]} == {"sample", "animals"}
 
 
 def test_a_job_with_a_result_is_not_done_again(tmp_path: Path) -> None:
-    planned = list(jobs(["sample"], ["prompts", "truth"], [0, 1]))
+    planned = list(jobs(["sample"], ["words", "truth"], [0, 1]))
     write_json(result_path(tmp_path, "sample", "truth", 0), {})
     left = pending(tmp_path, planned)
-    assert [(arm.name, seed) for _, arm, seed in left] == [("prompts", 0), ("prompts", 1), ("truth", 1)]
+    assert [(arm.name, seed) for _, arm, seed in left] == [("words", 0), ("words", 1), ("truth", 1)]
 
 
 def test_a_work_folder_refuses_another_size_and_names_it(tmp_path: Path) -> None:
-    keep_plan(Plan(tmp_path, sample_steps=5))
-    keep_plan(Plan(tmp_path, sample_steps=5))
-    with pytest.raises(LanitError, match="sample_steps 5, not 6"):
-        keep_plan(Plan(tmp_path, sample_steps=6))
+    keep_plan(Plan(tmp_path, sample_seconds=5))
+    keep_plan(Plan(tmp_path, sample_seconds=5))
+    with pytest.raises(LanitError, match="sample_seconds 5, not 6"):
+        keep_plan(Plan(tmp_path, sample_seconds=6))
 
 
 def test_a_spread_is_the_mean_with_least_and_most() -> None:
@@ -193,37 +310,37 @@ def test_a_spread_is_the_mean_with_least_and_most() -> None:
 
 
 def test_a_ratio_is_of_the_means_over_the_seeds_that_both_arms_have() -> None:
-    results = [result("prompts", 0, [0.1, 0.3]), result("prompts", 1, [0.4]), result("prompts", 2, [9.0]),
-               result("clusters", 0, [0.4]), result("clusters", 1, [0.4])]  # fmt: skip
-    line = ratio_line(results, "prompts", "clusters")
+    results = [result("words", 0, [0.1, 0.3]), result("words", 1, [0.4]), result("words", 2, [9.0]),
+               result("kmeans", 0, [0.4]), result("kmeans", 1, [0.4])]  # fmt: skip
+    line = ratio_line(results, "words", "kmeans")
     assert line is not None
     assert "0.750 (0.500–1.000 by seed, 2 seed(s))" in line
-    assert ratio_line(results, "prompts", "truth") is None
+    assert ratio_line(results, "words", "truth") is None
 
 
 def test_the_report_says_how_many_seeds_a_row_has_and_what_prompt_learning_gained(tmp_path: Path) -> None:
     bounds = {"remark": "drawn faces", "judge": "a judge", "sources": {"mfid": [2.0]}, "references": {"mfid": [0.5]}}
     write_json(tmp_path / "results" / "sample" / "bounds.json", bounds)
     learned = result("poor-learned", 0, [0.1], macro_f1=0.7, macro_f1_after=0.75)
-    for each in (result("prompts", 0, [0.2]), result("prompts", 1, [0.4]), learned):
+    for each in (result("words", 0, [0.2]), result("words", 1, [0.4]), learned):
         write_json(result_path(tmp_path, "sample", each["arm"], each["seed"]), each)
     text = markdown(tmp_path, 2)
     assert "| 300.0 (200.0–400.0) |" in text
-    assert "poor templates, prompts learned — 1 of 2 seeds | 100 | 50 | 0.700 → 0.750 |" in text
+    assert "poor templates, prompts learned — 1 of 2 seeds | 100 | 50 | 0.700 → 0.750 | – |" in text
     assert "seed 0: +0.0500" in text
-    assert "| sources, untouched |  |  |  | 2000.0 |" in text
+    assert "| sources, untouched |  |  |  |  | 2000.0 |" in text
 
 
 def test_the_command_line_takes_sizes_and_refuses_an_unknown_arm(capsys: pytest.CaptureFixture[str]) -> None:
-    given = parser().parse_args(["run", "--sample-steps", "7", "--arms", "prompts,truth", "--seeds", "4,5"])
-    assert (given.sample_steps, given.arms, given.seeds) == (7, ("prompts", "truth"), (4, 5))
+    given = parser().parse_args(["run", "--sample-seconds", "7", "--arms", "words,truth", "--seeds", "4,5"])
+    assert (given.sample_seconds, given.arms, given.seeds) == (7, ("words", "truth"), (4, 5))
     with pytest.raises(SystemExit):
-        parser().parse_args(["run", "--arms", "prompt"])
-    assert "'prompt' is none of" in capsys.readouterr().err
+        parser().parse_args(["run", "--arms", "word"])
+    assert "'word' is none of" in capsys.readouterr().err
 
 
 def test_results_are_json_that_any_reader_takes(tmp_path: Path) -> None:
-    path = result_path(tmp_path, "animals", "clusters", 2)
-    write_json(path, result("clusters", 2, [0.25]))
+    path = result_path(tmp_path, "animals", "kmeans", 2)
+    write_json(path, result("kmeans", 2, [0.25]))
     assert json.loads(path.read_text())["scores"]["mfid"] == [0.25]
-    assert path.relative_to(tmp_path).as_posix() == "results/animals/clusters-2.json"
+    assert path.relative_to(tmp_path).as_posix() == "results/animals/kmeans-2.json"

@@ -1,4 +1,4 @@
-"""Experiments on what the method is worth, on the sample world and on photographs of animals.
+"""Experiments on what the method is worth, on drawn faces and on photographs.
 
     python -m benchmarks.experiments run --work DIR [--data DIR]
     python -m benchmarks.experiments report --work DIR
@@ -15,18 +15,19 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from benchmarks.experiments.arms import ARMS
+from benchmarks.experiments.arms import ARMS, Arm
 from benchmarks.experiments.plan import Plan, keep_plan
 from benchmarks.experiments.report import markdown
 from benchmarks.experiments.runs import jobs, run_all
-from benchmarks.experiments.worlds import World, animals_world, sample_world
+from benchmarks.experiments.worlds import WORLDS, World, sample_world
 from lanit.errors import LanitError
 from pipeline.showing import console
 
-WORLDS = ("sample", "animals")
-ANIMALS_LEFT_OUT = {"margin-drawn", "cosine", "paper-time", "paper-images", "double-rate", "float32", "poor-fixed",
-                    "poor-learned"}  # fmt: skip
+LEFT_OUT = {
+    "margin-drawn", "cosine", "paper-time", "paper-images", "double-rate", "float32", "poor-fixed", "poor-learned",
+}  # fmt: skip
 """Arms that run in the sample world alone unless named: they ask about the trainer, not about the images."""
+_NAMES = ("sample", *WORLDS)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,9 +38,9 @@ def parser() -> argparse.ArgumentParser:
     for command in (run, report):
         command.add_argument("--work", type=Path, default=Path("experiments"))
         command.add_argument("--seeds", type=_numbers, default=(0, 1, 2), help="such as 0,1,2")
-    run.add_argument("--data", type=Path, help="folder of *-train.parquet and *-test.parquet of animals; without it "
-                     "the sample world alone")  # fmt: skip
-    run.add_argument("--worlds", type=_names(WORLDS), default=WORLDS)
+    run.add_argument("--data", type=Path, help="folder of the tables of animals and of CelebA; without it the sample "
+                     "world alone")  # fmt: skip
+    run.add_argument("--worlds", type=_names(_NAMES), default=_NAMES)
     run.add_argument("--arms", type=_names([arm.name for arm in ARMS]), help="some of the arms, by name")
     for field in fields(Plan):
         if field.name != "work":
@@ -65,18 +66,24 @@ def _names(allowed: list[str] | tuple[str, ...]) -> Callable[[str], tuple[str, .
 def run(given: argparse.Namespace) -> None:
     plan = Plan(given.work.resolve(), **{f.name: getattr(given, f.name) for f in fields(Plan) if f.name != "work"})
     keep_plan(plan)
-    worlds: dict[str, World] = {}
-    if "sample" in given.worlds:
-        worlds["sample"] = sample_world(plan)
-    if "animals" in given.worlds:
+    worlds = {"sample": sample_world(plan)} if "sample" in given.worlds else {}
+    for name in (each for each in WORLDS if each in given.worlds):
         if given.data is not None and given.data.is_dir():
-            worlds["animals"] = animals_world(plan, given.data)
+            worlds[name] = WORLDS[name](plan, given.data)
         else:
-            console.note(f"no folder of animals at {given.data}: that part is skipped")
+            console.note(f"no folder of photographs at {given.data}: {name} is skipped")
     arms = given.arms or [arm.name for arm in ARMS]
-    planned = [job for job in jobs(list(worlds), arms, given.seeds)
-               if given.arms or job[0] == "sample" or job[1].name not in ANIMALS_LEFT_OUT]  # fmt: skip
+    planned = [
+        (name, arm, seed)
+        for name, arm, seed in jobs(list(worlds), arms, given.seeds)
+        if (given.arms or name == "sample" or arm.name not in LEFT_OUT) and can_run(worlds[name], arm)
+    ]
     run_all(worlds, planned, plan)
+
+
+def can_run(world: World, arm: Arm) -> bool:
+    """Whether the world has words enough."""
+    return arm.of_clusters or arm.domains <= len(world.domains)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Two Parquet files, ``*-train.parquet`` and ``*-test.parquet``, with the columns 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,14 +43,19 @@ class AnimalTable:
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """``images.parquet``, to be embedded, and ``truth.csv`` (path and a column for each class) in ``folder``."""
-        images, truth = folder / "images.parquet", folder / "truth.csv"
-        with atomic_path(images) as temporary:
-            pq.write_table(self.table.select(["path", "jpeg"]), temporary)
-        rows = zip(self.table["path"].to_pylist(), self.truth().astype(int), strict=True)
-        lines = [",".join(("path", *self.names)), *(",".join((path, *map(str, row))) for path, row in rows)]
-        with atomic_path(truth) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return images, truth
+        return write_table(folder, self.table, self.names, self.truth())
+
+
+def write_table(folder: Path, table: pa.Table, names: Sequence[str], truth: np.ndarray) -> tuple[Path, Path]:
+    """``images.parquet`` and ``truth.csv`` in ``folder``. table: with the columns path and jpeg. truth: bool (n×N)."""
+    images, known = folder / "images.parquet", folder / "truth.csv"
+    with atomic_path(images) as temporary:
+        pq.write_table(table.select(["path", "jpeg"]), temporary)
+    rows = zip(table["path"].to_pylist(), truth.astype(int), strict=True)
+    lines = [",".join(("path", *names)), *(",".join((path, *map(str, row))) for path, row in rows)]
+    with atomic_path(known) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return images, known
 
 
 def read_animals(

@@ -1,13 +1,15 @@
-"""A small CLIP and a judge for the animals, trained here and kept in the work folder.
+"""A small CLIP for the animals and judges for photographs, trained here and kept in the work folder.
 
 This CLIP saw class names: its captions are "a photo of a {class}." in several templates, or name no class. Figures made
-with it say so wherever they stand. The judge is a plain CNN classifier of true classes, of another architecture than
-CLIP's; it saw the same rows, and nothing in labelling or training reads it.
+with it say so wherever they stand. A judge is a plain CNN classifier of true labels, of another architecture than
+CLIP's; it saw the same rows as that, and nothing in labelling or training reads it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -50,10 +52,10 @@ def _caption(name: str, rng: np.random.Generator) -> str:
     return without_phrase(template) if rng.random() < NO_CLASS else template.format(name)
 
 
-class AnimalsJudge(nn.Module):
-    """Class logits (B×N) of images (B×3×S×S) in [-1, 1]: a plain CNN without shortcuts or attention."""
+class PlainJudge(nn.Module):
+    """Logits (B×N) of images (B×3×S×S) in [-1, 1]: a plain CNN without shortcuts or attention."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, domains: int) -> None:
         super().__init__()
         widths = (32, 64, 128)
         layers: list[nn.Module] = []
@@ -62,19 +64,34 @@ class AnimalsJudge(nn.Module):
                 layers += [nn.Conv2d(a, outer, 3, 1, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
             layers.append(nn.MaxPool2d(2))
         self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(widths[-1], classes)
+        self.head = nn.Linear(widths[-1], domains)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(images))
 
 
-def train_judge(out: Path, known: AnimalTable, held_out: AnimalTable, epochs: int, batch: int = 64) -> None:
-    """Train on the true classes of ``known``, seed 0; the accuracy on ``held_out`` stands in ``training.json``."""
+@dataclass(frozen=True)
+class Photographs:
+    """pictures: uint8 (n×S×S×3). truth: bool (n×N)."""
+
+    pictures: np.ndarray
+    truth: np.ndarray
+
+
+def train_judge(
+    out: Path, names: Sequence[str], known: Photographs, held_out: Photographs, epochs: int, batch: int = 64
+) -> None:
+    """Train on the true labels of ``known``, seed 0: classes where each image has one, else attributes.
+
+    ``training.json`` says how often it is right on ``held_out``: in classes the accuracy, of attributes the mean of
+    that on images with and on images without each.
+    """
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     begun = time.monotonic()
-    images, targets = channels_first(known.pictures()), torch.from_numpy(known.classes)
-    judge = AnimalsJudge(len(known.names)).to(memory_format=torch.channels_last)
+    classes = bool((known.truth.sum(axis=1) == 1).all())
+    images, targets = channels_first(known.pictures), torch.from_numpy(known.truth).float()
+    judge = PlainJudge(len(names)).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(judge.parameters(), 4e-3, weight_decay=0.05)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.2)
@@ -82,22 +99,38 @@ def train_judge(out: Path, known: AnimalTable, held_out: AnimalTable, epochs: in
         for rows in np.array_split(rng.permutation(len(images)), len(images) // batch):
             view = random_view(images[rows], rng).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
-                logits = judge(view)
-            loss = F.cross_entropy(logits.float(), targets[rows], label_smoothing=0.05)
+                logits = judge(view).float()
+            if classes:
+                loss = F.cross_entropy(logits, targets[rows], label_smoothing=0.05)
+            else:
+                loss = F.binary_cross_entropy_with_logits(logits, targets[rows])
             step(loss, optimiser, schedule)
     judge.eval()
     with torch.no_grad():
-        views = (channels_first(held_out.pictures()).float() / 127.5 - 1).split(256)
-        seen = torch.cat([judge(view).argmax(dim=1) for view in views]).numpy()
-    accuracy = round(float((seen == held_out.classes).mean()), 4)
-    report = {"epochs": epochs, "batch": batch, "images": len(images), "held_out_accuracy": accuracy}
-    files, tensors = {"names.json": json_bytes(known.names)}, {"model.safetensors": judge.state_dict()}
+        views = (channels_first(held_out.pictures).float() / 127.5 - 1).split(256)
+        seen = torch.cat([recognised(judge(view), classes=classes) for view in views]).numpy()
+    report: dict[str, Any] = {"epochs": epochs, "batch": batch, "images": len(images), "classes": classes}
+    report |= {"held_out_accuracy": round(_accuracy(seen, held_out.truth, classes=classes), 4)}
+    files, tensors = {"names.json": json_bytes(names)}, {"model.safetensors": judge.state_dict()}
     report |= {"seconds": round(time.monotonic() - begun)}
     write_folder(out, {*files, *tensors, REPORT}, (REPORT, report), tensors, files)
 
 
-def load_animals_judge(folder: Path) -> AnimalsJudge:
-    judge = AnimalsJudge(len(read_json(folder / "names.json")))
+def recognised(logits: Tensor, *, classes: bool) -> Tensor:
+    """Bool (B×N) of logits (B×N): the largest alone, or those above 0."""
+    return F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool() if classes else logits > 0
+
+
+def _accuracy(seen: np.ndarray, truth: np.ndarray, *, classes: bool) -> float:
+    right = seen == truth
+    if classes:
+        return float(right.all(axis=1).mean())
+    sides = [right[:, n][truth[:, n] == side].mean() for n in range(truth.shape[1]) for side in (False, True)]
+    return float(np.mean(sides))
+
+
+def load_plain_judge(folder: Path) -> PlainJudge:
+    judge = PlainJudge(len(read_json(folder / "names.json")))
     judge.load_state_dict(load_file(folder / "model.safetensors"))
     return judge.eval().requires_grad_(False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,11 +11,15 @@ import torch
 from benchmarks.experiments.arms import Arm
 from benchmarks.experiments.worlds import World
 from lanit.labels import EmbeddedPrompts, Rule, assign
-from pipeline.files import atomic_path
-from pipeline.labelling.known_labels import read_truth
+from lanit.linear_head import LinearHead
+from pipeline.labelling.fill_request import Fill
+from pipeline.labelling.known_labels import Truth, read_truth
 from pipeline.labelling.label import HowToLabel, label
 from pipeline.prompts.embed_prompts import embed_prompts
 from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.stability.crops import make_views
+from pipeline.stability.information_clusters import information_head
+from pipeline.training.found_clusters import placeholders
 from pipeline.words.kmeans import cluster_centres
 
 LabelOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -27,11 +30,12 @@ LabelOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Supervision:
     """Labels of the training rows and what made them.
 
-    revision: of the store. active: bool (n×N). rule: as text. macro_f1: of ``active`` against the truth; none for
-    clusters, whose columns mean nothing. label_of: the same rule for images outside the store.
+    revision: of the store, none where the method finds its own labels as it learns. active: bool (n×N), empty until
+    then. rule: as text. macro_f1: of ``active`` against the truth of the same domains; none for clusters, whose columns
+    mean nothing. label_of: the same rule for images outside the store.
     """
 
-    revision: int
+    revision: int | None
     active: np.ndarray
     rule: str
     macro_f1: float | None
@@ -39,18 +43,27 @@ class Supervision:
 
 
 def supervise(world: World, arm: Arm, seed: int) -> Supervision:
-    """Label the store of ``world`` as ``arm`` says. seed: of the clusters."""
-    if arm.level == "clusters":
-        return _clusters(world, seed)
+    """Label the store of ``world`` as ``arm`` says. seed: of the clusters, and of which true labels are known."""
+    count = arm.domains or len(world.domains)
+    if arm.level == "k-means":
+        return _k_means(world, count, seed)
+    if arm.level == "information":
+        return _information(world, count, seed)
+    if arm.level == "found":
+        return Supervision(None, np.zeros((0, count), bool), "learned", None, lambda embeddings, truth: truth)
     prompts = world.poor_prompts if arm.poor else world.prompts
     if arm.level == "truth":
-        return _known(world, world.truth_table, prompts, "true labels", lambda embeddings, truth: truth)
-    embedded = embed_prompts(world.clip, prompts)
-    rule = choose_rule(arm, world.store.embeddings(), world.truth, embedded)
+        given = read_truth(world.truth_table, prompts.domains, blanks=True)
+        return _given(world, given, prompts, "true labels", lambda embeddings, truth: truth)
+    if arm.level == "fill":
+        return _fill(world, prompts, Fill(arm.keep, seed))
+    prompts = prompts.of_domains(range(count))
+    embedded, truth = embed_prompts(world.clip, prompts), world.truth[:, :count]
+    rule = choose_rule(arm, world.store.embeddings(), truth, embedded)
     report = label(world.store, world.clip, prompts, rule)
     active = world.store.labels(report.revision).active
     described = rule.kind if rule.kind == "adaptive" else f"{rule.kind} {rule.value:.4g}"
-    return Supervision(report.revision, active, described, macro_f1(active, world.truth), by_prompts(rule, embedded))
+    return Supervision(report.revision, active, described, macro_f1(active, truth), by_prompts(rule, embedded))
 
 
 def choose_rule(arm: Arm, embeddings: np.ndarray, truth: np.ndarray, prompts: EmbeddedPrompts) -> Rule:
@@ -76,28 +89,14 @@ def by_prompts(rule: Rule, prompts: EmbeddedPrompts) -> LabelOf:
     return label_of
 
 
-def nearest_centre(centres: np.ndarray) -> LabelOf:
-    """One-hot labels: the nearest of the unit-norm ``centres``, float32 (N×k)."""
+def by_head(head: LinearHead, rule: Rule, prompts: EmbeddedPrompts) -> LabelOf:
+    """Labels by ``rule`` and a head, where it decides."""
 
     def label_of(embeddings: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        nearest: np.ndarray = np.eye(len(centres), dtype=bool)[(embeddings @ centres.T).argmax(axis=1)]
-        return nearest
+        active: np.ndarray = assign(rule, embeddings, prompts.arrays(), head)[0]
+        return active
 
     return label_of
-
-
-def name_clusters(scores: np.ndarray) -> np.ndarray:
-    """A domain of its own for each cluster, the best pairs first: int64 (N), the cluster of each domain.
-
-    scores: float (N×N), how much the centre of a cluster (row) is like a domain (column).
-    """
-    waiting = np.array(scores, float)
-    cluster_of = np.zeros(len(scores), int)
-    for _ in range(len(scores)):
-        cluster, domain = np.unravel_index(int(waiting.argmax()), waiting.shape)
-        cluster_of[domain] = cluster
-        waiting[cluster, :] = waiting[:, domain] = -np.inf
-    return cluster_of
 
 
 def macro_f1(active: np.ndarray, truth: np.ndarray) -> float:
@@ -106,30 +105,48 @@ def macro_f1(active: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean(2 * right / np.maximum(active.sum(axis=0) + truth.sum(axis=0), 1)))
 
 
-def _clusters(world: World, seed: int) -> Supervision:
-    """k-means with as many clusters as domains; each takes the name of a domain, for the tables alone."""
-    embeddings = world.store.embeddings()
-    centres = cluster_centres(embeddings, len(world.domains), seed)
-    embedded = embed_prompts(world.clip, world.prompts)
-    centres = centres[name_clusters(centres @ (embedded.domains - embedded.base).numpy().T)]
-    label_of = nearest_centre(centres)
-    path = world.folder / f"clusters-{seed}.csv"
-    _write_table(path, world, label_of(embeddings, world.truth))
-    return _known(world, path, world.prompts, f"k-means, {len(centres)} clusters", label_of)
+def _k_means(world: World, count: int, seed: int) -> Supervision:
+    centres = cluster_centres(world.store.embeddings(), count, seed)
+    return _of_head(world, LinearHead(centres, np.zeros(count, np.float32), one_hot=True), "k-means", seed)
 
 
-def _known(world: World, table: Path, prompts: PromptSet, described: str, label_of: LabelOf) -> Supervision:
-    """Labels of a table alone, as ``lanit label --from-table TABLE``; no other revision knows of them."""
-    given = read_truth(table, prompts.domains, blanks=True)
+def _information(world: World, count: int, seed: int) -> Supervision:
+    """As ``lanit label --clusters K --by mutual-information``, which begins at the centres of k-means."""
+    centres = cluster_centres(world.store.embeddings(), count, seed)
+    head = information_head(make_views(world.store, world.clip), centres)
+    return _of_head(world, head, "mutual information", seed)
+
+
+def _of_head(world: World, head: LinearHead, found_by: str, seed: int) -> Supervision:
+    """Clusters without a name that means anything: CLIP does not guide by them."""
+    prompts = world.prompts.about(placeholders(len(head.weights)))
+
+    def label_of(embeddings: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        active: np.ndarray = head.labels(embeddings)
+        return active
+
+    active = label_of(world.store.embeddings(), world.truth)
+    ids = tuple(world.store.ok_images()["image_id"].to_pylist())
+    given = Truth("image_id", ids, prompts.domains, active)
+    return _given(world, given, prompts, f"{found_by}, {len(head.weights)} clusters, seed {seed}", label_of)
+
+
+def _given(world: World, given: Truth, prompts: PromptSet, described: str, label_of: LabelOf) -> Supervision:
+    """Known labels alone, as ``lanit label --from-table TABLE``; no other revision knows of them."""
     report = label(world.store, world.clip, prompts, HowToLabel(Rule("given"), given=given))
     active = world.store.labels(report.revision).active
-    known = macro_f1(active, world.truth) if table == world.truth_table else None
+    known = macro_f1(active, world.truth) if prompts.domains == world.domains else None
     return Supervision(report.revision, active, described, known, label_of)
 
 
-def _write_table(path: Path, world: World, active: np.ndarray) -> None:
-    ids = world.store.ok_images()["image_id"].to_pylist()
-    lines = [",".join(("image_id", *world.domains))]
-    lines += [",".join((key, *map(str, row))) for key, row in zip(ids, active.astype(int), strict=True)]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def _fill(world: World, prompts: PromptSet, asked: Fill) -> Supervision:
+    """As ``lanit label --from-table TABLE --keep SHARE --fill``, with the world's own templates."""
+    given = read_truth(world.truth_table, prompts.domains, blanks=True)
+    rule = Rule("argmax") if (world.truth.sum(axis=1) == 1).all() else Rule()
+    report = label(world.store, world.clip, prompts, HowToLabel(rule, given=given, fill=asked))
+    active = world.store.labels(report.revision).active
+    described = f"{asked.keep:.0%} known"
+    label_of = by_prompts(rule, report.embedded)
+    if report.head is not None:
+        label_of = by_head(report.head, report.file.rule, report.embedded)
+    return Supervision(report.revision, active, described, macro_f1(active, world.truth), label_of)

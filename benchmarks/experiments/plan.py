@@ -16,21 +16,25 @@ PLAN_NAME = "plan.json"
 class Plan:
     """Sizes that every arm shares.
 
-    work: the folder of everything. sample_steps, animals_steps: of training. images: faces to train on. held_out: faces
-    to evaluate on. translations: for each domain. clip_steps, judge_epochs: of the animals' own models.
+    work: the folder of everything. sample_seconds, animals_seconds, celeba_seconds: processor time of training an arm.
+    images: faces to draw and train on. held_out: drawn faces to evaluate on. translations: for each domain. clip_steps,
+    judge_epochs: of the photographs' own models.
     """
 
     work: Path
-    sample_steps: int = 900
-    animals_steps: int = 1200
+    sample_seconds: int = 300
+    animals_seconds: int = 300
+    celeba_seconds: int = 900
     images: int = 4000
     held_out: int = 4000
     translations: int = 500
     clip_steps: int = 2000
     judge_epochs: int = 12
 
-    def steps(self, world: str) -> int:
-        return self.sample_steps if world == "sample" else self.animals_steps
+    def seconds(self, world: str) -> int:
+        """Processor time of training an arm in a world."""
+        seconds: int = getattr(self, f"{world}_seconds")
+        return seconds
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if name != "work"}

@@ -1,7 +1,8 @@
 """One protocol for every arm: translations guided by held-out references, measured by CLIP and by an independent judge.
 
 For each true domain n, sources are held-out images that lack n, references held-out images that truly carry it. The
-style is E_S(reference), aggregated by the label that the arm's own rule gives the reference. The translations are
+style is E_S(reference), aggregated by the label that the arm's own rule gives the reference; of a method that finds its
+own domains, E's, which is one whatever the label. So no arm is asked for a name of its domains. The translations are
 compared with other held-out images that truly carry n: images of even number serve as sources and references, those of
 odd number as the real ones, so that an image copied from a reference gains nothing. Pairs are the same for all arms.
 """
@@ -16,6 +17,7 @@ import torch
 
 from benchmarks.experiments.labelling import LabelOf
 from benchmarks.experiments.worlds import World, embed_pictures, judged
+from lanit.guides import guide_of
 from lanit.inference import drawn_codes, edited, translate
 from lanit.labels import with_slack
 from lanit.metrics import density_coverage, frechet_distance, moments
@@ -57,12 +59,23 @@ def _repeated(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndar
     return np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:count]
 
 
-def score_references(world: World, networks: GenerativeNetworks, label_of: LabelOf, count: int) -> Scores:
+def labels_of_held_out(world: World, networks: GenerativeNetworks, label_of: LabelOf) -> np.ndarray:
+    """Labels of the held-out images, bool (m×N): by a guiding network where there is one, else by ``label_of``."""
+    guide = guide_of(networks)
+    if guide is None:
+        return label_of(world.held_embeddings, world.held_truth)
+    with torch.no_grad():
+        margins = [guide.margins(images) for images in to_float(world.pictures).split(_BATCH)]
+    labels: np.ndarray = (torch.cat(margins) > 0).numpy()
+    return labels
+
+
+def score_references(world: World, networks: GenerativeNetworks, held_labels: np.ndarray, count: int) -> Scores:
     """Figures of reference-guided translation by ``networks``, ``count`` images a domain."""
 
     def translate(pairs: Pairs) -> np.ndarray:
-        labels = label_of(world.held_embeddings[pairs.references], world.held_truth[pairs.references])
-        return translate_pairs(networks, world.pictures[pairs.sources], world.pictures[pairs.references], labels)
+        sources, references = world.pictures[pairs.sources], world.pictures[pairs.references]
+        return translate_pairs(networks, sources, references, held_labels[pairs.references])
 
     return score_translations(world, translate, count)
 
@@ -109,7 +122,7 @@ def _score(world: World, domain: int, made: np.ndarray, pairs: Pairs) -> dict[st
     }
 
 
-def score_latents(world: World, translator: Translator, label_of: LabelOf, count: int) -> list[float]:
+def score_latents(world: World, translator: Translator, held_labels: np.ndarray, count: int) -> list[float]:
     """Share of latent-guided translations in which the judge recognises the domain that was added, for each domain.
 
     As ``lanit translate --add``, with a latent for each image; the sources' own labels come from the arm's rule.
@@ -117,7 +130,7 @@ def score_latents(world: World, translator: Translator, label_of: LabelOf, count
     shares = []
     for domain in range(len(world.domains)):
         rows = draw_pairs(world.held_truth, domain, count).sources
-        own = torch.from_numpy(label_of(world.held_embeddings[rows], world.held_truth[rows]))
+        own = torch.from_numpy(held_labels[rows])
         latents = torch.randn(
             len(rows), translator.networks.latent_dim, generator=torch.Generator().manual_seed(domain)
         )

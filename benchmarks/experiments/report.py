@@ -22,10 +22,13 @@ _METRICS = (
     ("latent_recognised", "recognised, latent", 3),
 )
 
+_WHOLE = ("ladder", "domains")  # tables that need no baseline beside them
+
 _READING = (
     "mFID, density and coverage are of CLIP features. The CLIP that measures also guides every arm with words, so read "
     "the judge's columns beside them: mFID of its last features, recognised (the share in which it sees the domain), "
-    "others (the share of the other domains that it sees as the reference truly has them)."
+    "others (the share of the other domains that it sees as the reference truly has them). Seconds are the "
+    "processor's, as planned: steps times what one costs."
 )
 
 
@@ -51,8 +54,9 @@ def spread(values: Iterable[float | None], digits: int, scale: float = 1) -> str
 
 
 def ratio_line(results: Sequence[Result], first: str, second: str) -> str | None:
-    """mFID of one arm ÷ another's: of the means, and the range over the seeds that both have; none without any."""
-    by_seed = [{one["seed"]: mean_over_domains(one, "mfid") for one in results if one["arm"] == arm}
+    """The judge's mFID of one arm ÷ another's: of the means, and the range over the seeds that both have; none
+    without any."""
+    by_seed = [{one["seed"]: mean_over_domains(one, "mfid_judge") for one in results if one["arm"] == arm}
                for arm in (first, second)]  # fmt: skip
     pairs = [(by_seed[0][seed], by_seed[1][seed]) for seed in sorted(by_seed[0].keys() & by_seed[1].keys())]
     known = [(a, b) for a, b in pairs if a is not None and b]
@@ -60,9 +64,8 @@ def ratio_line(results: Sequence[Result], first: str, second: str) -> str | None
         return None
     of_means = sum(a for a, _ in known) / sum(b for _, b in known)
     each = [a / b for a, b in known]
-    return (
-        f"- mFID of {first} ÷ {second}: {of_means:.3f} ({min(each):.3f}–{max(each):.3f} by seed, {len(known)} seed(s))"
-    )
+    ends = f"{min(each):.3f}–{max(each):.3f} by seed, {len(known)} seed(s)"
+    return f"- the judge's mFID of {first} ÷ {second}: {of_means:.3f} ({ends})"
 
 
 def markdown(work: Path, seeds: int) -> str:
@@ -86,8 +89,8 @@ def _world(work: Path, world: str, results: list[Result], seeds: int) -> str:
     for experiment, title in EXPERIMENTS.items():
         arms = [arm for arm in ARMS if arm.experiment == experiment]
         if any(result["arm"] == arm.name for result in results for arm in arms):
-            shown = arms if experiment == "levels" else [arm_named(BASELINE), *arms]
-            rows = bounds if experiment == "levels" else None
+            shown = arms if experiment in _WHOLE else [arm_named(BASELINE), *arms]
+            rows = bounds if experiment in _WHOLE else None
             parts += [f"### {title}", _table(results, shown, rows, seeds)]
     lines = [line for line in (ratio_line(results, *pair) for pair in RATIOS) if line]
     parts.append("\n".join(lines + _gains(results)))
@@ -95,10 +98,10 @@ def _world(work: Path, world: str, results: list[Result], seeds: int) -> str:
 
 
 def _table(results: list[Result], arms: Sequence[Arm], bounds: Result | None, seeds: int) -> str:
-    header = ["arm", "steps", "seconds", "labels' F1", *(name for _, name, _ in _METRICS)]
+    header = ["arm", "steps", "seconds", "labels' F1", "clusters: AMI, matched", *(name for _, name, _ in _METRICS)]
     rows = [header, ["---"] * len(header)]
     for name, title in (("references", "real images"), ("sources", "sources, untouched")) if bounds else ():
-        rows.append([title, "", "", "", *_figures([{"scores": bounds[name]}])] if bounds else [])
+        rows.append([title, "", "", "", "", *_figures([{"scores": bounds[name]}])] if bounds else [])
     for arm in arms:
         own = [result for result in results if result["arm"] == arm.name]
         if own:
@@ -115,10 +118,20 @@ def _row(arm: Arm, own: list[Result], seeds: int) -> list[str]:
     return [
         title,
         _of_training(own, "steps", 0),
-        _of_training(own, "seconds", 0),
+        f"{sum(r['training']['steps'] * r['training']['processor_seconds_per_step'] for r in own) / len(own):.0f}",
         before if after == "–" else f"{before} → {after}",
+        _clusters(own),
         *_figures(own),
     ]
+
+
+def _clusters(own: list[Result]) -> str:
+    """How near clusters are to the kinds of which each image is one, where there are such: adjusted mutual information,
+    and the accuracy of the best one-to-one matching."""
+    ami, matched = (
+        spread((result["labels"].get(key) for result in own), 2) for key in ("mutual_information", "matched")
+    )
+    return ami if ami == "–" else f"{ami}, {matched}"
 
 
 def _figures(own: list[Result]) -> list[str]:

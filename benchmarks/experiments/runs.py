@@ -1,4 +1,8 @@
-"""Training and measuring one arm with one seed; each leaves one JSON file, and one that is there is not done again."""
+"""Training and measuring one arm with one seed; each leaves one JSON file, and one that is there is not done again.
+
+Arms have equal processor time: what a step costs is measured once for all that train in one way, and says how many
+steps there are.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,22 @@ from typing import Any
 
 import torch
 
-from benchmarks.experiments.arms import ARMS, EXPERIMENTS, Arm
+from benchmarks.experiments.arms import ARMS, BASELINE, EXPERIMENTS, Arm, arm_named
 from benchmarks.experiments.labelling import Supervision, by_prompts, macro_f1, supervise
 from benchmarks.experiments.plan import Plan
-from benchmarks.experiments.protocol import score_bounds, score_latents, score_references
+from benchmarks.experiments.protocol import labels_of_held_out, score_bounds, score_latents, score_references
 from benchmarks.experiments.worlds import World
 from lanit.labels import Rule
-from pipeline.files import read_json, write_json
+from lanit.matching import match
+from lanit.methods.clusters import ClusterOptions
+from pipeline.files import json_bytes, read_json, sha256_bytes, write_json
 from pipeline.models.bundle import load_bundle
 from pipeline.models.translator import Translator
 from pipeline.showing import console
 from pipeline.training.train_options import TrainOptions, options_from
 from pipeline.training.training import TrainReport, train
 
-_WARM_STEPS, _TIMED_STEPS, _TIMED_ROUNDS = 8, 16, 4  # with one R1 step among the timed
+_WARM_STEPS, _TIMED_STEPS, _TIMED_ROUNDS = 16, 33, 2  # with one R1 step among the 16 timed
 _LATENT = 200  # latent-guided translations for each domain
 BOUNDS = "bounds"
 Job = tuple[str, Arm, int]
@@ -56,34 +62,36 @@ def options_of(world: World, arm: Arm, seed: int, steps: int) -> TrainOptions:
     given = {**world.options, **quiet, "steps": steps, "seed": seed, **arm.changes}
     if arm.learns:
         given |= world.learning
+    if arm.level == "found":
+        given["clusters"] = arm.domains or len(world.domains)
+        given.pop("balance", None)
     return options_from(world.preset, given)
 
 
 def run_job(world: World, arm: Arm, seed: int, plan: Plan) -> dict[str, Any]:
     """Label, train and measure. Raises KeyboardInterrupt where training was stopped; the same job continues it."""
     supervision = supervise(world, arm, seed)
-    steps = plan.steps(world.name)
-    if arm.time_of_fused:
-        steps = round(steps * equal_time_ratio(world, arm))
-    options = options_of(world, arm, seed, steps)
+    cost = step_cost(world, arm_named(BASELINE) if arm.steps_of_words else arm)
+    options = options_of(world, arm, seed, max(1, round(plan.seconds(world.name) / cost)))
     folder = world.folder / "runs" / f"{arm.name}-{seed}"
     report = train(world.store, folder, options, world.clip, revision=supervision.revision, device="cpu")
     if report.interrupted:
         raise KeyboardInterrupt
     bundle = load_bundle(folder)
-    label_of = supervision.label_of
-    if arm.learns:
-        label_of = by_prompts(Rule(), bundle.prompts)
+    if arm.level == "found":
+        supervision = replace(supervision, active=world.store.labels(report.label_revision).active)
+    label_of = by_prompts(Rule(), bundle.prompts) if arm.learns else supervision.label_of
     begun = time.monotonic()
-    scores = score_references(world, bundle.networks, label_of, plan.translations)
-    if arm.experiment == "levels" and arm.level != "clusters":  # a cluster is no domain that could be asked for
+    held_labels = labels_of_held_out(world, bundle.networks, label_of)
+    scores = score_references(world, bundle.networks, held_labels, plan.translations)
+    if bundle.prompt_set.domains == world.domains:
         translator = Translator(bundle, torch.device("cpu"))
-        scores["latent_recognised"] = score_latents(world, translator, label_of, min(plan.translations, _LATENT))
+        scores["latent_recognised"] = score_latents(world, translator, held_labels, min(plan.translations, _LATENT))
     after = macro_f1(label_of(world.store.embeddings(), world.truth), world.truth) if arm.learns else None
     return {
         "world": world.name, "arm": arm.name, "seed": seed,
-        "domains": list(world.domains), "scores": scores, "labels": _labels(supervision, after),
-        "training": _training(report, options), "translations_per_domain": plan.translations,
+        "domains": list(world.domains), "scores": scores, "labels": _labels(world, arm, supervision, after),
+        "training": _training(report, options, cost), "translations_per_domain": plan.translations,
         "evaluation_seconds": round(time.monotonic() - begun, 1), "machine": machine(),
     }  # fmt: skip
 
@@ -96,18 +104,25 @@ def run_bounds(world: World, plan: Plan) -> None:
         write_json(path, {"world": world.name, "judge": world.judge.described, "remark": world.remark} | scores)
 
 
-def _labels(supervision: Supervision, after: float | None) -> dict[str, Any]:
+def _labels(world: World, arm: Arm, supervision: Supervision, after: float | None) -> dict[str, Any]:
+    matched = None
+    if arm.of_clusters and len(world.kinds):
+        columns = list(world.kinds)
+        matched = match(supervision.active.argmax(axis=1), world.truth[:, columns].argmax(axis=1))
     return {
         "rule": supervision.rule,
         "macro_f1": supervision.macro_f1,
         "macro_f1_after": after,
+        "mutual_information": None if matched is None else matched.mutual_information,
+        "matched": None if matched is None else matched.accuracy,
         "unlabelled": float((~supervision.active.any(axis=1)).mean()),
         "per_image": float(supervision.active.sum(axis=1).mean()),
     }
 
 
-def _training(report: TrainReport, options: TrainOptions) -> dict[str, Any]:
+def _training(report: TrainReport, options: TrainOptions, cost: float) -> dict[str, Any]:
     return {
+        "processor_seconds_per_step": round(cost, 4),
         "steps": report.steps,
         "images_seen": report.images,
         "seconds": report.seconds,
@@ -126,30 +141,36 @@ def machine() -> dict[str, Any]:
     }
 
 
-def equal_time_ratio(world: World, arm: Arm) -> float:
-    """Seconds of a step by the world's own options ÷ of a step by ``arm``; measured in turn, once for each world."""
-    path = world.folder / f"time-{arm.name}.json"
+def step_cost(world: World, arm: Arm) -> float:
+    """Processor seconds of a step by the options of ``arm``, on average over a run with its warm-up; measured once for
+    all arms of these options, and kept in the folder of the world. R1 and all else that comes now and then counts as
+    often as it comes."""
+    options = options_of(world, arm, 0, _TIMED_STEPS)
+    found = {name: value for name, value in options.to_json().items() if name not in ("steps", "seed")}
+    path = world.folder / "costs" / f"{sha256_bytes(json_bytes(found))[:12]}.json"
     if not path.is_file():
-        plain = replace(arm, name="timed", changes={})
-        seconds: dict[str, list[float]] = {"own": [], "arm": []}
-        for turn in range(_TIMED_ROUNDS):
-            for name, timed in (("own", plain), ("arm", arm)):
-                seconds[name].append(_seconds_per_step(world, timed, turn))
-        least = {name: min(values) for name, values in seconds.items()}  # other work only ever adds time
-        write_json(path, least | {"ratio": least["own"] / least["arm"]})
-    ratio: float = read_json(path)["ratio"]
-    return ratio
+        rounds = [_timed(world, arm, turn) for turn in range(_TIMED_ROUNDS)]
+        warm, joint = (min(each) for each in zip(*rounds, strict=True))  # other work only ever adds time
+        share = options.phase_2_from if isinstance(options.settings, ClusterOptions) else 0.0
+        cost = share * warm + (1 - share) * joint
+        write_json(path, {"cost": cost, "warm_up": warm, "joint": joint, "arm": arm.name, "options": found})
+    cost = read_json(path)["cost"]
+    return float(cost)
 
 
-def _seconds_per_step(world: World, arm: Arm, turn: int) -> float:
-    """Of a short run of its own, the first steps left out."""
+def _timed(world: World, arm: Arm, turn: int) -> tuple[float, float]:
+    """Processor seconds of a step before and after where a warm-up ends, of a short run of its own."""
+    early = {"warm_up": _WARM_STEPS / _TIMED_STEPS} if arm.level == "found" else {}
+    timed = replace(arm, changes={**arm.changes, **early})
     folder = world.folder / "timing" / f"{arm.name}-{os.getpid()}-{turn}"
-    revision = supervise(world, arm, 0).revision
-    warm, done = (
-        train(world.store, folder, options_of(world, arm, 0, steps), world.clip, revision=revision, device="cpu")
-        for steps in (_WARM_STEPS, _WARM_STEPS + _TIMED_STEPS)
-    )
-    return (done.seconds - warm.seconds) / (done.steps - warm.steps)
+    ends = dict[int, float]()
+    train(
+        world.store, folder, options_of(world, timed, 0, _TIMED_STEPS), world.clip,
+        revision=supervise(world, arm, 0).revision, device="cpu",
+        progress=lambda done, planned: ends.setdefault(done, time.process_time()),
+    )  # fmt: skip
+    last, warm = _TIMED_STEPS - 1, _WARM_STEPS - 1  # what ends a warm-up, or a run, is no part of a step
+    return (ends[warm] - ends[3]) / (warm - 3), (ends[last] - ends[_WARM_STEPS]) / (last - _WARM_STEPS)
 
 
 def run_all(worlds: dict[str, World], planned: Sequence[Job], plan: Plan) -> None:
@@ -162,8 +183,8 @@ def run_all(worlds: dict[str, World], planned: Sequence[Job], plan: Plan) -> Non
         begun = time.monotonic()
         result = run_job(worlds[name], arm, seed, plan)
         write_json(result_path(plan.work, name, arm.name, seed), result)
-        mfid = sum(result["scores"]["mfid"]) / len(result["scores"]["mfid"])
+        judged = sum(result["scores"]["mfid_judge"]) / len(result["scores"]["mfid_judge"])
         console.note(
-            f"{number}/{len(left)} {name} {arm.name} seed {seed}: mFID {1000 * mfid:.1f} "
+            f"{number}/{len(left)} {name} {arm.name} seed {seed}: the judge's mFID {judged:.2f} "
             f"in {time.monotonic() - begun:.0f} s"
         )

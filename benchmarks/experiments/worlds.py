@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks import small_clip
 from benchmarks.experiments import animals_models
-from benchmarks.experiments.animals_data import read_animals
+from benchmarks.experiments.animals_data import read_animals, write_table
+from benchmarks.experiments.animals_models import Photographs
 from benchmarks.experiments.plan import Plan
+from benchmarks.photographs import faces_data
 from lanit.sentences import without_phrase
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.decoding.grids import to_float
@@ -24,7 +27,7 @@ from pipeline.labelling.known_labels import image_keys, read_truth
 from pipeline.prompts.prompt_sets import PromptSet, read_prompt_set
 from pipeline.sample_world.dataset import TRUTH_NAME, write_faces
 from pipeline.sample_world.evaluation import EVALUATION_SEED
-from pipeline.sample_world.faces import draw_faces
+from pipeline.sample_world.faces import HAIR, draw_faces
 from pipeline.sample_world.judge import load_judge
 from pipeline.sample_world.train_generator import GENERATOR_SEED
 from pipeline.showing import console
@@ -33,7 +36,13 @@ from pipeline.store.store import Store
 SIZE = 32
 _BATCH = 250
 _LEARNING = {"prompts_from": 0.7, "prompt_learning_rate": 2e-4, "refresh_every": 35}  # by pilots on seed 9
+_NETWORKS = {"channels": 16, "max_channels": 64, "batch_size": 16}
+"""Of every arm. As many images as the most clusters need; four times as many would cost a step four times the time."""
 _POOR_FACES = ("a face with gray hair and {}.",)
+_ANIMALS, _CELEBA = "cifar10-animals", "celeba10k"  # what the tables are named
+CELEBA = (*faces_data.PHRASES.values(), "bangs", "open mouth", "black hair")
+CELEBA_SIZE = 64
+_POOR_CELEBA = ("a photo of a male face with {}.",)
 _POOR_ANIMALS = ("a photo of a frog and a {}.",)
 
 
@@ -57,7 +66,8 @@ class World:
     store: the images to train on; truth: theirs, bool (n×N), in store order; truth_table: the same as a file.
     pictures: uint8 (m×S×S×3), held out; held_truth: bool (m×N). options: changes to the preset;
     learning: those under which prompts learn.
-    remark: what must be said wherever figures of this world stand.
+    remark: what must be said wherever figures of this world stand. kinds: columns of the truth of which each image has
+    just one, which clusters may be compared with; empty where there are none.
     """
 
     name: str
@@ -74,6 +84,7 @@ class World:
     options: Mapping[str, Any]
     learning: Mapping[str, Any]
     remark: str
+    kinds: range = range(0)
     truth: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,35 +145,29 @@ def sample_world(plan: Plan) -> World:
         poor_prompts=with_templates(prompts, _POOR_FACES),
         store=Store.open(store),
         truth_table=faces / TRUTH_NAME,
-        pictures=np.stack([fit_square(picture, SIZE) for picture in pictures]),
+        pictures=fitted(pictures, SIZE),
         held_truth=truth,
         preset="small-32",
-        options={"channels": 16, "max_channels": 64},
+        options=_NETWORKS,
         learning=_LEARNING,
         remark="drawn faces; the CLIP of the package, which learned such faces and their words",
+        kinds=range(len(HAIR)),
     )
 
 
 def animals_world(plan: Plan, data: Path) -> World:
     """Photographs of six animals; CLIP and judge are trained first, unless the work folder has them."""
     folder = plan.work / "animals"
-    clip_folder, judge_folder, store = folder / "clip", folder / "judge", folder / "store"
-    known, unlabelled, held_out = read_animals(data)
-    if not (judge_folder / "training.json").is_file():
-        console.note(f"training the judge of the animals, {plan.judge_epochs} epochs")
-        animals_models.train_judge(judge_folder, known, held_out, plan.judge_epochs)
+    clip_folder, store = folder / "clip", folder / "store"
+    known, unlabelled, held_out = read_animals(data, name=_ANIMALS)
+    of_known, of_held = (Photographs(part.pictures(), part.truth()) for part in (known, held_out))
+    judge = _judge(folder / "judge", known.names, of_known, of_held, plan.judge_epochs)
     if not (clip_folder / "training.json").is_file():
         console.note(f"training the CLIP of the animals, {plan.clip_steps} steps")
         animals_models.train_clip(clip_folder, known, plan.clip_steps)
     table, truth = unlabelled.write(folder)
-    clip, judge = load_clip(str(clip_folder)), animals_models.load_animals_judge(judge_folder)
+    clip = load_clip(str(clip_folder))
     embed([table], store, clip)
-    accuracy = animals_models.training_report(judge_folder)["held_out_accuracy"]
-
-    def view(images: Tensor) -> tuple[Tensor, Tensor]:
-        features = judge.trunk(images)
-        return F.one_hot(judge.head(features).argmax(dim=1), len(known.names)).bool(), features
-
     prompts = PromptSet(
         known.names, animals_models.TEMPLATES, tuple(map(without_phrase, animals_models.TEMPLATES)), "animals"
     )
@@ -170,22 +175,87 @@ def animals_world(plan: Plan, data: Path) -> World:
         name="animals",
         folder=folder,
         clip=clip,
-        judge=Judge(
-            view,
-            f"a plain CNN classifier of the true classes, right on {accuracy:.1%} of the held-out photographs",
-        ),
+        judge=judge,
         prompts=prompts,
         poor_prompts=with_templates(prompts, _POOR_ANIMALS),
         store=Store.open(store),
         truth_table=truth,
-        pictures=held_out.pictures(),
-        held_truth=held_out.truth(),
+        pictures=of_held.pictures,
+        held_truth=of_held.truth,
         preset="small-32",
-        options={"channels": 16, "max_channels": 64, "output": "image"},
+        options={**_NETWORKS, "output": "image"},
         learning=_LEARNING,
         remark="photographs; its CLIP was trained for this purpose on other photographs with captions that name "
         "their class, so it saw class names",
+        kinds=range(len(known.names)),
     )
+
+
+def celeba_world(plan: Plan, data: Path) -> World:
+    """Faces of CelebA with thirteen attributes; CLIP and judge are trained on one half, the other is unlabelled."""
+    folder = plan.work / "celeba"
+    clip_folder, store = folder / "clip", folder / "store"
+    known, unlabelled = faces_data.read_faces(data / f"{_CELEBA}-train.parquet")
+    held_out = faces_data.read_held_out(data / f"{_CELEBA}-test.parquet")
+    of_known, of_held = (
+        Photographs(fitted(part.pictures(), CELEBA_SIZE), part.truth(CELEBA)) for part in (known, held_out)
+    )
+    judge = _judge(folder / "judge", CELEBA, of_known, of_held, plan.judge_epochs)
+    if not (clip_folder / "training.json").is_file():
+        console.note(f"training the CLIP of CelebA, {plan.clip_steps} steps")
+        texts = (*known.phrases, *faces_data.CAPTIONS, "and")
+        pictures = small_clip.channels_first(known.pictures())
+        small_clip.train_clip(clip_folder, pictures, known.caption, texts, plan.clip_steps, side=64, context=24)
+    table, truth = write_table(folder, unlabelled.table, CELEBA, unlabelled.truth(CELEBA))
+    clip = load_clip(str(clip_folder))
+    embed([table], store, clip)
+    prompts = PromptSet(
+        CELEBA, faces_data.CAPTIONS[:1], tuple(map(without_phrase, faces_data.CAPTIONS[:1])), "celeba-13"
+    )
+    return World(
+        name="celeba",
+        folder=folder,
+        clip=clip,
+        judge=judge,
+        prompts=prompts,
+        poor_prompts=with_templates(prompts, _POOR_CELEBA),
+        store=Store.open(store),
+        truth_table=truth,
+        pictures=of_held.pictures,
+        held_truth=of_held.truth,
+        preset="small-32",
+        options={**_NETWORKS, "size": CELEBA_SIZE},
+        learning=_LEARNING,
+        remark="faces of CelebA; its CLIP was trained for this purpose on other faces with captions made of their "
+        "attributes, so it saw these words",
+    )
+
+
+WORLDS: Mapping[str, Callable[[Plan, Path], World]] = {"animals": animals_world, "celeba": celeba_world}
+"""Of photographs: what makes each of a plan and the folder of the tables."""
+
+
+def _judge(folder: Path, names: tuple[str, ...], known: Photographs, held_out: Photographs, epochs: int) -> Judge:
+    """Trained on true labels, unless the folder has it."""
+    if not (folder / "training.json").is_file():
+        console.note(f"training the judge in {folder}, {epochs} epochs")
+        animals_models.train_judge(folder, names, known, held_out, epochs)
+    judge, report = animals_models.load_plain_judge(folder), animals_models.training_report(folder)
+
+    def view(images: Tensor) -> tuple[Tensor, Tensor]:
+        features = judge.trunk(images)
+        return animals_models.recognised(judge.head(features), classes=report["classes"]), features
+
+    what = "classes, right on" if report["classes"] else "attributes, right (with and without each, on average) on"
+    described = (
+        f"a plain CNN classifier of the true {what} {report['held_out_accuracy']:.1%} of the held-out photographs"
+    )
+    return Judge(view, described)
+
+
+def fitted(pictures: np.ndarray, size: int) -> np.ndarray:
+    """Uint8 (n×S×S×3) at another size."""
+    return np.stack([fit_square(picture, size) for picture in pictures])
 
 
 def with_templates(prompts: PromptSet, templates: tuple[str, ...]) -> PromptSet:

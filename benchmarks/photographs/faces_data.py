@@ -7,6 +7,7 @@ names them.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ PHRASES = {
 }
 """The ten attributes that a linear fit on pixels tells best, and what a person would write for them."""
 
-_FURTHER_PHRASES = {
+FURTHER_PHRASES = {
     "Bangs": "bangs",
     "Bald": "bald",
     "Sideburns": "sideburns",
@@ -72,9 +73,9 @@ class FaceTable:
         cells = self.table["jpeg"].to_pylist()
         return np.stack([np.asarray(Image.open(io.BytesIO(cell)).convert("RGB")) for cell in cells])
 
-    def truth(self) -> np.ndarray:
-        """Of the phrases of ``PHRASES``, bool (n×10)."""
-        return self.held[:, : len(PHRASES)]
+    def truth(self, phrases: Sequence[str] = tuple(PHRASES.values())) -> np.ndarray:
+        """Of some phrases, those of ``PHRASES`` unless named: bool (n×N)."""
+        return self.held[:, [self.phrases.index(phrase) for phrase in phrases]]
 
     def caption(self, row: int, rng: np.random.Generator) -> str:
         """A sentence that names none or up to three of the attributes that a face has, rare ones more often.
@@ -100,8 +101,13 @@ def read_faces(file: Path) -> tuple[FaceTable, FaceTable]:
     return _faces(table.take(order[:half])), _faces(table.take(order[half:]))
 
 
+def read_held_out(file: Path) -> FaceTable:
+    """All rows of a table that nothing is trained on."""
+    return _faces(pq.read_table(file))
+
+
 def _faces(table: pa.Table) -> FaceTable:
-    names = PHRASES | _FURTHER_PHRASES
+    names = PHRASES | FURTHER_PHRASES
     columns = [(table[name].to_numpy() == 1) != (name in _NEGATED) for name in names]
     columns.append(table["Male"].to_numpy() != 1)
     return FaceTable(table.select(["path", "jpeg"]), (*names.values(), _FEMALE), np.stack(columns, axis=1))

@@ -12,14 +12,16 @@ import torch
 
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.models import ClipModel
+from pipeline.evaluation.by_class import with_classes
 from pipeline.evaluation.examples import Examples, examples_of
 from pipeline.evaluation.features import ClipFeatures, Extractor, InceptionFeatures, inception_weights
-from pipeline.evaluation.figures import PROTOCOL, Difference, ExtractorFacts, RunFigures, differences
+from pipeline.evaluation.figures import PROTOCOL, Difference, ExtractorFacts, Guide, RunFigures, differences
 from pipeline.evaluation.judges import judge_of
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.perceptual import lpips_of
 from pipeline.evaluation.run_evaluation import Instruments, RunEvaluation
 from pipeline.evaluation.sample import real_labels
+from pipeline.evaluation.true_classes import TrueClasses, true_classes
 from pipeline.evaluation.warnings import published_figures, warnings_of_runs
 from pipeline.files import sealed, write_json
 from pipeline.folders import locked_folder
@@ -29,6 +31,7 @@ from pipeline.models.bundle import Bundle, load_bundle
 from pipeline.models.run_folder import RESULT_NAME, find_run
 from pipeline.models.translator import Translator, load_labeller
 from pipeline.prompts.embed_prompts import embed_prompts
+from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.store.store import Store
 from pipeline.store.store_clip import clip_to_embed
 
@@ -68,7 +71,8 @@ class Published:
 @dataclass(frozen=True)
 class Evaluation:
     """Models on one store. labels: where each took those of the real images from. real_features: where those come
-    from. lpips: why there is none, empty where there is. label_scores: of the label revision, where truth was given.
+    from. lpips: why there is none, empty where there is. label_scores: of the label revision, where truth was given and
+    no model is of clusters, which truth is compared with class by class.
     examples: translations to look at, for a page."""
 
     store: str
@@ -84,6 +88,11 @@ class Evaluation:
     published: tuple[Published, ...]
     warnings: tuple[str, ...]
     examples: tuple[Examples, ...] = field(default=(), repr=False)
+
+    @property
+    def guides(self) -> tuple[Guide, ...]:
+        """Where styles come from in any of the models' figures."""
+        return tuple(dict.fromkeys(each.guide for run in self.runs for each in run.guides))
 
     @property
     def differences(self) -> tuple[Difference, ...]:
@@ -123,7 +132,8 @@ def evaluate_runs(
 ) -> Evaluation:
     """Measure models on the same sources and real images of ``store``; each run's figures also go into its folder.
 
-    truth: a table or ``folders``, by which to score the label revision too. with_examples: for a page. What was
+    truth: a table or ``folders``, by which to score the label revision too; where a model's domains are clusters, by
+    which to match those, and to measure every model by true class. with_examples: for a page. What was
     measured before, or in an interrupted evaluation of the same options, is read from the store's cache. tell: takes a
     remark where a store or run lets nothing be written; the figures are the same. Raises LanitError where a model is
     missing, the store holds another CLIP's embeddings, or weights that were named cannot be read; before anything is
@@ -131,10 +141,13 @@ def evaluate_runs(
     """
     if len(set(runs)) < len(runs):
         raise UsageError("a run is named twice", f"Name each once: {shlex.join(dict.fromkeys(runs))}")
-    scores = None if truth is None else _label_scores(store, revision, truth)
-    clips: dict[str, ClipModel] = {}
-    evaluations = [_prepared(run, store, options, tools, revision, clips, tell) for run in runs]
+    evaluations = _prepared(runs, store, options, tools, revision, truth, tell)
+    classes = evaluations[0].with_.classes
+    scores = None if truth is None or classes is not None else _label_scores(store, revision, truth)
     measured = tuple(evaluation.figures(progress) for evaluation in evaluations)
+    if classes is not None:
+        pairs = zip(evaluations, measured, strict=True)
+        measured = tuple(with_classes(evaluation, run, progress) for evaluation, run in pairs)
     shown = [(each, guide) for each in evaluations for guide in options.guides] if with_examples else []
     instruments, origins = evaluations[0].with_, tuple(each.labels.origin for each in evaluations)
     result = Evaluation(
@@ -192,26 +205,48 @@ def _warnings(evaluations: Sequence[RunEvaluation], runs: Sequence[RunFigures]) 
 
 
 def _prepared(
-    run: str,
+    runs: Sequence[str],
     store: Store,
     options: EvaluationOptions,
     tools: Tools,
     revision: int | None,
-    clips: dict[str, ClipModel],
+    truth: str | None,
     tell: Callable[[str], None],
-) -> RunEvaluation:
-    """Everything that measuring ``run`` needs, loaded and checked. clips: those of other runs, by their weights."""
-    bundle = load_bundle(run)
-    clip = _clip_of(bundle, store, tools, clips)
-    labels = real_labels(store, bundle, revision)
+) -> list[RunEvaluation]:
+    """Everything that measuring each of ``runs`` needs, loaded and checked."""
+    known: dict[str, ClipModel] = {}
+    found = []
+    for run in runs:
+        bundle = load_bundle(run)
+        clip = _clip_of(bundle, store, tools, known)
+        found.append((run, bundle, clip, real_labels(store, bundle, revision)))
+    clusters = truth is not None and any(labels.of_clusters for *_, labels in found)
+    classes = true_classes(store, truth) if truth is not None and clusters else None
+    return [
+        RunEvaluation(
+            run, Translator(bundle, tools.device), store, labels,
+            _instruments(bundle, clip, labels.others, classes, options, tools), options, tell,
+        )
+        for run, bundle, clip, labels in found
+    ]  # fmt: skip
+
+
+def _instruments(
+    bundle: Bundle,
+    clip: ClipModel,
+    others: PromptSet | None,
+    classes: TrueClasses | None,
+    options: EvaluationOptions,
+    tools: Tools,
+) -> Instruments:
     perceptual, no_lpips = lpips_of(tools.lpips_weights, bundle.options.image_size, options.styles, tools.device)
-    prompts, others = bundle.prompt_set, labels.others
+    prompts = bundle.prompt_set
     watched = prompts if others is None else prompts.about([*prompts.domains, *others.domains])
+    watched = watched if classes is None else prompts.about(classes.names)
     judge = judge_of(tools.judge, watched, tools.device, bundle.fingerprint.weights_sha256)
     by_store = tools.features == "clip" and not options.match_size
     kept = None if others is None else embed_prompts(clip, others)
-    instruments = Instruments(_extractor(tools, clip), clip, perceptual, no_lpips, judge, by_store, kept)
-    return RunEvaluation(run, Translator(bundle, tools.device), store, labels, instruments, options, tell)
+    return Instruments(_extractor(tools, clip), clip, perceptual, no_lpips, judge, by_store, kept, classes)
 
 
 def _clip_of(bundle: Bundle, store: Store, tools: Tools, known: dict[str, ClipModel]) -> ClipModel:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from lanit.matching import Matching
 from lanit.metrics import interval
 from pipeline.evaluation.measures import BY_NAME, COMPARED, MEASURES, OF_SETS, Measure
 
@@ -16,7 +17,8 @@ PROTOCOL = 3
 FEW_IMAGES = 2048
 """Below so many images a side, a Fréchet distance says as much about their number as about them."""
 
-Guide = Literal["latent", "reference"]
+Guide = Literal["latent", "reference", "class"]
+"""Where styles come from: random codes, images of the domain, or images of a true class, which stands for a domain."""
 
 DIGITS = 3
 """Significant, in JSON: what holds on another machine or with another number of threads. See also Measure.decimals."""
@@ -131,10 +133,34 @@ class GuideFigures:
 
 
 @dataclass(frozen=True)
+class MatchedClusters:
+    """:class:`lanit.matching.Matching`, by names. pairs: of each class its cluster, none where clusters are fewer."""
+
+    images: int
+    mutual_information: float
+    accuracy: float
+    pairs: dict[str, str | None]
+
+    @classmethod
+    def of(cls, matching: Matching, classes: tuple[str, ...], clusters: tuple[str, ...]) -> MatchedClusters:
+        pairs = {name: clusters[n] if n >= 0 else None for name, n in zip(classes, matching.cluster_of, strict=True)}
+        return cls(matching.images, matching.mutual_information, matching.accuracy, pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "adjusted_mutual_information": rounded(self.mutual_information, 6),
+            "accuracy": rounded(self.accuracy, 6),
+            "cluster_of": self.pairs,
+        }
+
+
+@dataclass(frozen=True)
 class RunFigures:
     """A trained model. run: as it was named. model_sha256: of its weights. size: of its images, pixels. steps: of its
     training. domains: it knows. unrelated: mean cosine distance between two different sources, beside which
-    ``identity`` is to be read."""
+    ``identity`` is to be read. matched: its clusters against true classes, where its domains are clusters and truth was
+    given."""
 
     run: str
     model_sha256: str
@@ -143,6 +169,7 @@ class RunFigures:
     domains: tuple[str, ...]
     unrelated: float
     guides: tuple[GuideFigures, ...]
+    matched: MatchedClusters | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -153,6 +180,7 @@ class RunFigures:
             "domains": list(self.domains),
             "unrelated": rounded(self.unrelated, BY_NAME["identity"].decimals),
             "guides": {each.guide: each.to_json() for each in self.guides},
+            "clusters": None if self.matched is None else self.matched.to_json(),
         }
 
 

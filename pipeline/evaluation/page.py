@@ -46,7 +46,7 @@ class Plot:
 def evaluation_page(result: Evaluation) -> str:
     """Figures and examples of one or several models, as one HTML file."""
     guides = []
-    for guide in result.options.guides:
+    for guide in result.guides:
         found = [(run, each) for run in result.runs for each in run.guides if each.guide == guide and each.domains]
         if found:
             figures = [each for _, each in found]
@@ -60,6 +60,7 @@ def evaluation_page(result: Evaluation) -> str:
         "tiles": [_tiles(run) for run in result.runs],
         "css": Markup(_asset("evaluation.css")),
         "short": short,
+        "matched": [(run.run, run.matched) for run in result.runs if run.matched is not None],
     }
     return render_page("evaluation.html", values)
 

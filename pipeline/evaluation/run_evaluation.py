@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from pipeline.evaluation.finished import Finished
 from pipeline.evaluation.judges import Judge
 from pipeline.evaluation.measuring import Left, Made, RealSide, Seen, measure
 from pipeline.evaluation.options import EvaluationOptions
-from pipeline.evaluation.partners import Partners, joined
+from pipeline.evaluation.partners import Partners, Pictures, joined
 from pipeline.evaluation.perceptual import Perceptual
 from pipeline.evaluation.sample import (
     RealLabels,
@@ -40,6 +40,7 @@ from pipeline.evaluation.translations import (
     target_of,
     translate_sources,
 )
+from pipeline.evaluation.true_classes import TrueClasses
 from pipeline.files import sha256_file
 from pipeline.models.bundle import find_bundle
 from pipeline.models.translator import Translator
@@ -57,7 +58,8 @@ class Instruments:
     """What measures: features for distances, the model's CLIP for recognition and identity, and what else is at hand.
 
     no_lpips: why ``perceptual`` is none, else empty. real_by_store: whether the real side's features are the store's
-    embeddings. others: M prompts of domains that the labels have and the model has not, which it shall keep.
+    embeddings. others: M prompts of domains that the labels have and the model has not, which it shall keep. classes:
+    what images truly are, where clusters are compared with that; the judge then knows these and not the clusters.
     """
 
     extractor: Extractor
@@ -67,6 +69,7 @@ class Instruments:
     judge: Judge | None
     real_by_store: bool
     others: EmbeddedPrompts | None = None
+    classes: TrueClasses | None = None
 
 
 class RunEvaluation:
@@ -109,13 +112,14 @@ class RunEvaluation:
             "lpips": None if instruments.perceptual is None else instruments.perceptual.sha256,
             "judge": None if instruments.judge is None else instruments.judge.name,
         }
-        return found if self.partners is None else found | {"pairs": self.partners.digest()}
+        found |= {} if self.partners is None else {"pairs": self.partners.digest()}
+        return found if instruments.classes is None else found | {"classes": instruments.classes.digest}
 
     def figures(self, progress: Progress | None = None) -> RunFigures:
         """Measure what is not finished yet; every domain is kept once it is."""
         reasons = [self._reason_to_skip(domain) for domain in range(len(self.translator.domains))]
         todo = [domain for domain, reason in enumerate(reasons) if not reason]
-        ticker = _Ticker(progress, self._translations(todo))
+        ticker = Ticker(progress, self._translations(todo))
         if self.finished.unrelated is None:
             _, _, clip_before, _, _ = self._sources()
             self.finished.set_unrelated(mean_distance_between(clip_before, self.options.seed))
@@ -171,7 +175,7 @@ class RunEvaluation:
             self._before = Sources(images, self.own), features, clip, seen, judged
         return self._before
 
-    def _measure_domain(self, domain: int, ticker: _Ticker) -> None:
+    def _measure_domain(self, domain: int, ticker: Ticker) -> None:
         name, options = self.translator.domains[domain], self.options
         lacking = np.flatnonzero(~self.own[:, domain].numpy())
         real = None
@@ -179,26 +183,31 @@ class RunEvaluation:
             if self.finished.get(guide, name) is not None:
                 ticker(self._translations([domain]) // len(options.guides), f"{self.run}: {guide}, {name}")
                 continue
-            of_clip = isinstance(self.with_.extractor, ClipFeatures)
-            real = real or RealSide(self._real_features(domain), name, options, of_clip=of_clip)
+            real = real or self.real_side(self._carriers(domain), name)
             styles, detail = self.styles(guide, domain), f"{self.run}: {guide}, {name}"
             made = self._translate(domain, lacking, styles, ticker, detail)
-            counts = resampled_counts(len(self.rows), options.bootstrap, torch_generator_of(options.seed, "sources"))
+            counts = self.counts()
             left = self._remove(domain, styles, counts, ticker, detail)
             self.finished.add(guide, measure(real, made, left, counts[:, lacking], domain, options))
 
     def _carriers(self, domain: int) -> np.ndarray:
         return np.flatnonzero(self.labels.active[:, domain])
 
-    def _real_features(self, domain: int) -> Tensor:
-        name, options = self.translator.domains[domain], self.options
-        rows = draw(self._carriers(domain), options.real, options.seed, f"real {name}")
+    def real_side(self, carriers: np.ndarray, name: str) -> RealSide:
+        """The images ``carriers`` (r), or as many of them as are asked for. name: what they carry."""
+        options, of_clip = self.options, isinstance(self.with_.extractor, ClipFeatures)
+        rows = draw(carriers, options.real, options.seed, f"real {name}")
         if self.with_.real_by_store:
             features = torch.from_numpy(self.store.embeddings_of(rows))
         else:
             images = read_blocks(self.store, rows, self.size, options.batch_size)
             features = torch.cat([self.with_.extractor(block) for block in images])
-        return features.to(self.translator.device)
+        return RealSide(features.to(self.translator.device), name, options, of_clip=of_clip)
+
+    def counts(self) -> Tensor:
+        """How often each source is drawn: int64 (bootstrap×sources)."""
+        generator = torch_generator_of(self.options.seed, "sources")
+        return resampled_counts(len(self.rows), self.options.bootstrap, generator)
 
     def styles(self, guide: Guide, domain: int) -> Styles:
         """Where translations of every source to a domain take their styles from."""
@@ -209,15 +218,34 @@ class RunEvaluation:
         pictures = read_rows(self.store, rows, self.size)
         return reference_styles(self.translator, pictures, len(self.rows), options.styles, options.seed, name)
 
-    def _translate(self, domain: int, rows: np.ndarray, styles: Styles, ticker: _Ticker, detail: str) -> Made:
-        """Translate the sources ``rows`` and keep what instruments say of each translation, not its pixels."""
-        sources, features, clip, recognised, judged = self._sources()
+    def _translate(self, domain: int, rows: np.ndarray, styles: Styles, ticker: Ticker, detail: str) -> Made:
+        """Translate the sources ``rows`` to a domain."""
+        sources, classes = self.sources(), self.with_.classes
+        pictures = None if self.partners is None else self.partners.pictures(self.rows[rows], domain, self.size)
+        blocks = translate_sources(self.translator, sources, rows, domain, styles)
+        wanted = target_of(self.translator, sources.own[torch.from_numpy(rows)], domain).weights > 0
+        besides = 0 if self.with_.others is None else len(self.with_.others.domains)
+        unchanged = F.pad(wanted == sources.own[torch.from_numpy(rows)], (0, besides), value=True)
+        made = self.observe(blocks, rows, styles.count, unchanged, lambda count: ticker(count, detail), pictures)
+        return made if classes is None else replace(made, judged=None)
+
+    def observe(
+        self,
+        blocks: Iterator[np.ndarray],
+        rows: np.ndarray,
+        styles: int,
+        unchanged: Tensor,
+        tick: Callable[[int], None],
+        pictures: Pictures | None = None,
+    ) -> Made:
+        """Keep what instruments say of each translation, not its pixels. blocks: of the sources ``rows``, uint8
+        (b×K×S×S×3), K being ``styles``. pictures: of their partners."""
+        _, features, clip, recognised, judged = self._sources()
         found: list[list[Tensor]] = [[], [], [], [], []]
         to_partner: list[tuple[Tensor, Tensor | None]] = []
-        pictures = None if self.partners is None else self.partners.pictures(self.rows[rows], domain, self.size)
         encode = ClipFeatures(self.with_.clip)
         same = isinstance(self.with_.extractor, ClipFeatures)
-        for made in translate_sources(self.translator, sources, rows, domain, styles):
+        for made in blocks:
             flat = made.reshape(-1, *made.shape[2:])
             parts, shape = [flat[part] for part in batches(len(flat))], made.shape[:2]
             encoded = [encode(part) for part in parts]
@@ -227,25 +255,22 @@ class RunEvaluation:
                 found[1].append(torch.cat([self.with_.extractor(part) for part in parts]).unflatten(0, shape))
             if self.with_.judge is not None:
                 found[2].append(torch.cat([self.with_.judge(part) for part in parts]).unflatten(0, shape))
-            if self.with_.perceptual is not None and styles.count > 1:
+            if self.with_.perceptual is not None and styles > 1:
                 found[3].append(self.with_.perceptual.spread(made))
             if pictures is not None:
                 to_partner.append(pictures.distances(made, self.with_.perceptual))
-            ticker(len(flat), detail)
+            tick(len(flat))
         clips, others, verdicts, distances, after = (torch.cat(each) if each else None for each in found)
         assert clips is not None
         assert after is not None
         near = joined(to_partner)
         chosen = torch.from_numpy(rows)
-        wanted = target_of(self.translator, sources.own[chosen], domain).weights > 0
-        besides = 0 if self.with_.others is None else len(self.with_.others.domains)
-        unchanged = F.pad(wanted == sources.own[chosen], (0, besides), value=True)
         return Made(
             features=clips if others is None else others,
             before=features[chosen],
             clip=clips,
             clip_before=clip[chosen],
-            seen=Seen(recognised[chosen], after, torch.ones(unchanged.shape[1]).bool()),
+            seen=Seen(recognised[chosen], after, torch.ones(recognised.shape[1]).bool()),
             judged=None if judged is None or verdicts is None or self.with_.judge is None
             else Seen(judged[chosen], verdicts, self.with_.judge.known),
             unchanged=unchanged,
@@ -254,7 +279,7 @@ class RunEvaluation:
             partner_lpips=near[1],
         )  # fmt: skip
 
-    def _remove(self, domain: int, styles: Styles, counts: Tensor, ticker: _Ticker, detail: str) -> Left | None:
+    def _remove(self, domain: int, styles: Styles, counts: Tensor, ticker: Ticker, detail: str) -> Left | None:
         """Take a domain from the sources that carry it, one result each. counts: int64 (bootstrap×sources)."""
         rows = np.flatnonzero(self.own[:, domain].numpy())
         if not len(rows):
@@ -262,7 +287,7 @@ class RunEvaluation:
         seen, verdicts, encode, judge = [], [], ClipFeatures(self.with_.clip), self.with_.judge
         for made in translate_sources(self.translator, self.sources(), rows, domain, styles.first(), remove=True):
             seen.append(self._recognise(made[:, 0], encode(made[:, 0])))
-            if judge is not None and bool(judge.known[domain]):
+            if judge is not None and self.with_.classes is None and bool(judge.known[domain]):
                 verdicts.append(judge(made[:, 0]))
             ticker(len(made), detail)
         judged = torch.cat(verdicts) if verdicts else None
@@ -280,7 +305,7 @@ class RunEvaluation:
         return labels if others is None else torch.cat([labels, others.labels(embeddings)], dim=-1)
 
 
-class _Ticker:
+class Ticker:
     """Counts translations for whoever watches."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:

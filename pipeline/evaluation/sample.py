@@ -42,11 +42,13 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True)
 class RealLabels:
     """What the images of a store carry. active: bool (n×N), in store order. origin: where it comes from, for people.
-    others: prompts of the domains that they have besides those of the model; none where they have none."""
+    others: prompts of the domains that they have besides those of the model; none where they have none. of_clusters:
+    whether an image has just one, which nobody asked for."""
 
     active: Bools = field(repr=False)
     origin: str
     others: PromptSet | None = None
+    of_clusters: bool = False
 
     def digest(self) -> str:
         return sha256_bytes(np.packbits(self.active).tobytes() + repr(self.active.shape).encode())
@@ -67,7 +69,7 @@ def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabel
     if guide is not None and revision is None:
         found = _of_run(store, bundle)
         if found is None:
-            return RealLabels(_by_guide(store, bundle, guide), "the model's guiding network")
+            return RealLabels(_by_guide(store, bundle, guide), "the model's guiding network", of_clusters=True)
     if found is None and len(domains) == 1:
         newest = store.newest_labels() if store.revisions() else None
         found = newest if newest is not None and domains[0] in newest.domains else None
@@ -82,7 +84,8 @@ def real_labels(store: Store, bundle: Bundle, revision: int | None) -> RealLabel
         )
     store.check_current(found)
     blocks = [block.active for block in found.blocks(active=True)]
-    return RealLabels(np.concatenate(blocks), f"label revision {found.number}")
+    clusters = found.rule.kind in ("clusters", "learned")
+    return RealLabels(np.concatenate(blocks), f"label revision {found.number}", of_clusters=clusters)
 
 
 def _of_run(store: Store, bundle: Bundle) -> RevisionFile | None:

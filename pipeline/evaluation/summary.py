@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.figures import GuideFigures, RunFigures
+from pipeline.evaluation.figures import GuideFigures, MatchedClusters, RunFigures
 from pipeline.evaluation.folders import FolderEvaluation
 from pipeline.evaluation.measures import BY_NAME
 from pipeline.evaluation.table import short, show_evaluation, show_folders, spread
@@ -17,8 +17,10 @@ def show_result(result: Evaluation, *, tables: bool) -> None:
     for run in result.runs:
         for figures in run.guides:
             about = f"{run.run}, {figures.guide} styles"
-            console.say(f"{about}: {_seen(figures, judged=result.judge is not None)}")
+            console.say(f"{about}: {_seen(figures, judged=figures.mean('judge_accuracy') is not None)}")
             console.say(f"{' ' * len(about)}  {_distances(run, figures)}")
+        if run.matched is not None:
+            console.say(f"{run.run}: {matched_line(run.matched)}")
     what = f"{result.options.sources or result.images:,} sources × {result.options.styles} styles of {result.store}"
     console.say(what if tables else f"{what}; {_MORE}")
     if tables:
@@ -37,6 +39,14 @@ def show_folder_result(result: FolderEvaluation, *, tables: bool) -> None:
         show_folders(result)
     elif result.domains:
         console.say(f"{len(result.domains)} subfolders of the same name are compared too: {_MORE}")
+
+
+def matched_line(matched: MatchedClusters) -> str:
+    """How near clusters are to the true classes."""
+    return (
+        f"clusters against the true classes of {matched.images:,} images: adjusted mutual information "
+        f"{matched.mutual_information:.3f}, {console.percent(matched.accuracy)} right by the best matching one-to-one"
+    )
 
 
 def _seen(figures: GuideFigures, *, judged: bool) -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.figures import Difference, DomainFigures, Figure, GuideFigures, RunFigures, SetFigures
+from pipeline.evaluation.figures import (
+    Difference,
+    DomainFigures,
+    Figure,
+    GuideFigures,
+    MatchedClusters,
+    RunFigures,
+    SetFigures,
+)
 from pipeline.evaluation.folders import FolderEvaluation
 from pipeline.evaluation.measures import BY_NAME, MEASURES, OF_SETS, Measure
 from pipeline.showing import console
@@ -15,7 +23,7 @@ _INTERVALS = ("frechet", "kid")  # there is room for those of two
 
 def show_evaluation(result: Evaluation) -> None:
     """For each guide: one model domain by domain, or several side by side and domain by domain."""
-    for guide in result.options.guides:
+    for guide in result.guides:
         found = [(run, figures) for run in result.runs for figures in run.guides if figures.guide == guide]
         if len(found) == 1:
             _show_domains(*found[0])
@@ -26,6 +34,9 @@ def show_evaluation(result: Evaluation) -> None:
         title = f"Against {result.runs[0].run}, on the same images"
         console.table(title, ("model", "styles", "mean of", "difference", "95 %"), rows, left=3)
     _show_basis(result)
+    for run in result.runs:
+        if run.matched is not None:
+            _show_matched(run.run, run.matched)
     scores = result.label_scores
     if scores is not None:
         console.say(
@@ -35,6 +46,11 @@ def show_evaluation(result: Evaluation) -> None:
     for each in result.published:
         values = ", ".join(f"{'mFID' if name == 'frechet' else name} {value:g}" for name, value in each.figures.items())
         console.say(f"the paper prints {values} for {each.prompt_set}: do not compare, {each.caveat}")
+
+
+def _show_matched(run: str, matched: MatchedClusters) -> None:
+    rows = [[name, cluster or "-"] for name, cluster in matched.pairs.items()]
+    console.table(f"{run}: the cluster of each class, one-to-one", ("class", "cluster"), rows, left=2)
 
 
 def show_folders(result: FolderEvaluation) -> None:

@@ -75,21 +75,27 @@ def target_of(translator: Translator, own: Tensor, domain: int, *, remove: bool 
     return edited(own, added.float(), removed, translator.exclusive.cpu())
 
 
-@torch.no_grad()
 def translate_sources(
     translator: Translator, sources: Sources, rows: np.ndarray, domain: int, styles: Styles, *, remove: bool = False
 ) -> Iterator[np.ndarray]:
-    """Blocks of translations, uint8 (b×K×S×S×3), of the sources ``rows`` (n) in their order. remove: rather than add.
+    """:func:`translate_to` a domain, or away from it: remove, rather than add."""
+    target = target_of(translator, sources.own[torch.from_numpy(rows)], domain, remove=remove)
+    return translate_to(translator, sources, rows, target, styles)
+
+
+@torch.no_grad()
+def translate_to(
+    translator: Translator, sources: Sources, rows: np.ndarray, target: Target, styles: Styles
+) -> Iterator[np.ndarray]:
+    """Blocks of translations, uint8 (b×K×S×S×3), of the sources ``rows`` (n) in their order. target: of each of them.
 
     As the PNG files of ``lanit translate`` hold them: figures do not change where translations are saved and read
     again.
     """
     chosen, device = torch.from_numpy(rows), translator.device
-    whole = target_of(translator, sources.own[chosen], domain, remove=remove)
-    assert whole.kept is not None
     for part in batches(len(rows)):
         images = to_float(sources.images[rows[part]]).to(device)
         codes = torch.stack([styles.of(translator, chosen[part], style) for style in range(styles.count)])
-        target = Target(whole.weights[part].to(device), whole.kept[part].to(device))
-        made = translate(translator.networks, images, target, codes)
+        kept = None if target.kept is None else target.kept[part].to(device)
+        made = translate(translator.networks, images, Target(target.weights[part].to(device), kept), codes)
         yield to_bytes(made).transpose(0, 1).cpu().numpy()
