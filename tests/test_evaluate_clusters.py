@@ -13,13 +13,14 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from lanit.inference import target_style
 from lanit.metrics import frechet_distance, moments
+from lanit.rules import K_MEANS, Rule
 from pipeline.decoding.grids import to_float, to_uint8
 from pipeline.evaluation.evaluate import Evaluation, Tools, evaluate_runs
 from pipeline.evaluation.features import ClipFeatures
 from pipeline.evaluation.options import EvaluationOptions
 from pipeline.evaluation.page import evaluation_page
 from pipeline.evaluation.run_evaluation import REFERENCES
-from pipeline.evaluation.sample import draw, generator_of, read_rows
+from pipeline.evaluation.sample import draw, generator_of, read_rows, real_labels
 from pipeline.evaluation.summary import show_result
 from pipeline.evaluation.true_classes import TrueClasses
 from pipeline.files import read_json
@@ -29,6 +30,7 @@ from pipeline.store.store import Store
 from pipeline.training import found_clusters
 from pipeline.training.train_options import make_options
 from pipeline.words.vocabulary import Vocabulary
+from tests.label_builders import add_labels
 from tests.training_world import TINY, changed, copy_of, draw_store, go, labelled
 
 OPTIONS = EvaluationOptions(styles=2, sources=9, guide="reference", bootstrap=20, neighbours=2, seed=3)
@@ -181,6 +183,17 @@ def test_words_stand_beside_clusters_and_are_recognised_where_they_are_the_name_
     alone = evaluate_runs(runs[1:], store, OPTIONS, Tools(), truth=str(tmp_path / "truth.csv"))
     assert [guide.guide for guide in alone.runs[0].guides] == ["reference"]
     assert alone.label_scores is not None, "of words the labels are scored, as ever"
+
+
+def test_a_model_that_learned_from_clusters_of_lanit_label_is_one_of_clusters(world: Path, store: Store) -> None:
+    bundle = load_bundle(world / "words")
+    assert not real_labels(store, bundle, None).of_clusters
+    active = np.eye(3, dtype=bool)[np.arange(store.ok) % 3]
+    margin = np.where(active, 0.1, -0.1)
+    add_labels(store, active, margin, prompts=bundle.prompt_set, rule=Rule("clusters", 3, 0, K_MEANS))
+    found = real_labels(store, bundle, None)
+    assert found.of_clusters
+    assert np.array_equal(found.active, active)
 
 
 def test_a_class_without_a_cluster_is_never_recognised_and_images_of_two_classes_match_nothing() -> None:
