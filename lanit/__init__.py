@@ -50,10 +50,14 @@ def open_store(store: StoreName = "manifests", *, device: str = "auto") -> Image
 
 
 def train(
-    labels: StoreLabels,
+    labels: StoreLabels | ImageStore,
     out: StoreName,
     *,
     preset: str = "paper",
+    method: str | None = None,
+    clusters: int | None = None,
+    present: str | None = None,
+    example: StoreName | None = None,
     size: int | None = None,
     steps: int | None = None,
     minutes: float | None = None,
@@ -62,14 +66,19 @@ def train(
 ) -> Run:
     """Train a translator between the labelled domains in the folder ``out``; ``run.model`` translates.
 
-    preset, size, steps, minutes: as ``lanit train`` takes them; settings: any other option by its name there. The same
-    call continues an interrupted run; KeyboardInterrupt saves it first. Raises LanitError where the run cannot be
-    trained, UsageError for options that do not go together.
+    labels: those to learn from; a store stands for its newest, or for none with a method that finds ``clusters``.
+    method, clusters, preset, size, steps, minutes: as ``lanit train`` takes them; present, example: the word, and its
+    ``--from``, a file, of methods that learn one word; settings: any other option by its name there. The same call
+    continues an interrupted run; KeyboardInterrupt saves it first. Raises LanitError where the run cannot be trained,
+    UsageError for options that do not go together.
     """
     _beside("pipeline")
     from pipeline.stages import train
 
-    return train(labels, out, preset=preset, size=size, steps=steps, minutes=minutes, settings=settings, device=device)
+    return train(
+        labels, out, preset=preset, method=method, clusters=clusters, present=present, example=example, size=size,
+        steps=steps, minutes=minutes, settings=settings, device=device,
+    )  # fmt: skip
 
 
 def load(model: ModelName, *, device: str = "auto", clip: str | None = None) -> Model:

@@ -61,11 +61,13 @@ class Codes(nn.Module):
     """From latents z (B×D_z) to a style of every domain, (B×N×D_s).
 
     latent_dim: D_z; 0 where nothing is drawn, so that a domain has one style. of_images: whether images have styles of
-    their own, which a style encoder reads; where not, their styles are these.
+    their own, which a style encoder reads; where not, their styles are these. why_one: of a kind with one style a
+    domain, how a model comes to have it, and what draws several, as sentences say it.
     """
 
     latent_dim: int
     of_images: ClassVar[bool] = True
+    why_one: ClassVar[tuple[str, str]] = ("", "")
 
     def __init__(self, options: Sizes) -> None:
         super().__init__()
@@ -75,6 +77,7 @@ class CodeTable(Codes):
     """One learned style s_n a domain, as in StarGAN, CycleGAN and all that are unimodal."""
 
     of_images: ClassVar[bool] = False
+    why_one: ClassVar[tuple[str, str]] = ("trained with codes=table", "a model trained with codes=mapping")
 
     def __init__(self, options: Sizes) -> None:
         super().__init__(options)

@@ -91,6 +91,7 @@ class ConstantCode(Codes):
     """One learned code of the word, as the attribute of Fader networks."""
 
     of_images: ClassVar[bool] = False
+    why_one: ClassVar[tuple[str, str]] = ("trained with guide=constant", "a model trained with guide=map")
 
     def __init__(self, options: Sizes) -> None:
         super().__init__(options)

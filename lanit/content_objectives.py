@@ -7,11 +7,13 @@ word, or its absence, from the reference: x̂ = g(e₁(x), d^y·e₂(y)) adds, r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from lanit.content_networks import ContentNetworks, LatentDiscriminator
 from lanit.losses import adversarial_loss, discriminator_loss, gradient_penalty, l1
@@ -42,13 +44,6 @@ class ContentLearners(nn.Module):
     def __init__(self, generative: ContentNetworks, latent: LatentDiscriminator, images: Discriminator) -> None:
         super().__init__()
         self.generative, self.latent, self.images = generative, latent, images
-
-
-@dataclass(frozen=True)
-class ContentOptimisers:
-    generative: torch.optim.Optimizer
-    latent: torch.optim.Optimizer
-    images: torch.optim.Optimizer
 
 
 def over_both(values: Tensor, present: Tensor, ranks: Ranks = ALONE) -> Tensor:
@@ -156,7 +151,7 @@ def content_objective(nets: ContentLearners, seen: Encoded, fake: Tensor | None,
     return total, {name: part.detach() for name, part in parts.items()} | {"total": total.detach()}
 
 
-def content_step(nets: ContentLearners, optimisers: ContentOptimisers, batch: Batch, confusion: float, r1: float,
+def content_step(nets: ContentLearners, optimisers: Mapping[str, Optimizer], batch: Batch, confusion: float, r1: float,
                  terms: ContentTerms, draws: Draws) -> Parts:  # fmt: skip
     """The adversaries learn, then what makes images does.
 
@@ -167,15 +162,15 @@ def content_step(nets: ContentLearners, optimisers: ContentOptimisers, batch: Ba
     if terms.confusion:
         loss = latent_objective(nets.latent, seen, terms, ranks)
         parts["d_latent"] = loss.detach()
-        update(optimisers.latent, loss, ranks)
+        update(loss, ranks, optimisers["latent"])
     if terms.adversarial:
         with autocast(batch.x, terms.bf16):
             fake = generative.render(seen.content[:count], seen.code[count:], batch.x).float()
         present, wanted = seen.present.chunk(2)
         loss, more = image_objective(nets.images, batch.x, present, fake.detach(), wanted, r1, terms, ranks)
-        update(optimisers.images, loss, ranks)
+        update(loss, ranks, optimisers["discriminator"])
         parts |= more
     with frozen(nets.latent, nets.images):
         loss, more = content_objective(nets, seen, fake, confusion, terms, ranks)
-        update(optimisers.generative, loss, ranks)
+        update(loss, ranks, optimisers["generative"])
     return parts | more

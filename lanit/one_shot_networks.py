@@ -5,9 +5,8 @@ Two domains: B, of many images, and after it A, of the one image and its like.
 
 from __future__ import annotations
 
-import math
+import copy
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -15,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lanit.codes import Codes, Sizes
-from lanit.networks import DownBlock, GenerativeNetworks, NetworkOptions, UpBlock, initialise
+from lanit.networks import GenerativeNetworks, Generator, NetworkOptions
 
 End = Literal["many", "one"]
+_SHARED = 2  # residual blocks on either side of the content, of which there are two in a Generator
 _SLOPE = 0.2  # of every leaky ReLU
 
 
@@ -26,56 +26,37 @@ class OneShotSizes(NetworkOptions):
     """As of other networks; styles are one number, the share of B in the result."""
 
 
-class _Ends(nn.Module):
-    """What is a domain's own: the first layers of the encoder, the last ones of the decoder."""
-
-    def __init__(self, inner: int, outer: int) -> None:
-        super().__init__()
-        self.from_rgb = nn.Conv2d(3, inner, 3, 1, 1)
-        self.down = DownBlock(inner, outer, normalise=True, down=True)
-        self.up = UpBlock(outer, inner, 1, up=True)
-        self.to_rgb = nn.Conv2d(inner, 3, 1)
-
-    def encode(self, images: Tensor) -> Tensor:
-        return self.down(self.from_rgb(images))
-
-    def decode(self, features: Tensor) -> Tensor:
-        image: Tensor = self.to_rgb(F.leaky_relu(self.up(features, _no_style(features)), _SLOPE))
-        return image
-
-
-def _no_style(features: Tensor) -> Tensor:
-    """The blocks of the decoder take one; here the ends tell what to draw."""
-    return features.new_zeros(features.shape[0], 1)
-
-
-class TwoEndedGenerator(nn.Module):
-    """ends: those of B (``many``) and of A (``one``). What lies between them, both domains share."""
+class TwoEndedGenerator(Generator):
+    """All that changes the size of an image is a domain's own; the residual blocks between, at 16×16, are shared, as
+    the paper has it. The generator's own layers are B's (``many``); ``one`` has A's, in the same order."""
 
     def __init__(self, options: OneShotSizes) -> None:
-        super().__init__()
-        halvings = int(math.log2(options.image_size)) - 4
-        widths = [min(options.base_channels * 2**i, options.max_channels) for i in range(halvings + 1)]
-        self.ends = nn.ModuleDict({name: _Ends(widths[0], widths[1]) for name in ("many", "one")})
-        down = [DownBlock(a, b, normalise=True, down=True) for a, b in pairwise(widths[1:])]
-        bottleneck = [DownBlock(widths[-1], widths[-1], normalise=True, down=False) for _ in range(2)]
-        self.encoder = nn.Sequential(*down, *bottleneck)
-        mixing = [UpBlock(widths[-1], widths[-1], 1, up=False) for _ in range(2)]
-        up = [UpBlock(a, b, 1, up=True) for a, b in pairwise(widths[:0:-1])]
-        self.decoder = nn.ModuleList([*mixing, *up])
-        initialise(self)
+        super().__init__(options)
+        self.norm = nn.Identity()  # it would take away an image's own colours, which no style gives back here
+        self.one = nn.ModuleList(copy.deepcopy(layer) for layer in self._of_many())
+
+    def _of_many(self) -> list[nn.Module]:
+        """B's ends: from_rgb, halvings, doublings, to_rgb."""
+        return [self.from_rgb, *self.encoder[:-_SHARED], *self.decoder[_SHARED:], self.to_rgb]
+
+    def _ends(self, end: End) -> tuple[list[nn.Module], list[nn.Module]]:
+        """What reads images before the shared layers, and what draws them after those."""
+        layers = self._of_many() if end == "many" else list(self.one)
+        return layers[: len(layers) // 2], layers[len(layers) // 2 :]
 
     def read(self, images: Tensor, end: End) -> Tensor:
         """E: images (B×3×S×S) of a domain to content (B×C×16×16)."""
-        features = self.ends[end].encode(images)  # type: ignore[operator]
-        content: Tensor = self.encoder(features)
-        return content
+        for layer in (*self._ends(end)[0], *self.encoder[-_SHARED:]):
+            images = layer(images)
+        return images
 
     def draw(self, content: Tensor, end: End) -> Tensor:
         """G: content (B×C×16×16) to images of a domain (B×3×S×S), not clamped."""
-        for block in self.decoder:
-            content = block(content, _no_style(content))
-        image: Tensor = self.ends[end].decode(content)  # type: ignore[operator]
+        *up, to_rgb = self._ends(end)[1]
+        no_style = content.new_zeros(content.shape[0], 1)  # the ends tell what to draw
+        for block in (*self.decoder[:_SHARED], *up):
+            content = block(content, no_style)
+        image: Tensor = to_rgb(F.leaky_relu(content, _SLOPE))
         return image
 
     def encode(self, images: Tensor) -> Tensor:
@@ -88,18 +69,16 @@ class TwoEndedGenerator(nn.Module):
         share = style[:, :, None, None].to(content.dtype)
         return (1 - share) * self.draw(of_many, "one") + share * self.draw(of_one, "many")
 
-    def forward(self, images: Tensor, style: Tensor) -> Tensor:
-        return self.decode(self.encode(images), style, images)
-
     def begin_the_one(self) -> None:
         """A's ends become copies of B's."""
-        self.ends["one"].load_state_dict(self.ends["many"].state_dict())
+        self.one.load_state_dict(nn.ModuleList(self._of_many()).state_dict())
 
 
 class EndCodes(Codes):
     """1 for B, 0 for A."""
 
     of_images: ClassVar[bool] = False
+    why_one: ClassVar[tuple[str, str]] = ("trained by --method one-shot, of one image", "a model of the default method")
     table: Tensor
 
     def __init__(self, options: Sizes) -> None:
@@ -114,7 +93,7 @@ class EndCodes(Codes):
 class OneShotNetworks(GenerativeNetworks):
     """Both directions, as translation asks for them: to B from images like the one, to its like from those of B."""
 
-    generator: TwoEndedGenerator  # type: ignore[assignment]
+    generator: TwoEndedGenerator
 
     def __init__(self, options: OneShotSizes) -> None:
         nn.Module.__init__(self)

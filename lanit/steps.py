@@ -101,11 +101,13 @@ def _step(optimiser: torch.optim.Optimizer, ranks: Ranks) -> None:
     optimiser.step()
 
 
-def update(optimiser: torch.optim.Optimizer, loss: Tensor, ranks: Ranks) -> None:
+def update(loss: Tensor, ranks: Ranks, *optimisers: torch.optim.Optimizer) -> None:
     """One update of what a loss alone teaches, by the gradients of the whole batch."""
-    optimiser.zero_grad(set_to_none=True)
+    for optimiser in optimisers:
+        optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    _step(optimiser, ranks)
+    for optimiser in optimisers:
+        _step(optimiser, ranks)
 
 
 def _update_discriminator(nets: Networks, optimisers: Optimisers, batch: Batch, fake: Tensor, labels: Tensor,

@@ -77,6 +77,11 @@ class Model:
         return self._translator.device
 
     @property
+    def reader(self) -> str:
+        """Who reads labels in images: ``CLIP``, or ``the guiding network``."""
+        return self._translator.reader
+
+    @property
     def draws_styles(self) -> bool:
         """Whether a domain has more than one style, drawn from a seed."""
         return self._translator.networks.latent_dim > 0

@@ -258,10 +258,14 @@ def embed(
 
 
 def train(
-    labels: StoreLabels,
+    labels: StoreLabels | ImageStore,
     out: StoreName,
     *,
     preset: str = "paper",
+    method: str | None = None,
+    clusters: int | None = None,
+    present: str | None = None,
+    example: str | Path | None = None,
     size: int | None = None,
     steps: int | None = None,
     minutes: float | None = None,
@@ -269,13 +273,18 @@ def train(
     device: str = "auto",
 ) -> Run:
     """Train on labels as ``lanit train`` does, or go on with the run ``out``; see :func:`lanit.train`."""
-    given = dict(settings or {})
-    for name, value in (("size", size), ("steps", steps), ("minutes", minutes)):
+    given, image = dict(settings or {}), None if example is None else str(example)
+    named = {
+        "method": method, "clusters": clusters, "present": present, "example": image, "size": size, "steps": steps,
+        "minutes": minutes,
+    }  # fmt: skip
+    for name, value in named.items():
         if value is not None and given.setdefault(name, value) != value:
             raise UsageError(f"{name} is given twice", "Leave it out of settings.")
     options, folder = options_from(preset, given), Path(out)
     check_run_folder(folder)
-    report = train_on(Store.open(labels.store.path), folder, options, None, None, labels.revision, device)
+    store, revision = (labels, None) if isinstance(labels, ImageStore) else (labels.store, labels.revision)
+    report = train_on(Store.open(store.path), folder, options, None, None, revision, device)
     if report.interrupted:
         raise KeyboardInterrupt(f"{folder} is saved; the same call goes on")
     return Run(folder, device, report)

@@ -13,11 +13,14 @@ import pytest
 import torch
 
 import lanit
+from lanit.codes import CodeTable
+from lanit.content_networks import ConstantCode
 from lanit.errors import LanitError, UsageError
 from lanit.inference import draw_latents, drawn_codes, target_style
 from lanit.methods.method import Setting
 from lanit.methods.stargan import Stargan, StarganOptions
 from lanit.networks import CODES, NetworkOptions
+from lanit.one_shot_networks import EndCodes
 from pipeline.model_exports.export_model import export_model
 from pipeline.models.bundle import load_bundle, save_bundle
 from pipeline.store.store import Store
@@ -140,6 +143,12 @@ def test_one_style_a_domain_refuses_more_and_takes_of_a_reference_its_words(
     with pytest.raises(UsageError, match="one style a domain"):
         loaded.mix(source / name, {"hat": 1.0}, own=(), styles=2)
     assert len(loaded.mix(source / name, {"hat": 1.0}, own=())) == 1
+
+
+def test_every_kind_with_one_style_a_domain_says_how_a_model_comes_to_have_it() -> None:
+    single = [kind for kind in (CodeTable, ConstantCode, EndCodes) if not kind.of_images]
+    assert len({kind.why_one for kind in single}) == 3
+    assert all(how.startswith("trained") and several for how, several in (kind.why_one for kind in single))
 
 
 @pytest.mark.parametrize("drawn", [True, False])

@@ -16,7 +16,6 @@ import lanit
 from lanit.content_networks import CodeBank, ContentNetworks, ContentSizes, LatentDiscriminator
 from lanit.content_objectives import (
     ContentLearners,
-    ContentOptimisers,
     ContentTerms,
     confusion_loss,
     content_step,
@@ -77,10 +76,9 @@ def draw_batch() -> Batch:
     return Batch(x, has[0], y, has[1], latents, latents)
 
 
-def still(nets: ContentLearners) -> ContentOptimisers:
-    return ContentOptimisers(
-        *(torch.optim.SGD(m.parameters(), lr=0.0) for m in (nets.generative, nets.latent, nets.images))
-    )
+def still(nets: ContentLearners) -> dict[str, torch.optim.Optimizer]:
+    parts = {"generative": nets.generative, "latent": nets.latent, "discriminator": nets.images}
+    return {name: torch.optim.SGD(part.parameters(), lr=0.0) for name, part in parts.items()}
 
 
 def mean(values: list[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,15 @@ from lanit.inference import drawn_codes, edited, translate
 from pipeline.api import Model
 from pipeline.embedding.embed import embed
 from pipeline.evaluation.sample import real_labels
+from pipeline.model_exports.model_card import model_card
+from pipeline.model_exports.run_metrics import read_metrics
 from pipeline.models.bundle import load_bundle
 from pipeline.models.translator import Translator
+from pipeline.play.panels import margin_table
+from pipeline.play.workbench import Reading
 from pipeline.prompts.prompt_sets import PromptSet
+from pipeline.runs.page import runs_page
+from pipeline.runs.run_list import list_runs
 from pipeline.store.store import Store
 from pipeline.training import found_clusters
 from pipeline.training.train_options import make_options, options_from
@@ -98,6 +105,12 @@ def test_the_model_labels_and_translates_without_a_clip(
     assert all(len(each.active) == 1 for each in found)
     assert model.translate(images[0], add=labels.domains[0]).size == (32, 32)
     assert model.translate(images[0], reference=images[1]).size == (32, 32)
+    card = model_card(bundle, read_metrics(bundle, tmp_path / "run" / "model")[0], None)
+    runs = runs_page(list_runs([tmp_path / "run"]))
+    play = margin_table(Reading(images[0], found[0], None), [], (), model.reader)
+    for page in (card, runs, play):
+        assert "guiding network" in page
+        assert not re.search(r"by (the )?CLIP|CLIP sees|CLIP's judgement|given by this CLIP", page)
 
 
 def test_people_keep_their_phrases_and_what_they_said(store: Store, tiny_clip: Any, tmp_path: Path) -> None:

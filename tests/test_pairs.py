@@ -21,7 +21,7 @@ from pipeline.embedding.embed import embed
 from pipeline.evaluation.partners import Pictures, joined
 from pipeline.labelling.pairs import pair
 from pipeline.models.bundle import load_bundle
-from pipeline.store.pairs import PAIRS_NAME, partners
+from pipeline.store.pairs import PAIRS_NAME, partners, record_of
 from pipeline.store.store import Store
 from pipeline.training.batches import make_batch
 from pipeline.training.sampling import LabelSampler
@@ -182,6 +182,25 @@ def test_paired_training_goes_on_bit_for_bit_and_learns_the_partners(
     losses = [line for line in metrics(tmp_path / "whole") if line["kind"] == "losses"]
     assert all("pair" in line and "style" not in line for line in losses)
     assert load_bundle(tmp_path / "whole").options.discriminator_input == "pair"
+
+
+def test_a_run_notes_its_pairs_and_goes_on_with_no_others(store: Store, tmp_path: Path, tiny_clip: Any) -> None:
+    """Wherever their images lie in the store by then; pairs of others are refused before anything is written."""
+    pair(store, ["sketches", "photos"])
+    labelled(store)
+    go(tmp_path / "run", tiny_clip, changed(PAIRED, steps=2))
+    noted = json.loads((tmp_path / "run" / "config.json").read_text())["pairs"]
+    assert noted["count"] == 4
+    assert load_bundle(tmp_path / "run").training["pairs"] == noted
+    rows = partners(store)
+    assert rows is not None
+    assert record_of(store, rows) == noted
+    pair(store, ["photos", "sketches"])
+    with pytest.raises(LanitError, match="other pairs") as caught:
+        go(tmp_path / "run", tiny_clip, changed(PAIRED, steps=4))
+    assert "lanit pair" in caught.value.hint
+    pair(store, ["sketches", "photos"])
+    assert go(tmp_path / "run", tiny_clip, changed(PAIRED, steps=4)).started_at == 2
 
 
 def test_without_pairs_nothing_paired_is_learned(store: Store, tmp_path: Path, tiny_clip: Any) -> None:

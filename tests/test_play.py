@@ -198,10 +198,11 @@ def test_margins_tell_what_became_of_every_word() -> None:
 
 
 def test_a_person_is_told_where_little_can_be_expected() -> None:
-    assert "unlike" in remarks(reading(labels(a=0.1), familiar=False))
-    assert "none of the model's words" in remarks(reading(labels(a=-0.1))).replace("&#39;", "'")
+    assert "unlike" in remarks(reading(labels(a=0.1), familiar=False), "CLIP")
+    found = remarks(reading(labels(a=-0.1)), "the guiding network").replace("&#39;", "'")
+    assert "None of the model's words is seen in it by the guiding network" in found
     for familiar in (True, None):
-        assert "<p" not in remarks(reading(labels(a=0.1), familiar))
+        assert "<p" not in remarks(reading(labels(a=0.1), familiar), "CLIP")
 
 
 def test_what_visitors_give_is_text_and_never_markup() -> None:

@@ -179,3 +179,13 @@ def test_the_lines_of_the_page_run_as_they_stand(tmp_path: Path, monkeypatch: py
     found: dict[str, Any] = {"lanit": lanit}
     exec(compile(lines, "PYTHON.md", "exec"), found)
     assert found["table"].smiling.sum() > 0
+    (lines,) = (
+        block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if block.startswith("store = lanit.open")
+    )
+    assert lines.count('"small-64"') == lines.count("minutes=30") == 3
+    few = 'steps=2, settings={"channels": 4, "max_channels": 8, "evaluate_images": 4, "batch_size": 10}'
+    exec(compile(lines.replace("small-64", "small-32").replace("minutes=30", few), "PYTHON.md", "exec"), found)
+    assert found["kinds"].report.label_revision == found["store"].labels().revision > 1
+    assert len(found["kinds"].model.domains) == 10
+    assert found["hats"].model.domains == ("wearing hat",)
+    assert found["one"].model.domains == ("smiling",)

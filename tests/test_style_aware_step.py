@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 from lanit.guides import Guide, GuideSizes
 from lanit.methods import style_aware_step as module
-from lanit.methods.style_aware_step import (
-    StyleAwareNetworks,
-    StyleAwareOptimisers,
-    StyleAwareTerms,
-    style_aware_step,
-)
+from lanit.methods.style_aware_step import StyleAwareNetworks, StyleAwareTerms, style_aware_step
 from lanit.objectives import Batch
 from lanit.prototypes import balanced_assignment
 from lanit.ranks import Draws
@@ -66,11 +61,10 @@ def test_a_step_has_the_gradients_of_the_losses_one_image_at_a_time(
     guide, generator = nets.generative.guide, nets.generative.generator
     judge = nn.ModuleList([guide, nets.logit])
     log: list[dict[str, Tensor | None]] = []
-    optimisers = StyleAwareOptimisers(
-        torch.optim.SGD(judge.parameters(), lr=0.0), torch.optim.SGD(generator.parameters(), lr=0.0)
-    )
-    optimisers.discriminator.register_step_pre_hook(lambda *_: log.append(gradients_of(judge)))
-    optimisers.generator.register_step_pre_hook(lambda *_: log.append(gradients_of(generator)))
+    parts_of = {"discriminator": judge, "generative": generator}
+    optimisers = {name: torch.optim.SGD(part.parameters(), lr=0.0) for name, part in parts_of.items()}
+    optimisers["discriminator"].register_step_pre_hook(lambda *_: log.append(gradients_of(judge)))
+    optimisers["generative"].register_step_pre_hook(lambda *_: log.append(gradients_of(generator)))
     labels = torch.zeros(ROWS, CLUSTERS, dtype=torch.bool)
     average = copy.deepcopy(nets.generative).requires_grad_(False)
     draws = Draws(torch.Generator().manual_seed(3))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lanit.guides import Guide, GuidedNetworks, GuideSizes
 from lanit.methods import tunit_step as module
-from lanit.methods.tunit_step import TunitNetworks, TunitOptimisers, TunitTerms, tunit_step
+from lanit.methods.tunit_step import TunitNetworks, TunitTerms, tunit_step
 from lanit.networks import Discriminator
 from lanit.objectives import Batch
 from lanit.ranks import Draws
@@ -75,6 +75,13 @@ def standardise(guide: Guide, seen: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda feature: (feature - mean) / spread
 
 
+def learning(nets: TunitNetworks, rate: float) -> dict[str, torch.optim.Optimizer]:
+    parts = {
+        "guide": nets.generative.guide, "generative": nets.generative.generator, "discriminator": nets.discriminator,
+    }  # fmt: skip
+    return {name: torch.optim.SGD(part.parameters(), lr=rate) for name, part in parts.items()}
+
+
 def unit(style: Tensor) -> Tensor:
     return style / style.square().sum().sqrt()
 
@@ -100,14 +107,10 @@ def test_a_step_has_the_gradients_of_the_losses_one_image_at_a_time(
     def note(name: str, part: nn.Module) -> Callable[..., None]:
         return lambda *_: log.append((name, gradients_of(part)))
 
-    optimisers = TunitOptimisers(
-        torch.optim.SGD(guide.parameters(), lr=0.0),
-        torch.optim.SGD(generative.generator.parameters(), lr=0.0),
-        torch.optim.SGD(nets.discriminator.parameters(), lr=0.0),
-    )
-    optimisers.guide.register_step_pre_hook(note("E", guide))
-    optimisers.generator.register_step_pre_hook(note("G", generative.generator))
-    optimisers.discriminator.register_step_pre_hook(note("D", nets.discriminator))
+    optimisers = learning(nets, 0.0)
+    optimisers["guide"].register_step_pre_hook(note("E", guide))
+    optimisers["generative"].register_step_pre_hook(note("G", generative.generator))
+    optimisers["discriminator"].register_step_pre_hook(note("D", nets.discriminator))
     parts = tunit_step(nets, average, optimisers, batch, 0, joint, R1, TERMS, Draws(torch.Generator().manual_seed(3)))
 
     seen = torch.cat([batch.y, view])
@@ -154,10 +157,6 @@ def test_a_step_has_the_gradients_of_the_losses_one_image_at_a_time(
 
 
 def test_everything_may_learn_again_after_a_step(nets: TunitNetworks, average: GuidedNetworks, batch: Batch) -> None:
-    optimisers = TunitOptimisers(
-        *(torch.optim.SGD(part.parameters(), lr=1e-3) for part in (
-            nets.generative.guide, nets.generative.generator, nets.discriminator,
-        ))
-    )  # fmt: skip
+    optimisers = learning(nets, 1e-3)
     tunit_step(nets, average, optimisers, batch, 0, True, 0.0, TERMS, Draws(torch.Generator().manual_seed(3)))
     assert all(parameter.requires_grad for parameter in nets.parameters())

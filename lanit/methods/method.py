@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lanit.ema import Average
 from lanit.labels import EmbeddedPrompts
 from lanit.networks import GenerativeNetworks, NetworkOptions
 from lanit.objectives import Batch, Parts
 from lanit.prompts import PromptLearner
 from lanit.ranks import Draws
+from lanit.schedules import ema_decay
+
+_Learners = TypeVar("_Learners", bound=nn.Module)
+_Generative = TypeVar("_Generative", bound=GenerativeNetworks)
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,16 @@ class Options(Protocol):
 class OneWord:
     """Base of the settings of a method that learns one word: its model has that domain, and its absence as ∅.
 
-    present: the word, as the labels have it.
+    present: the word, as the labels have it. channels, max_channels: as in :class:`lanit.networks.NetworkOptions`.
+    learning_rate: of Adam, for all networks. r1, r1_every: of the discriminator of images, if there is one.
     """
 
     present: str = ""
+    channels: int = 0
+    max_channels: int = 512
+    learning_rate: float = 2e-4
+    r1: float = 1.0
+    r1_every: int = 8
 
 
 @dataclass(frozen=True)
@@ -128,13 +139,36 @@ class Method(Protocol):
         ``learns_prompts``, and again on the state that was put back."""
 
 
-class WithoutPrompts:
-    """The part of :class:`lanit.methods.method.Method` that a method leaves out which learns no prompts."""
+class WithoutPrompts(Generic[_Learners, _Generative]):
+    """What a method leaves out of :class:`Method` that learns no prompts, and what all such do alike.
 
+    optimisers: names of those that a class has; each makes them as it is built.
+    """
+
+    groups: ClassVar[tuple[str, ...]]
     learns_prompts = False
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
+    def __init_subclass__(cls, *, optimisers: tuple[str, ...]) -> None:
+        cls.groups = ("networks", "average", *(f"{name}_optimiser" for name in optimisers))
+
+    def __init__(self, setting: Setting, networks: _Learners, generative: _Generative) -> None:
+        """networks: all that learns; generative: those of them that make images, which are averaged."""
+        self._setting, self._generative = setting, generative
+        self.networks = networks.to(setting.device)
+        self._average = Average(generative)
+        self.averaged = self._average.module
+        self._optimisers: dict[str, torch.optim.Optimizer] = {}
+
+    def _follow(self, moment: Moment) -> None:
+        """The average takes in what was learned in the step of this moment."""
+        self._average.update(self._generative, ema_decay(self._setting.ema, moment.step))
+
+    def state(self) -> Mapping[str, nn.Module | torch.optim.Optimizer]:
+        optimisers = {f"{name}_optimiser": each for name, each in self._optimisers.items()}
+        return {"networks": self.networks, "average": self.averaged, **optimisers}
+
+    def compile(self) -> None:
+        """What changes too often gains nothing."""
 
     def context(self) -> Tensor | None:
         return None

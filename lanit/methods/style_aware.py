@@ -9,23 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-import torch
-from torch import nn
-
-from lanit.ema import Average
+from lanit.guides import GuidedNetworks
 from lanit.methods.clusters import ClusterOptions
 from lanit.methods.method import Moment, Options, Setting, WithoutPrompts
 from lanit.methods.optimisers import adam
-from lanit.methods.style_aware_step import (
-    StyleAwareNetworks,
-    StyleAwareOptimisers,
-    StyleAwareTerms,
-    style_aware_step,
-)
+from lanit.methods.style_aware_step import StyleAwareNetworks, StyleAwareTerms, style_aware_step
 from lanit.objectives import Batch, Parts
 from lanit.options import check_settings
 from lanit.ranks import Draws
-from lanit.schedules import ema_decay, r1_weight
+from lanit.schedules import r1_weight
 
 _PROTOTYPE_RATE = 0.01  # share of the rate
 
@@ -50,25 +42,21 @@ class StyleAwareOptions(ClusterOptions):
         check_settings(self.terms, ("recolour",))
 
 
-class StyleAware(WithoutPrompts):
+class StyleAware(WithoutPrompts[StyleAwareNetworks, GuidedNetworks], optimisers=("generative", "discriminator")):
     """:class:`lanit.methods.method.Method`."""
 
     options: ClassVar[type[Options]] = StyleAwareOptions
-    groups: ClassVar[tuple[str, ...]] = ("networks", "average", "generative_optimiser", "discriminator_optimiser")
 
     def __init__(self, options: StyleAwareOptions, setting: Setting) -> None:
-        super().__init__(setting)
         self._options, self._terms = options, replace(options.terms, bf16=setting.bf16)
-        sizes = options.network_options(setting.image_size, setting.domains)
-        self.networks = StyleAwareNetworks(sizes).to(setting.device)
-        self._average = Average(self.networks.generative)
-        self.averaged = self._average.module
+        networks = StyleAwareNetworks(options.network_options(setting.image_size, setting.domains))
+        super().__init__(setting, networks, networks.generative)
         guide, rate = self.networks.generative.guide, options.learning_rate
         judges = adam([p for name, p in guide.named_parameters() if name != "prototypes"], rate)
         judges.add_param_group({"params": list(self.networks.logit.parameters())})
         judges.add_param_group({"params": [guide.prototypes], "lr": rate * _PROTOTYPE_RATE, "weight_decay": 0.0})
         generator = adam(list(self.networks.generative.generator.parameters()), rate)
-        self._optimisers = StyleAwareOptimisers(judges, generator)
+        self._optimisers = {"generative": generator, "discriminator": judges}
 
     def step(self, batch: Batch, moment: Moment, draws: Draws) -> Parts:
         options = self._options
@@ -77,16 +65,5 @@ class StyleAware(WithoutPrompts):
             self.networks, self.averaged, self._optimisers, batch, moment.step, moment.learning,
             moves, penalty, self._terms, draws,
         )  # fmt: skip
-        self._average.update(self.networks.generative, ema_decay(self._setting.ema, moment.step))
+        self._follow(moment)
         return parts
-
-    def state(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {
-            "networks": self.networks,
-            "average": self.averaged,
-            "generative_optimiser": self._optimisers.generator,
-            "discriminator_optimiser": self._optimisers.discriminator,
-        }
-
-    def compile(self) -> None:
-        """G and D change too often to gain."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from lanit.augment import ViewRanges, differentiable_augment, view_of
 from lanit.guides import PROTOTYPE_TEMPERATURE, GuidedNetworks, GuideSizes
@@ -16,7 +18,7 @@ from lanit.objectives import Batch, Parts, autocast
 from lanit.options import given
 from lanit.prototypes import content_distance, prototype_styles, swapped_loss
 from lanit.ranks import Draws
-from lanit.steps import frozen
+from lanit.steps import frozen, update
 
 _FROM_PROTOTYPES = 0.2  # of the batches
 
@@ -54,19 +56,6 @@ class StyleAwareNetworks(nn.Module):
         return logits
 
 
-@dataclass
-class StyleAwareOptimisers:
-    discriminator: torch.optim.Optimizer
-    generator: torch.optim.Optimizer
-
-    def update(self, loss: Tensor, optimiser: torch.optim.Optimizer, draws: Draws) -> None:
-        """One step by the gradient of ``loss`` over the whole batch."""
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        draws.ranks.average_gradients(p for group in optimiser.param_groups for p in group["params"])
-        optimiser.step()
-
-
 def discriminator_objective(nets: StyleAwareNetworks, y: Tensor, made: Tensor, r1_weight: float,
                             terms: StyleAwareTerms, draws: Draws) -> tuple[Tensor, Parts]:  # fmt: skip
     """METHOD 5 with one logit, on references y against translations and reconstructions (2B×3×S×S), and R1 on y."""
@@ -102,8 +91,8 @@ def generator_objective(nets: StyleAwareNetworks, x: Tensor, content: Tensor, ma
     return torch.as_tensor(total), parts
 
 
-def style_aware_step(nets: StyleAwareNetworks, average: GuidedNetworks, optimisers: StyleAwareOptimisers, batch: Batch,
-                     step: int, joint: bool, moves: bool, r1_weight: float, terms: StyleAwareTerms,
+def style_aware_step(nets: StyleAwareNetworks, average: GuidedNetworks, optimisers: Mapping[str, Optimizer],
+                     batch: Batch, step: int, joint: bool, moves: bool, r1_weight: float, terms: StyleAwareTerms,
                      draws: Draws) -> Parts:  # fmt: skip
     """joint: whether G learns too. moves: whether prototypes do. average: as averaged so far."""
     generative, x, y = nets.generative, batch.x, batch.y
@@ -130,13 +119,13 @@ def style_aware_step(nets: StyleAwareNetworks, average: GuidedNetworks, optimise
             made = generative.render(twice[0], torch.cat([style, own]), twice[1]).float()
         judged, more = discriminator_objective(nets, y, made.detach(), r1_weight, terms, draws)
         loss, parts = loss + judged, parts | more
-    optimisers.update(loss, optimisers.discriminator, draws)
+    update(loss, draws.ranks, optimisers["discriminator"])
     with torch.no_grad():
         guide.prototypes.copy_(F.normalize(guide.prototypes, dim=1))
     if made is not None and content is not None and style is not None:
         with frozen(guide, nets.logit):
             loss, others = generator_objective(nets, x, content, made, style, terms, draws)
-            optimisers.update(loss, optimisers.generator, draws)
+            update(loss, draws.ranks, optimisers["generative"])
         parts |= others | {"total": loss}
     return {name: part.detach() for name, part in parts.items()}
 

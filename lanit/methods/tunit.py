@@ -11,19 +11,18 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import nn
 
-from lanit.ema import Average
 from lanit.errors import UsageError
+from lanit.guides import GuidedNetworks
 from lanit.methods.clusters import ClusterOptions
 from lanit.methods.method import Moment, Options, Setting, WithoutPrompts
 from lanit.methods.optimisers import adam
-from lanit.methods.tunit_step import TunitNetworks, TunitOptimisers, TunitTerms, tunit_step
+from lanit.methods.tunit_step import TunitNetworks, TunitTerms, tunit_step
 from lanit.networks import Discriminator
 from lanit.objectives import Batch, Parts
 from lanit.options import check_settings
 from lanit.ranks import Draws
-from lanit.schedules import ema_decay, r1_weight
+from lanit.schedules import r1_weight
 
 
 @dataclass(frozen=True)
@@ -45,28 +44,22 @@ class TunitOptions(ClusterOptions):
             raise UsageError("styles are told apart from a queue of some", "Try --set queue=1024.")
 
 
-class Tunit(WithoutPrompts):
+class Tunit(WithoutPrompts[TunitNetworks, GuidedNetworks], optimisers=("generative", "discriminator", "guide")):
     """:class:`lanit.methods.method.Method`."""
 
     options: ClassVar[type[Options]] = TunitOptions
-    groups: ClassVar[tuple[str, ...]] = (
-        "networks", "average", "generative_optimiser", "discriminator_optimiser", "guide_optimiser",
-    )  # fmt: skip
 
     def __init__(self, options: TunitOptions, setting: Setting) -> None:
-        super().__init__(setting)
         self._options, self._terms = options, replace(options.terms, bf16=setting.bf16)
         sizes = options.network_options(setting.image_size, setting.domains)
         judge = Discriminator(replace(sizes, domains=sizes.clusters))
-        self.networks = TunitNetworks(sizes, judge, options.queue).to(setting.device)
-        self._average = Average(self.networks.generative)
-        self.averaged = self._average.module
-        generative = self.networks.generative
-        self._optimisers = TunitOptimisers(
-            adam(list(generative.guide.parameters()), options.guide_rate, 0.9, 1e-3, 0.999),
-            adam(list(generative.generator.parameters()), options.learning_rate),
-            adam(list(judge.parameters()), options.learning_rate),
-        )
+        networks = TunitNetworks(sizes, judge, options.queue)
+        super().__init__(setting, networks, networks.generative)
+        self._optimisers = {
+            "generative": adam(list(networks.generative.generator.parameters()), options.learning_rate),
+            "discriminator": adam(list(judge.parameters()), options.learning_rate),
+            "guide": adam(list(networks.generative.guide.parameters()), options.guide_rate, 0.9, 1e-3, 0.999),
+        }
 
     def step(self, batch: Batch, moment: Moment, draws: Draws) -> Parts:
         options = self._options
@@ -74,17 +67,8 @@ class Tunit(WithoutPrompts):
             self.networks, self.averaged, self._optimisers, batch, moment.step, moment.learning,
             r1_weight(options.r1, moment.step, options.r1_every), self._terms, draws,
         )  # fmt: skip
-        self._average.update(self.networks.generative, ema_decay(self._setting.ema, moment.step))
+        self._follow(moment)
         return parts
-
-    def state(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {
-            "networks": self.networks,
-            "average": self.averaged,
-            "generative_optimiser": self._optimisers.generator,
-            "discriminator_optimiser": self._optimisers.discriminator,
-            "guide_optimiser": self._optimisers.guide,
-        }
 
     def compile(self) -> None:
         if self._options.compile == "yes":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from lanit.augment import ViewRanges, differentiable_augment, view_of
 from lanit.contrast import hinge_discriminator, info_nce, known_class_loss, known_classes, own_logit
@@ -18,7 +20,7 @@ from lanit.networks import Discriminator
 from lanit.objectives import Batch, Parts, autocast
 from lanit.options import given
 from lanit.ranks import Draws
-from lanit.steps import frozen
+from lanit.steps import frozen, update
 
 _TEMPERATURE = 0.07
 _VIEW = ViewRanges(degrees=20, shift=0.1, shear=10, zoom=(0.9, 1.1), colour=0.4, hue=0.125)
@@ -60,22 +62,6 @@ class TunitNetworks(nn.Module):
         self.generative = GuidedNetworks(options)
         self.discriminator = discriminator
         self.register_buffer("queue", F.normalize(torch.randn(queue, options.style_dim), dim=1))
-
-
-@dataclass
-class TunitOptimisers:
-    guide: torch.optim.Optimizer
-    generator: torch.optim.Optimizer
-    discriminator: torch.optim.Optimizer
-
-    def update(self, loss: Tensor, draws: Draws, *which: torch.optim.Optimizer) -> None:
-        """One step of those by the gradient of ``loss`` over the whole batch."""
-        for optimiser in which:
-            optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimiser in which:
-            draws.ranks.average_gradients(p for group in optimiser.param_groups for p in group["params"])
-            optimiser.step()
 
 
 def guide_objective(of_y: Look, of_view: Look, keys: Tensor, known: Tensor, nets: TunitNetworks, terms: TunitTerms,
@@ -128,8 +114,8 @@ def generator_objective(nets: TunitNetworks, x: Tensor, made: Tensor, clusters: 
     return torch.as_tensor(total), parts
 
 
-def tunit_step(nets: TunitNetworks, average: GuidedNetworks, optimisers: TunitOptimisers, batch: Batch, step: int,
-               joint: bool, r1_weight: float, terms: TunitTerms, draws: Draws) -> Parts:  # fmt: skip
+def tunit_step(nets: TunitNetworks, average: GuidedNetworks, optimisers: Mapping[str, Optimizer], batch: Batch,
+               step: int, joint: bool, r1_weight: float, terms: TunitTerms, draws: Draws) -> Parts:  # fmt: skip
     """joint: whether G learns too. average: G and E as averaged so far, whose E makes the keys."""
     guide, x, y = nets.generative.guide, batch.x, batch.y
     view, known = view_of(y, draws, terms.view), known_classes(batch.y_labels, batch.y_human)
@@ -140,7 +126,7 @@ def tunit_step(nets: TunitNetworks, average: GuidedNetworks, optimisers: TunitOp
     with autocast(x, terms.bf16):
         first, second = guide.look(torch.cat([y, view]), step, draws.ranks).split(len(y))
     loss, parts = guide_objective(first, second, of_view, known, nets, terms, draws)
-    optimisers.update(loss * (terms.guide_share if joint else 1.0), draws, optimisers.guide)
+    update(loss * (terms.guide_share if joint else 1.0), draws.ranks, optimisers["guide"])
     if joint:
         with autocast(x, terms.bf16):
             look = guide.look(torch.cat([y, x]))
@@ -149,10 +135,10 @@ def tunit_step(nets: TunitNetworks, average: GuidedNetworks, optimisers: TunitOp
         clusters = look.logits.argmax(dim=1)
         fake, of_y = made[: len(x)].detach(), clusters[: len(x)]
         loss, more = discriminator_objective(nets, y, of_y, fake, r1_weight, terms, draws)
-        optimisers.update(loss, draws, optimisers.discriminator)
+        update(loss, draws.ranks, optimisers["discriminator"])
         with frozen(nets.discriminator):
             loss, others = generator_objective(nets, x, made, clusters, keys, terms, draws)
-            optimisers.update(loss, draws, optimisers.generator, optimisers.guide)
+            update(loss, draws.ranks, optimisers["generative"], optimisers["guide"])
         parts |= more | others | {"total": loss}
     _queue(nets, draws.ranks.whole(of_view), step)
     return {name: part.detach() for name, part in parts.items()}

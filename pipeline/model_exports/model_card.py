@@ -40,7 +40,7 @@ _INTENDED = """\
 ## Intended use
 
 Research, teaching, and changing pictures of the kind that it was trained on, by the words above. It knows nothing else:
-other pictures come out as nonsense. Its labels are CLIP's judgement of pictures, not facts about what or whom they
+other pictures come out as nonsense. Its labels are {whose} judgement of pictures, not facts about what or whom they
 show, and where the training images were one-sided, so are its changes. Do not use it to judge people, nor to show
 people as they are not where others may take the result for a photograph.
 """
@@ -103,7 +103,7 @@ def model_card(
     head, figures = _of_metrics(bundle, metrics, title, publication)
     parts = [head, f"# {_text(title)}\n", f"{intro}\n", _examples(examples), use]
     parts += [_domains(bundle), f"The prompts ({prompts}) are in `prompts.json`, a file for `lanit label --prompts`.\n"]
-    parts += [_training(bundle, half), figures, _clip(bundle), _onnx(onnx), _INTENDED, _licence(publication)]
+    parts += [_training(bundle, half), figures, _clip(bundle), _onnx(onnx), _intended(bundle), _licence(publication)]
     return "\n".join(part for part in parts if part)
 
 
@@ -123,6 +123,11 @@ def _examples(examples: Examples | None) -> str:
         return ""
     words = ", ".join(map(_text, examples.words))
     return f"![Each picture of the first column, then with one more domain: {words}]({EXAMPLES_NAME})\n"
+
+
+def _intended(bundle: Bundle) -> str:
+    whose = "CLIP's" if guide_of(bundle.networks) is None else "its guiding network's"
+    return _INTENDED.format(whose=whose)
 
 
 def _licence(publication: Publication) -> str:
@@ -210,7 +215,7 @@ def _interval(figure: Mapping[str, float | None]) -> str:
 
 
 def _while_training(training: Mapping[str, Any]) -> str:
-    """Figures by CLIP, which are said to be so: it also guided the training."""
+    """Figures by CLIP, which are said to be so: it also guided the training; or by the network that labels images."""
     rows = [
         f"| {kind} | {values.get('step', '-')} | {_text(name)} | {value:.4g} |"
         for kind, values in training.items()
@@ -220,23 +225,25 @@ def _while_training(training: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    lines = [
-        "While training, by the CLIP that also guided it: no independent judgement, nor comparable with other models."
-    ]
+    judges = {values.get("judge") for values in training.values() if isinstance(values, dict)}
+    judge = "the guiding network that learned with it" if "guide" in judges else "the CLIP that also guided it"
+    lines = [f"While training, by {judge}: no independent judgement, nor comparable with other models."]
     return "\n".join([*lines, "", "| kind | step | figure | value |", "|---|---:|---|---:|", *rows, ""])
 
 
 def _clip(bundle: Bundle) -> str:
-    lines = ["## CLIP", "", "Labels were given by this CLIP, and only with the same one can they be read anew:", ""]
+    guided = guide_of(bundle.networks) is not None
+    what = "Labels were given by this CLIP, and only with the same one can they be read anew:"
+    if guided:
+        what = "Images are labelled by the guiding network, without a CLIP. This one found words for its groups:"
+    lines = ["## CLIP", "", what, ""]
     lines += ["| | |", "|---|---|"]
     for name, value in bundle.fingerprint.to_json().items():
         shown = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
         lines.append(f"| {name} | {_text(str(shown))} |")
     if (repository := repository_of(bundle.clip_spec)) is not None:
-        lines += [
-            "",
-            f"It is published as `{repository}`, guided the training, and is no part of the model.",
-        ]
+        role = "" if guided else ", guided the training"
+        lines += ["", f"It is published as `{repository}`{role}, and is no part of the model."]
     return "\n".join([*lines, ""])
 
 

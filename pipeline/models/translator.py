@@ -53,10 +53,16 @@ class Translator:
     def check_styles(self, count: int) -> None:
         """Raise UsageError where ``count`` styles of a domain are more than the model has."""
         if count > 1 and not self.networks.latent_dim:
+            how, several = self.networks.mapping.why_one
             raise UsageError(
-                "this model has one style a domain, the same for every seed (it was trained with codes=table)",
-                "Leave out --styles; a model trained with codes=mapping draws several.",
+                f"this model has one style a domain, the same for every seed (it was {how})",
+                f"Leave out --styles; {several} draws several.",
             )
+
+    @property
+    def reader(self) -> str:
+        """Who reads labels in images, as sentences name it."""
+        return "CLIP" if self.guide is None else "the guiding network"
 
     def reads_labels(self, clip: ClipModel | None) -> bool:
         """Whether labels can be read by this CLIP, or without one."""

@@ -67,17 +67,17 @@ def build_page(bench: Workbench, uploads: Uploads, model: str, examples: Sequenc
     remark = panels.SAMPLE_REMARK if model == "sample" else ""
     with gr.Blocks(title="lanit play", analytics_enabled=False) as page:
         domains = bench.model.domains
-        gr.HTML(panels.introduction(model, len(domains), bench.model.image_size, remark))
+        gr.HTML(panels.introduction(model, len(domains), bench.model.image_size, remark, bench.model.reader))
         with gr.Row(elem_classes="bench"):
             with gr.Column(min_width=300, scale=3):
                 picture, notice = _picture_column(examples)
             with gr.Column(min_width=300, scale=4, elem_classes="words"):
-                words, weights, note = _word_controls(domains)
+                words, weights, note = _word_controls(domains, bench.model.reader)
                 style = _style_controls(bench.model.draws_styles)
             with gr.Column(min_width=300, scale=6, elem_classes="result"):
                 _step(3, "Result", "Only the middle square of your picture is redrawn.")
                 results = gr.HTML(panels.results(None, []), elem_id="results")
-        seen = gr.HTML(panels.margin_table(None, [], ()), elem_id="seen")
+        seen = gr.HTML(panels.margin_table(None, [], (), bench.model.reader), elem_id="seen")
         _connect(_Hands(bench, uploads), _Controls(picture, notice, words, weights, note, *style, results, seen))
     return page
 
@@ -107,8 +107,8 @@ def _image(label: str, name: str, height: int) -> gr.Image:
     )  # fmt: skip
 
 
-def _word_controls(domains: Sequence[str]) -> tuple[gr.CheckboxGroup, list[gr.Slider], gr.HTML]:
-    _step(2, "Words", "Ticked are those that the result shall have: at first, what CLIP reads in your picture.")
+def _word_controls(domains: Sequence[str], reader: str) -> tuple[gr.CheckboxGroup, list[gr.Slider], gr.HTML]:
+    _step(2, "Words", f"Ticked are those that the result shall have: at first, what {reader} reads in your picture.")
     words = gr.CheckboxGroup(list(domains), label="Words", show_label=False, container=False, elem_id="words",
                              interactive=True)  # fmt: skip
     with gr.Accordion("How much of each word", open=False, elem_id="weights"):
@@ -198,7 +198,8 @@ class _Hands:
         text, readable = "", path is not None
         try:
             labels = () if path is None else self.bench.read(self.uploads.path(path)).labels.active
-            text = f"CLIP sees in it: {', '.join(labels) or 'none of the words'}." if readable else ""
+            seen = ", ".join(labels) or "none of the words"
+            text = f"Seen in it by {self.bench.model.reader}: {seen}." if readable else ""
         except LanitError as error:
             text, readable = _sentence(error), False
         return [panels.notice(text), gr.update(interactive=readable), gr.update(interactive=path is None)]
@@ -210,7 +211,7 @@ class _Hands:
             made = self.bench.redraw(desk.reading, self._wish(desk, *settings))
         except LanitError as error:
             return [panels.notice(_sentence(error), wrong=True), *self._shown(desk, [])]
-        return [panels.remarks(desk.reading), *self._shown(desk, made)]
+        return [panels.remarks(desk.reading, self.bench.model.reader), *self._shown(desk, made)]
 
     def _wish(
         self, desk: _Desk, reference: str | None, keep: bool, seed: float | None, styles: float, *weights: float
@@ -228,7 +229,8 @@ class _Hands:
         return [desk, gr.update(value=list(desk.ticked)), _weights_note(desk.ticked), *sliders]
 
     def _shown(self, desk: _Desk, made: Sequence[Any]) -> list[str]:
-        return [panels.results(desk.reading, made), panels.margin_table(desk.reading, made, desk.ticked)]
+        seen = panels.margin_table(desk.reading, made, desk.ticked, self.bench.model.reader)
+        return [panels.results(desk.reading, made), seen]
 
 
 def _sentence(error: LanitError) -> str:

@@ -1,4 +1,4 @@
-"""What the page shows beside its controls, as HTML: notices, results, what CLIP sees."""
+"""What the page shows beside its controls, as HTML: notices, results, which words are seen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLE_REMARK = (
 
 @dataclass(frozen=True)
 class MarginRow:
-    """A word in what CLIP sees. before, after: margins of the picture and, as the mean over its styles, of the result.
+    """A word in what is seen. before, after: margins of the picture and, as the mean over its styles, of the result.
     start, end: where they lie on the scale, in percent. asked: whether the result shall have it. verdict: how that
     went, in words; good: none where there is nothing to say."""
 
@@ -39,8 +39,9 @@ def style_sheet() -> str:
     return (files("pipeline") / "assets" / "play.css").read_text(encoding="utf-8")
 
 
-def introduction(model: str, words: int, size: int, remark: str) -> str:
-    return render_page("play-introduction.html", {"model": model, "words": words, "size": size, "remark": remark})
+def introduction(model: str, words: int, size: int, remark: str, reader: str) -> str:
+    values = {"model": model, "words": words, "size": size, "remark": remark, "reader": reader}
+    return render_page("play-introduction.html", values)
 
 
 def notice(text: str, *, wrong: bool = False) -> str:
@@ -48,13 +49,13 @@ def notice(text: str, *, wrong: bool = False) -> str:
     return render_page("play-notice.html", {"text": text, "wrong": wrong})
 
 
-def remarks(reading: Reading) -> str:
-    """What a person should know of a picture before believing what comes of it."""
+def remarks(reading: Reading, reader: str) -> str:
+    """What a person should know of a picture before believing what comes of it. reader: of its labels, in words."""
     found = []
     if reading.familiar is False:
         found.append("This picture looks unlike those that the model knows. Do not expect much of the result.")
     if not reading.labels.active:
-        found.append("CLIP sees none of the model's words in it.")
+        found.append(f"None of the model's words is seen in it by {reader}.")
     return notice(" ".join(found))
 
 
@@ -64,10 +65,10 @@ def results(reading: Reading | None, made: Sequence[Result]) -> str:
     return render_page("play-results.html", {"square": square, "pictures": [result.picture for result in made]})
 
 
-def margin_table(reading: Reading | None, made: Sequence[Result], asked: Collection[str]) -> str:
-    """Every word with its margins, before and after."""
+def margin_table(reading: Reading | None, made: Sequence[Result], asked: Collection[str], reader: str) -> str:
+    """Every word with its margins, before and after. reader: who sees them."""
     rows = [] if reading is None else margin_rows(reading, made, asked)
-    return render_page("play-margins.html", {"rows": rows, "styles": len(made)})
+    return render_page("play-margins.html", {"rows": rows, "styles": len(made), "reader": reader})
 
 
 def margin_rows(reading: Reading, made: Sequence[Result], asked: Collection[str]) -> list[MarginRow]:

@@ -26,7 +26,7 @@ _WORLD = 20260
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read in a picture. square: uint8 (S×S×3), the middle square that the generator takes. labels: CLIP's.
+    """What is read in a picture. square: uint8 (S×S×3), the middle square that the generator takes. labels: its own.
     familiar: whether it looks like those that the model knows; none where nobody can tell."""
 
     square: np.ndarray
@@ -36,7 +36,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Result:
-    """A redrawn picture, uint8 (S×S×3), and what CLIP reads in it."""
+    """A redrawn picture, uint8 (S×S×3), and what is read in it."""
 
     picture: np.ndarray
     labels: Labels

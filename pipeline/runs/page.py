@@ -20,7 +20,7 @@ _GRIDS = 6  # of a run, evenly spread over its steps, the newest among them
 _FIGURES = (
     ("kid", "KID", "of CLIP embeddings: lower is better"),
     ("fid", "Fréchet distance", "of CLIP embeddings: lower is better"),
-    ("recognised", "Recognised", "share of translations in which CLIP sees what was asked for"),
+    ("recognised", "Recognised", "share of translations in which {judge} sees what was asked for"),
     ("kept", "Kept", "share of the other labels that stay"),
 )
 
@@ -40,16 +40,26 @@ class _Card:
 
 def runs_page(found: RunList, *, reload: float | None = None) -> str:
     """The page as HTML, which loads nothing from anywhere. reload: seconds after which the browser reads it again."""
-    together = [chart for figure in _FIGURES if (chart := _compared(found.runs, *figure)) is not None]
+    judge = _judge(found.runs)
+    compared = (_compared(found.runs, name, title, text.format(judge=judge)) for name, title, text in _FIGURES)
+    together = [chart for chart in compared if chart is not None]
     values = {
         "runs": found.runs,
         "warnings": found.warnings,
+        "judge": judge,
         "together": [_drawn(chart) for chart in together],
         "cards_of_runs": [_card(run) for run in found.runs],
         "reload": None if reload is None else max(1, round(reload)),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
     }
     return render_page("runs.html", values)
+
+
+def _judge(runs: Sequence[RunState]) -> str:
+    """Who says what translations show: CLIP, or the networks of runs that label images themselves."""
+    judges = {line.get("judge", "clip") for run in runs for line in run.of_kind("evaluation")}
+    guided = "the guiding network that learned with it"
+    return "CLIP" if "guide" not in judges else f"CLIP or {guided}" if len(judges) > 1 else guided
 
 
 def keep_writing(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lanit.errors import LanitError
 from pipeline.commands import store_option
-from pipeline.files import atomic_path, sealed
+from pipeline.files import atomic_path, sealed, sha256_bytes
 from pipeline.parquet_seals import close_sealed, is_whole
 from pipeline.store.schemas import SCHEMA_VERSION, pairs_schema, with_metadata
 
@@ -57,3 +57,11 @@ def partners(store: Store) -> NDArray[np.int64] | None:
     found = np.full(len(ids), -1, np.int64)
     found[rows[0][known]] = rows[1][known]
     return found if known.any() else None
+
+
+def record_of(store: Store, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """What a run notes of the pairs that it learns from: how many they are, and a digest of the images, wherever these
+    lie in the store. rows: as :func:`partners` gives them."""
+    ids, sources = store.ok_images()["image_id"], np.flatnonzero(rows >= 0)
+    named = zip(ids.take(sources).to_pylist(), ids.take(rows[sources]).to_pylist(), strict=True)
+    return {"count": len(sources), "sha256": sha256_bytes("\n".join(sorted(map(" ".join, named))).encode())}

@@ -28,7 +28,8 @@ from pipeline.training.training_data import TrainingData, exclusive_of
 @dataclass(frozen=True)
 class RunModel:
     """What stays the same of a run's model. images, batch_size: trained on. device, precision, options: for people.
-    written: the prompts that the run began with. embed: by its CLIP, names that clusters came to have."""
+    written: the prompts that the run began with. pairs: what is noted of them, where images are paired. embed: by its
+    CLIP, names that clusters came to have."""
 
     sizes: NetworkOptions
     fingerprint: Fingerprint
@@ -41,6 +42,7 @@ class RunModel:
     options: dict[str, Any]
     written: PromptSet
     embed: Callable[[PromptSet], EmbeddedPrompts]
+    pairs: dict[str, Any] | None = None
 
     def now(self, learner: Learner, data: TrainingData) -> Bundle:
         """The model as it stands."""
@@ -74,6 +76,7 @@ class RunModel:
             "label_revision": clock.revision, "images": self.images, "images_per_domain": counts,
             "labelled": int(labels.active.any(axis=1).sum()), "options": self.options,
         }  # fmt: skip
+        training |= {} if self.pairs is None else {"pairs": self.pairs}
         found = guide_of(networks) is not None
         prompts = self.embed(labels.prompt_set) if found else learner.method.prompts(context)
         return Bundle(

@@ -13,7 +13,7 @@ import torch
 
 from lanit.errors import LanitError, listed
 from lanit.methods.clusters import ClusterOptions
-from lanit.methods.method import Method, Setting
+from lanit.methods.method import Method, OneImage, Setting
 from lanit.methods.table import METHODS
 from lanit.sentences import touches_phrase
 from pipeline.clip.models import ClipModel
@@ -28,7 +28,7 @@ from pipeline.prompts.learned_prompts import prompt_learner
 from pipeline.prompts.prompt_sets import PromptSet
 from pipeline.showing import console
 from pipeline.store.image_cache import open_sized_images
-from pipeline.store.pairs import partners
+from pipeline.store.pairs import partners, record_of
 from pipeline.store.store import LabelRevision, Store
 from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkpoint
 from pipeline.training.clock import Clock, clock_of
@@ -67,12 +67,14 @@ def prepare_run(
     store.check_fingerprint(clip.fingerprint)
     clip.towers.to(device)
     labels = _labels_to_begin_with(store, folder, options, revision)
-    config = _checked_config(folder, options, labels)
+    pairs = _pairs(store) if options.pairs == "yes" else None
+    paired = None if pairs is None else record_of(store, pairs)
+    config = _checked_config(folder, options, labels, paired)
     bf16 = uses_bf16(options, device)
     with processes.first_alone():
         images = open_sized_images(store, options.size, options.cache_gb)
-    pairs = _pairs(store) if options.pairs == "yes" else None
-    data = TrainingData(images, labels, options.slack, options.balance, pairs)
+    slack = "drop" if isinstance(options.settings, OneImage) else options.slack  # beside the word only that image
+    data = TrainingData(images, labels, slack, options.balance, pairs)
     method = _method(options, labels.prompt_set, clip, data, device, bf16)
     run = TrainingRun(
         options=options,
@@ -92,6 +94,7 @@ def prepare_run(
             precision="bf16" if bf16 else "float32",
             options=options.to_json(),
             written=labels.prompt_set,
+            pairs=paired,
             embed=partial(embed_prompts, clip),
         ),
         clip=clip,
@@ -238,29 +241,34 @@ def uses_bf16(options: TrainOptions, device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def _new_config(options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:
-    """``config.json``; ``run`` is a digest of what decided the steps when the run began."""
+def _new_config(options: TrainOptions, labels: LabelRevision, pairs: dict[str, Any] | None) -> dict[str, Any]:
+    """``config.json``; ``run`` is a digest of what decided the steps when the run began. pairs: what is noted of them,
+    where images are paired."""
     begun = labels.number or labels.parent or 0  # of clusters, the revision that people labelled
     config = {"options": options.to_json(), "label_revision": begun, "prompt_set": labels.prompt_set.to_json()}
+    config |= {} if pairs is None else {"pairs": pairs}
     fixed = {name: value for name, value in options.to_json().items() if name not in _FREE_ON_RESUME}
     return config | {"run": sha256_bytes(json.dumps(config | {"options": fixed}, sort_keys=True).encode())}
 
 
-def _checked_config(folder: Path, options: TrainOptions, labels: LabelRevision) -> dict[str, Any]:
+def _checked_config(
+    folder: Path, options: TrainOptions, labels: LabelRevision, pairs: dict[str, Any] | None
+) -> dict[str, Any]:
     """The configuration of the run in ``folder``, or of a new one. Refuses to continue a run under other options.
 
     Raises LanitError that names them, and where a run has a model, but no checkpoint to go on from.
     """
     if not (folder / CONFIG).is_file():
-        return _new_config(options, labels)
+        return _new_config(options, labels, pairs)
     config, asked = read_json(folder / CONFIG, "Train in another --out."), options.to_json()
     if latest_checkpoint(folder) is None:
         _check_nothing_learned(folder)
-        return _new_config(options, labels)
+        return _new_config(options, labels, pairs)
     anew = "Repeat the run's own options to continue it, or train elsewhere with another --out."
     for name, value in config["options"].items():
         if name not in _FREE_ON_RESUME and asked.get(name) != value:
             raise LanitError(f"the run {folder} was started with {name} {value}, not {asked.get(name)}", anew)
+    _check_pairs(folder, config.get("pairs"), pairs)
     begun = config["label_revision"]
     if not labels.number and begun != (labels.parent or 0):
         how = f"Add --revision {begun}" if begun else "Leave out --revision"
@@ -277,6 +285,17 @@ def _checked_config(folder: Path, options: TrainOptions, labels: LabelRevision) 
             f"Add --revision {config['label_revision']} to continue it, or train elsewhere with another --out.",
         )
     return {"run": None} | config
+
+
+def _check_pairs(folder: Path, begun: dict[str, Any] | None, pairs: dict[str, Any] | None) -> None:
+    """Raise LanitError where a run began with other pairs than those of now. begun: none of an older lanit."""
+    if begun is None or pairs is None or begun == pairs:
+        return
+    raise LanitError(
+        f"the run {folder} was started with other pairs ({begun['count']:,}) than the store has now "
+        f"({pairs['count']:,})",
+        "Pair the images as they were (lanit pair FROM TO) to continue it, or train elsewhere with another --out.",
+    )
 
 
 def _check_nothing_learned(folder: Path) -> None:

@@ -19,7 +19,7 @@ from pipeline.translating.translating_steps import Reader
 
 
 def recognised(table: pa.Table, translator: Translator) -> tuple[int, int]:
-    """How many of the labels asked for CLIP sees in the results, and how many were asked for where it looked."""
+    """How many of the labels asked for are seen in the results, and how many were asked for where anything looked."""
     table = table.filter(pc.is_valid(table[MARGIN_PREFIX + translator.domains[0]]))
     if not len(table):
         return 0, 0

@@ -22,7 +22,8 @@ def show_translate(report: TranslateReport) -> None:
         shares = f"decode {report.waiting:.0%}, model {report.model_share:.0%}, write {report.writing:.0%}"
         console.say(f"{report.images_per_second:,.1f} images/s on {report.device} ({shares})")
     if report.recognised is not None:
-        console.say(f"CLIP sees {console.percent(report.recognised)} of the labels asked for in the results")
+        share = console.percent(report.recognised)
+        console.say(f"{share} of the labels asked for are seen in the results by {report.reader}")
     console.say(f"one row for each in {report.table}, and the labels asked for in {report.labels}")
     if report.grid is not None:
         console.say(f"sources and translations side by side in {report.grid}")

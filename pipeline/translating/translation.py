@@ -93,7 +93,8 @@ class TranslateReport:
     """What a run did: found = ok + failed.
 
     ok: images whose results are all there, done_before of them from an earlier run. results: files. recognised: share
-    of the requested labels that CLIP sees in the results; mixes: what stood in for phrases that are no domain.
+    of the requested labels that the ``reader`` sees in the results: CLIP, or the model's guiding network. mixes: what
+    stood in for phrases that are no domain.
     waiting, model, writing: shares of ``seconds``; seconds: of the run, loading the model left out; images_per_second:
     of the images translated now.
     """
@@ -108,6 +109,7 @@ class TranslateReport:
     done_before: int
     results: int
     recognised: float | None
+    reader: str
     mixes: dict[str, str]
     seconds: float
     images_per_second: float
@@ -182,7 +184,7 @@ class _Prepared:
 @dataclass
 class _Counts:
     """What became of the images; see :class:`TranslateReport`. made: images translated now. seen, wanted: labels asked
-    for that CLIP sees in the results, and all where it looked. shown: images and results for the grid."""
+    for that are seen in the results, and all where anything looked. shown: images and results for the grid."""
 
     found: int = 0
     failed: int = 0
@@ -341,6 +343,7 @@ def _report(prepared: _Prepared, counts: _Counts, meter: Meter, model: str, grid
         done_before=counts.done_before,
         results=counts.results,
         recognised=counts.seen / counts.wanted if counts.wanted else None,
+        reader=prepared.translator.reader,
         mixes={name: ", ".join(f"{one}={weight:g}" for one, weight in mix) for name, mix in prepared.mixes.items()},
         seconds=seconds,
         images_per_second=counts.made / seconds,
