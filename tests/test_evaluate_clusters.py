@@ -130,6 +130,15 @@ def test_figures_by_class_are_those_of_the_style_of_references_of_the_class(
         assert figures.get("left_over") is None
 
 
+def test_the_guiding_network_is_named_where_it_reads_labels(
+    measured: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_result(measured, tables=False)
+    assert "by the guiding network, which taught it" in " ".join(capsys.readouterr().out.split())
+    (warning,) = (each for each in measured.warnings if "flatters" in each)
+    assert "in the eyes of the guiding network that taught the generator" in warning
+
+
 def test_what_was_measured_by_class_is_read_and_other_truth_is_measured_anew(
     world: Path, store: Store, measured: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,11 +161,11 @@ def test_summary_json_tables_and_page_tell_the_matching(
 ) -> None:
     matched = measured.runs[0].matched
     assert matched is not None
+    page = evaluation_page(evaluated(store, world, with_examples=True))
     kept = read_json(world / "run" / RESULT_NAME)["runs"][0]
     assert kept["clusters"]["adjusted_mutual_information"] == pytest.approx(matched.mutual_information, abs=5e-4)
     assert kept["clusters"]["cluster_of"] == matched.pairs
     assert set(kept["guides"]) == {"reference", "class"}
-    page = evaluation_page(evaluated(store, world, with_examples=True))
     assert "Clusters and true classes" in page
     assert "By true class" in page
     show_result(measured, tables=True)

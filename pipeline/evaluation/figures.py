@@ -160,7 +160,7 @@ class RunFigures:
     """A trained model. run: as it was named. model_sha256: of its weights. size: of its images, pixels. steps: of its
     training. domains: it knows. unrelated: mean cosine distance between two different sources, beside which
     ``identity`` is to be read. matched: its clusters against true classes, where its domains are clusters and truth was
-    given."""
+    given. reader: who reads labels in its images unless a judge does."""
 
     run: str
     model_sha256: str
@@ -170,6 +170,7 @@ class RunFigures:
     unrelated: float
     guides: tuple[GuideFigures, ...]
     matched: MatchedClusters | None = None
+    reader: str = "CLIP"
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -136,6 +136,7 @@ class RunEvaluation:
             domains=tuple(names),
             unrelated=self.finished.unrelated or 0.0,
             guides=guides,
+            reader=self.translator.reader,
         )
 
     def _found(self, guide: Guide, domains: list[int]) -> tuple[DomainFigures, ...]:

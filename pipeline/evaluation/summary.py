@@ -17,7 +17,7 @@ def show_result(result: Evaluation, *, tables: bool) -> None:
     for run in result.runs:
         for figures in run.guides:
             about = f"{run.run}, {figures.guide} styles"
-            console.say(f"{about}: {_seen(figures, judged=figures.mean('judge_accuracy') is not None)}")
+            console.say(f"{about}: {_seen(figures, run.reader)}")
             console.say(f"{' ' * len(about)}  {_distances(run, figures)}")
         if run.matched is not None:
             console.say(f"{run.run}: {matched_line(run.matched)}")
@@ -49,16 +49,17 @@ def matched_line(matched: MatchedClusters) -> str:
     )
 
 
-def _seen(figures: GuideFigures, *, judged: bool) -> str:
+def _seen(figures: GuideFigures, reader: str) -> str:
     """What is recognised, the domain in which that is least, what is kept, and what removing leaves, in the eyes of the
-    judge if any."""
+    judge if any, else of what taught the generator."""
+    judged = figures.mean("judge_accuracy") is not None
     accuracy, kept, left = (f"{'judge_' if judged else ''}{name}" for name in ("accuracy", "kept", "left_over"))
     mean, others, over = figures.mean(accuracy), figures.mean(kept), figures.mean(left)
     found = [(figure.value, domain.domain) for domain in figures.domains if (figure := domain.get(accuracy))]
     if mean is None or not found:
         return "no domain could be measured"
     least, where = min(found)
-    eyes = "the judge" if judged else "CLIP, which taught it"
+    eyes = "the judge" if judged else f"{reader}, which taught it"
     text = f"recognised in {console.percent(mean.value)} (least: {where}, {console.percent(least)})"
     text += "" if others is None else f", others kept in {console.percent(others.value)}"
     return f"{text}{'' if over is None else f', left over once removed in {console.percent(over.value)}'}, by {eyes}"

@@ -118,8 +118,9 @@ def warnings_of_runs(
             "--match-size takes it out"
         )
     if not judged:
+        eyes = " or ".join(dict.fromkeys(run.reader.removeprefix("the ") for run in runs))
         found.append(
-            "accuracy and kept are in the eyes of the CLIP that taught the generator, which flatters it; try --judge"
+            f"accuracy and kept are in the eyes of the {eyes} that taught the generator, which flatters it; try --judge"
         )
     if len({run.domains for run in runs}) > 1:
         found.append("these models know different domains: compare them domain by domain, not by their means")
