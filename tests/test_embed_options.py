@@ -16,6 +16,7 @@ import pipeline.embedding.embedding_steps
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.clip.towers import Towers
+from pipeline.embedding import embedding_steps
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.embedding.parts import PART_ROWS, rows_of_a_part
 from pipeline.store.store import Store
@@ -116,6 +117,13 @@ def test_another_precision_is_another_store(
     stored.check_fingerprint(tiny_clip.fingerprint)  # the text tower, always single, fits both
 
 
+@pytest.fixture
+def a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a CLIP that is not small, whose batches this thread runs one after another."""
+    monkeypatch.setattr(embedding_steps, "_SMALL", -1)
+
+
+@pytest.mark.usefixtures("a_batch_at_a_time")
 def test_a_full_gpu_halves_the_batch_and_goes_on(
     make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path
 ) -> None:
@@ -146,6 +154,7 @@ def test_a_full_gpu_halves_the_batch_and_goes_on(
     )
 
 
+@pytest.mark.usefixtures("a_batch_at_a_time")
 def test_a_run_killed_again_and_again_loses_no_part(
     make_images: Callable[..., Path], tiny_clip: ClipModel, tmp_path: Path, reads: list[str]
 ) -> None:

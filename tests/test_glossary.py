@@ -66,7 +66,8 @@ class _Page(HTMLParser):
 
 
 def test_a_page_explains_at_its_end_the_words_that_it_links_and_no_others() -> None:
-    values = {"runs": [], "warnings": [], "together": [], "cards_of_runs": [], "reload": None, "written": "now"}
+    lists = dict.fromkeys(("runs", "warnings", "together", "cards_of_runs"), ())
+    values = lists | {"reload": None, "written": "now", "judge": "CLIP"}
     html = render_page("runs.html", values)
     page = _Page(html)
     assert page.links == ["word-recognised", "word-kept"]

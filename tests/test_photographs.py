@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.photographs.faces_data import _FURTHER_PHRASES, CAPTIONS, PHRASES, FaceTable, read_faces
+from benchmarks.photographs.faces_data import CAPTIONS, FURTHER_PHRASES, PHRASES, FaceTable, read_faces
 from benchmarks.photographs.figures import Case, Start
 from lanit.sentences import without_phrase
 
@@ -19,7 +19,7 @@ ROWS = 60
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, FaceTable, FaceTable]:
     rng = np.random.default_rng(0)
-    columns = {name: (rng.random(ROWS) < 0.4).astype(np.int8) for name in (*PHRASES, *_FURTHER_PHRASES)}
+    columns = {name: (rng.random(ROWS) < 0.4).astype(np.int8) for name in (*PHRASES, *FURTHER_PHRASES)}
     table = pa.table({"path": [f"{n}.jpg" for n in range(ROWS)], "jpeg": [b""] * ROWS} | columns)
     file: Path = tmp_path_factory.mktemp("faces") / "faces.parquet"
     pq.write_table(table, file)

@@ -172,7 +172,7 @@ def test_the_handlers_open_nothing_that_was_not_given_even_without_a_guard(priva
     from pipeline.play.page import _Desk, _Hands
 
     class Bench:
-        model = SimpleNamespace(domains=("smiling",))
+        model = SimpleNamespace(domains=("smiling",), reader="CLIP")
 
         def read(self, path: Path) -> Any:
             raise AssertionError(f"{path} was opened")

@@ -43,7 +43,7 @@ def render_page(template: str, values: Mapping[str, object]) -> str:
     ``term`` links a word of the glossary, which the page then explains at its end.
     """
     words = PageWords()
-    return _environment().get_template(template).render(dict(values) | {"term": words.link, "words": words})
+    return _environment().get_template(template).render(dict(values) | {"term": words.link, "page_words": words})
 
 
 def write_page(path: Path, html: str) -> None:
