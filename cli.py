@@ -131,7 +131,7 @@ app = typer.Typer(
 DEFAULT_CLIP = "ViT-B-32/openai"
 TRAIN_PRESETS = (
     "paper", "256", "256-few", "128", "128-few", "64", "64-few", "32", "32-few", "small-32", "small-64",
-    "cyclegan", "discogan", "stargan", "unit", "dtn", "pix2pix", "bicyclegan",
+    "photos-64", "photos-64-few", "cyclegan", "discogan", "stargan", "unit", "dtn", "pix2pix", "bicyclegan",
 )  # fmt: skip
 """Those of :mod:`pipeline.training.train_options`, which is too heavy for a shell that waits."""
 
@@ -861,7 +861,8 @@ def train(
         typer.Option(
             autocompletion=_complete_preset,
             help="Options to start from: paper; 256, 128, 64, 32; for few images 256-few, 128-few, 64-few, 32-few; "
-            "for a CPU small-64, small-32; systems as below. Several with commas: small-64,cyclegan.",
+            "for a CPU small-64, small-32, photos-64, photos-64-few; systems as below. Several with commas: "
+            "small-64,cyclegan.",
         ),
     ] = "paper",
     config: Annotated[

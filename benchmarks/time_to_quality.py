@@ -203,7 +203,9 @@ def one_step(method: Method, data: TrainingData, options: TrainOptions, moment: 
     draws = Draws(torch.Generator().manual_seed(step_seed(options.seed, moment.step)))
     latent_dim, device = method.averaged.latent_dim, torch.device("cpu")
     pixels, active = data.images.take(rows), data.labels.active[rows]
-    batch = make_batch(pixels, active, latent_dim, options.crop, device, draws, paired=data.paired)
+    batch = make_batch(
+        pixels, active, latent_dim, options.crop, device, draws, paired=data.paired, exclusive=data.exclusive
+    )
     return method.step(batch, moment, draws)
 
 

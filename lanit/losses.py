@@ -25,7 +25,8 @@ class LossWeights:
     identity: G(x, E_S(x; d^x)) is x. distance: translations lie as far apart as their sources. self: x̂ is near x, pixel
     by pixel. feature: CLIP sees the same in both, domains apart. direction: CLIP sees x̂ change as the words do.
     triplet: styles of a domain lie nearer to each other than to another's. shrink: styles lie near zero. content: E_C
-    reads the same in both. pair: x̂ is the partner of x, where images are paired.
+    reads the same in both. pair: x̂ is the partner of x, where images are paired. classification: D learns to tell the
+    domains of x, and sees those asked for, and no others, in x̂; of both sides' losses.
     """
 
     adversarial: float = 1.0
@@ -41,6 +42,7 @@ class LossWeights:
     shrink: float = 0.0
     content: float = 0.0
     pair: float = 0.0
+    classification: float = 0.0
 
     @property
     def looks(self) -> bool:
@@ -81,6 +83,12 @@ def adversarial_loss(fake: Tensor, labels: Tensor, ranks: Ranks = ALONE, form: A
     if form == "hinge":
         return _over_active(-fake, labels, ranks)
     return _over_active((fake - 1).square() if form == "lsgan" else F.softplus(-fake), labels, ranks)
+
+
+def real_classification_loss(classes: Tensor, labels: Tensor) -> Tensor:
+    """Mean of BCE(d_n, c_n(x)): D's classifier learns the domains of real images (StarGAN's L_cls^r, Choi et al., CVPR
+    2018). classes: logits c (B×N); labels: bool (B×N), without slack."""
+    return F.binary_cross_entropy_with_logits(classes.float(), labels.float())
 
 
 def gradient_penalty(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
@@ -139,7 +147,8 @@ def domain_loss_active(margins: Tensor, labels: Tensor, scale: Tensor | float, r
 def domain_loss_all(margins: Tensor, labels: Tensor, scale: Tensor | float, ranks: Ranks = ALONE) -> Tensor:
     """BCE(1, p_n) over the labels of the batch, plus BCE(0, p_n) over all other domains, each as a mean.
 
-    Ours: what shows every domain at once would please :func:`domain_loss_active`. labels: bool (B×N).
+    Ours: what shows every domain at once would please :func:`domain_loss_active`. labels: bool (B×N). With logits of
+    D's classifier for margins and scale 1 it is what G learns by ``classification`` (StarGAN's L_cls^f, there one mean).
     """
     logits = margins.float() * scale
     return _over_active(F.softplus(-logits), labels, ranks) + _over_active(F.softplus(logits), ~labels, ranks)

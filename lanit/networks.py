@@ -37,6 +37,7 @@ class NetworkOptions:
     output: the generator draws the ``image``, or the ``residual`` that is added to its input. The latter is ours, not
     the paper's: content is kept from the first step, so that small models learn in minutes. It suits edits of a
     picture better than changes of kind.
+    classifies: whether D has a second head, a logit for each domain but the slack one: which of them an image shows.
     """
 
     image_size: int = given(256)
@@ -51,6 +52,7 @@ class NetworkOptions:
     codes: CodeKind = "mapping"
     code_form: CodeForm = "free"
     discriminator_input: Literal["image", "pair"] = "image"
+    classifies: bool = given(False)
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -218,21 +220,31 @@ class StyleEncoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D: one logit per domain (B×N) of images (B×3×S×S), or of pairs of each with the source it is made of."""
+    """D: one logit per domain (B×N) of images (B×3×S×S), or of pairs of each with the source it is made of.
+
+    Where it classifies too (AC-GAN, Odena et al., ICML 2017), a second head shares the trunk: which domains are shown.
+    """
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         self.pairs = options.discriminator_input == "pair"
         self.trunk, top = trunk_of(options, 6 if self.pairs else 3)
         self.logits = nn.Conv2d(top, options.domains, 1)
+        self.classes = nn.Conv2d(top, options.domains - 1, 1) if options.classifies else None
         initialise(self)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, sources: Tensor | None = None) -> Tensor:
         """sources: (B'×3×S×S) that pairs are made with, again and again where images are K × B'; else not looked at."""
+        return self.judge(images, sources)[0]
+
+    def judge(self, images: Tensor, sources: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, and logits of what each image shows (B×(N−1)), or (B×0) of a D that does not classify."""
         if self.pairs and sources is not None:
             images = torch.cat([sources.repeat(len(images) // len(sources), 1, 1, 1), images], dim=1)
-        return self.logits(self.trunk(channels_last(images))).flatten(1)
+        seen = self.trunk(channels_last(images))
+        logits = self.logits(seen).flatten(1)
+        return logits, self.classes(seen).flatten(1) if self.classes is not None else logits[:, :0]
 
 
 class MappingNetwork(Codes):

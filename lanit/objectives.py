@@ -7,16 +7,17 @@ the device. Where several processes share a batch, every result is one whose mea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lanit import losses
 from lanit.augment import differentiable_augment, flip_and_crop
 from lanit.codes import Codes
-from lanit.labels import EmbeddedPrompts, similarity, with_slack
+from lanit.labels import EmbeddedPrompts, edit, similarity, with_slack
 from lanit.losses import LossWeights
 from lanit.networks import (
     Discriminator,
@@ -101,7 +102,8 @@ class Batch:
 
     x, y: float32 (B×3×S×S) in [-1, 1]. x_labels, y_labels: bool (B×N), without slack. z1, z2: float32 (B×D_z).
     paired: whether each y is what its x is to become. y_human: bool (B×N), which labels of y people set; none where
-    nobody did.
+    nobody did. exclusive: bool (N×N), domains that an image never has together (:func:`lanit.labels.exclusive_pairs`).
+    kept: bool (B×N), domains in which x̂ is to have the style of x; none where it keeps none.
     """
 
     x: Tensor
@@ -112,6 +114,21 @@ class Batch:
     z2: Tensor
     paired: bool = False
     y_human: Tensor | None = None
+    exclusive: Tensor | None = None
+    kept: Tensor | None = None
+
+
+def with_edits(batch: Batch, share: float, draws: Draws) -> Batch:
+    """``batch`` in which a ``share`` of the rows, drawn at random, are to become what ``lanit translate --add`` makes:
+    x with one domain of y that it lacks, if there is one, and in all others as it is, in its own style."""
+    if batch.exclusive is None or not share:
+        return batch
+    chosen = draws.uniform(len(batch.x), 1) < share
+    lacking = batch.y_labels & ~batch.x_labels
+    first = (draws.uniform(*lacking.shape) + lacking).argmax(dim=1, keepdim=True)
+    added = torch.zeros_like(lacking).scatter_(1, first, True) & lacking  # unlike one_hot, it reads no value
+    labels = edit(batch.x_labels, added, torch.zeros_like(added), batch.exclusive)
+    return replace(batch, y_labels=torch.where(chosen, labels, batch.y_labels), kept=chosen & labels & batch.x_labels)
 
 
 @dataclass(frozen=True)
@@ -153,20 +170,31 @@ def make_targets(nets: Networks, batch: Batch, kind: TargetKind) -> Targets:
     rows = {"latent": count, "reference": 0, "both": (count + 1) // 2}[kind]
     labels = with_slack(batch.y_labels)
     encoded = nets.generative.own_codes(torch.cat([batch.x, batch.y[rows:]])).float()
-    source_style = aggregate(encoded[:count], with_slack(batch.x_labels))
-    codes, second = encoded[count:], None
+    own, codes, second = encoded[:count], encoded[count:], None
     if rows:
         mapped = nets.mapping(torch.cat([batch.z1[:rows], batch.z2[:rows]])).float()
         codes = torch.cat([mapped[:rows], codes])
-        second = aggregate(mapped[rows:], labels[:rows]) if nets.generative.latent_dim else None
+        if nets.generative.latent_dim:
+            second = aggregate(_with_own(mapped[rows:], own[:rows], batch), labels[:rows])
+    codes, source_style = _with_own(codes, own, batch), aggregate(own, with_slack(batch.x_labels))
     return Targets(labels, codes, aggregate(codes, labels), rows, second, source_style)
+
+
+def _with_own(codes: Tensor, own: Tensor, batch: Batch) -> Tensor:
+    """Codes (B×(N+1)×D_s) of the first rows of ``batch``, in the domains that x̂ keeps those of x."""
+    if batch.kept is None:
+        return codes
+    return torch.where(F.pad(batch.kept[: len(codes)], (0, 1))[:, :, None], own, codes)
 
 
 @torch.no_grad()
 def reference_fakes(nets: Networks, batch: Batch, content: Tensor, options: StepOptions) -> Tensor:
     """x̂ guided by the references, for D alone: float32 (B×3×S×S) without a graph. content: E_C(x)."""
     with autocast(batch.x, options.bf16):
-        style = aggregate(nets.generative.own_codes(batch.y).float(), with_slack(batch.y_labels))
+        codes = nets.generative.own_codes(batch.y).float()
+        if batch.kept is not None:
+            codes = _with_own(codes, nets.generative.own_codes(batch.x).float(), batch)
+        style = aggregate(codes, with_slack(batch.y_labels))
         return nets.generator.decode(content, style, batch.x).float()
 
 
@@ -191,7 +219,7 @@ def discriminator_objective(nets: Networks, batch: Batch, fake: Tensor, labels: 
                             options: StepOptions, draws: Draws) -> tuple[Tensor, Parts]:  # fmt: skip
     """D's loss on sources under their own labels and on x̂ under the target labels (METHOD 5), and R1 (METHOD 6).
 
-    Where D sees pairs, its real ones are (x, y) under the target labels.
+    Where D sees pairs, its real ones are (x, y) under the target labels. Where it classifies, it learns to from these.
 
     fake: x̂ without its graph. labels: bool (B×(N+1)). r1_weight: λ_R1 × r when due this step, else 0; then D judges
     the sources once for both, unless the penalty is to run in another precision.
@@ -205,11 +233,16 @@ def discriminator_objective(nets: Networks, batch: Batch, fake: Tensor, labels: 
     seen = _judged(torch.cat([real, fake]), options, draws)
     with autocast(real, options.bf16):
         if shared:
-            logits, judged = (nets.discriminator(half, batch.x).float() for half in seen.chunk(2))
+            (logits, classes), (judged, _) = (nets.discriminator.judge(half, batch.x) for half in seen.chunk(2))
         else:
-            logits, judged = nets.discriminator(seen, batch.x).float().chunk(2)
+            (logits, judged), (classes, _) = (each.chunk(2) for each in nets.discriminator.judge(seen, batch.x))
+    logits, judged = logits.float(), judged.float()
     loss = losses.discriminator_loss(logits, real_labels, judged, labels, draws.ranks, options.adversarial_form)
     parts = {"d_adversarial": loss.detach()}
+    if options.weights.classification:
+        told = losses.real_classification_loss(classes, real_labels[:, :-1])
+        loss = loss + options.weights.classification * told
+        parts["d_classification"] = told.detach()
     if r1_weight:
         if not shared:
             real = real.requires_grad_()
@@ -268,12 +301,16 @@ def generator_objective(nets: Networks, batch: Batch, translation: Translation, 
     turns = bool(weights.domain) and options.domain_images == "both"
     styles += [aggregate(targets.codes, with_slack(flipped))] if turns else []
     with autocast(image, options.bf16):
-        logits = nets.discriminator(_judged(image, options, draws), batch.x).float()
+        logits, classes = nets.discriminator.judge(_judged(image, options, draws), batch.x)
         style = aggregate(nets.style_encoder(image).float(), targets.labels) if nets.generative.reads_styles else None
         content = nets.generator.encode(image) if styles or weights.content else None
         decoded = _decoded(nets, content, styles, image)
-    parts = {"adversarial": losses.adversarial_loss(logits, targets.labels, draws.ranks, options.adversarial_form)}
+    form = options.adversarial_form
+    parts = {"adversarial": losses.adversarial_loss(logits.float(), targets.labels, draws.ranks, form)}
     total = weights.adversarial * parts["adversarial"]
+    if weights.classification:
+        parts["classification"] = losses.domain_loss_all(classes, labels, 1.0, draws.ranks)
+        total = total + weights.classification * parts["classification"]
     seen = []
     if weights.domain or weights.looks:
         judged = torch.cat([image, decoded[-1]]) if turns else image

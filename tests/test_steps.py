@@ -16,7 +16,7 @@ from lanit import losses, objectives
 from lanit.losses import LossWeights
 from lanit.losses import flip_one as real_flip_one
 from lanit.networks import NetworkOptions
-from lanit.objectives import Batch, Guidance, Networks, StepOptions, domain_losses, make_targets
+from lanit.objectives import Batch, Guidance, Networks, StepOptions, domain_losses, make_targets, with_edits
 from lanit.ranks import Draws
 from lanit.steps import Optimisers, StepPlan, frozen, fused_step, paper_step
 
@@ -140,8 +140,14 @@ def mixed(codes: Tensor, labels: Tensor) -> Tensor:
     return sum(chosen[1:], chosen[0]) / len(chosen)
 
 
-def codes_of(nets: Networks, batch: Batch, i: int, latent_rows: int) -> Tensor:
-    return nets.mapping(batch.z1[i, None])[0] if i < latent_rows else nets.style_encoder(batch.y[i, None])[0]
+def codes_of(nets: Networks, batch: Batch, i: int, latent_rows: int, latents: Tensor | None = None) -> Tensor:
+    """Target styles of one image: drawn from its latent, or its reference's; its own where it keeps that."""
+    drawn = batch.z1 if latents is None else latents
+    codes = nets.mapping(drawn[i, None])[0] if i < latent_rows else nets.style_encoder(batch.y[i, None])[0]
+    if batch.kept is None:
+        return codes
+    own = nets.style_encoder(batch.x[i, None])[0]
+    return torch.stack([own[n] if n < DOMAINS and batch.kept[i, n] else codes[n] for n in range(DOMAINS + 1)])
 
 
 def moved(nets: Networks, image: Tensor, style: Tensor) -> Tensor:
@@ -205,7 +211,7 @@ def naive_generator_loss(
             terms["turned"].append(naive_domain(guidance, turned, n, bool(flipped[i, n]), options.domain_form))
         if i < latent_rows:
             with torch.no_grad():
-                other = moved(nets, source, mixed(nets.mapping(batch.z2[i, None])[0], wanted))
+                other = moved(nets, source, mixed(codes_of(nets, batch, i, latent_rows, batch.z2), wanted))
             terms["diversity"].append((made - other).abs().mean())
     means = {name: torch.stack(values).mean() if values else zero for name, values in terms.items()}
     means["domain"] = means.pop("kept") + means.pop("turned") + means.pop("others")
@@ -249,6 +255,66 @@ def assert_gradients(module: nn.Module, loss: Tensor, grads: dict[str, Tensor | 
         difference = (torch.zeros_like(parameter) if result is None else result) - reference
         # A bias before a normalisation has a gradient of rounding errors alone.
         assert difference.abs().max() < 1e-5 * reference.abs().max() + 1e-8 * largest, name
+
+
+# --- edits ---
+
+
+def test_an_edit_adds_one_domain_of_the_reference_and_keeps_all_else_that_can_stay(batch: Batch) -> None:
+    exclusive = torch.zeros(DOMAINS, DOMAINS, dtype=torch.bool)
+    exclusive[0, 1] = exclusive[1, 0] = True
+    batch = replace(batch, exclusive=exclusive)
+    added = set()
+    for seed in range(20):
+        edits = with_edits(batch, 1.0, Draws(torch.Generator().manual_seed(seed)))
+        assert edits.kept is not None
+        for i in range(ROWS):
+            had, asked, wanted = (set(torch.nonzero(each[i])[:, 0].tolist()) for each in
+                                  (batch.x_labels, batch.y_labels, edits.y_labels))  # fmt: skip
+            new = wanted - had
+            assert len(new) == min(1, len(asked - had))
+            assert new <= asked
+            assert had - wanted == {1 - n for n in new if n < 2} & had  # what excludes the new one gives way
+            assert set(torch.nonzero(edits.kept[i])[:, 0].tolist()) == wanted - new
+            added |= {(i, n) for n in new}
+    assert {n for i, n in added if i == 2} == {0, 2}  # a row without labels takes either of its reference's
+
+
+def test_only_a_share_of_the_rows_are_edits(batch: Batch) -> None:
+    many = replace(
+        batch, x=batch.x.repeat(200, 1, 1, 1), x_labels=batch.x_labels.repeat(200, 1),
+        y_labels=batch.y_labels.repeat(200, 1), exclusive=torch.zeros(DOMAINS, DOMAINS, dtype=torch.bool),
+    )  # fmt: skip
+    edits = with_edits(many, 0.3, seeded())
+    assert edits.kept is not None
+    whole = (edits.y_labels == many.y_labels).all(dim=1) & ~edits.kept.any(dim=1)
+    assert 0.6 < whole.float().mean() < 0.8
+    assert with_edits(many, 0.0, seeded()) is many
+    assert with_edits(batch, 0.5, seeded()) is batch  # where nobody says what excludes what
+
+
+@pytest.mark.parametrize("step", [fused_step, paper_step])
+def test_what_an_edit_keeps_has_the_style_of_the_source_in_every_pass(
+    nets: Networks, batch: Batch, prompts: Prompts, flips: Drawn, step: Steps
+) -> None:
+    batch = with_edits(replace(batch, exclusive=torch.zeros(DOMAINS, DOMAINS, dtype=torch.bool)), 0.6, seeded())
+    assert batch.kept is not None
+    assert 0 < batch.kept.any(dim=1).sum() < ROWS
+    optimisers, log, judged = still(nets), [], []
+    optimisers.generative.register_step_pre_hook(lambda *_: log.append(gradients_of(nets.generative)))
+    optimisers.discriminator.register_step_pre_hook(lambda *_: judged.append(gradients_of(nets.discriminator)))
+    step(nets, optimisers, batch, prompts, PLAN, StepOptions(WEIGHTS), seeded())
+    kinds = [3] if step is fused_step else [ROWS, 0]
+    for k, (latent_rows, drawn, flipped) in enumerate(zip(kinds, flips.drawn, flips.flipped, strict=True)):
+        naive = naive_generator_loss(
+            nets, batch, prompts(), latent_rows, drawn, flipped, StepOptions(WEIGHTS), 0.8, 0.7
+        )
+        module = nets.generative if k == 0 else nets.generator  # E_S and E_M do not learn in the second
+        held = log[k] if k == 0 else {name.removeprefix("generator."): grad for name, grad in log[k].items()}
+        assert_gradients(module, naive["total"], held)
+        assert_gradients(
+            nets.discriminator, naive_discriminator_loss(nets, batch, latent_rows, PLAN.r1_weight), judged[k]
+        )
 
 
 # --- fused ---

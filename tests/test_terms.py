@@ -66,6 +66,17 @@ def test_adversarial_forms(size: tuple[int, int], form: Any) -> None:
     same(losses.adversarial_loss(fake, of_fake, form=form), g, [fake])
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_classifier_learns_every_domain_and_its_images_are_to_show_theirs_alone(size: tuple[int, int]) -> None:
+    classes, labels = values_of(*size, seed=1), labels_of(*size, 0.4, seed=2)
+    missed = lambda i, n: -torch.log(torch.sigmoid(classes[i, n]))  # noqa: E731
+    false = lambda i, n: -torch.log(1 - torch.sigmoid(classes[i, n]))  # noqa: E731
+    every = [(missed if labels[i, n] else false)(i, n) for i in range(size[0]) for n in range(size[1])]
+    same(losses.real_classification_loss(classes, labels), torch.stack(every).mean(), [classes], 1e-7)
+    made = over_active(missed, labels) + over_active(false, ~labels)
+    same(losses.domain_loss_all(classes, labels, 1.0), made, [classes], 1e-7)
+
+
 def without(vector: Tensor, directions: Tensor) -> Tensor:
     """What is left of a vector by Gram and Schmidt."""
     axes: list[Tensor] = []
@@ -292,6 +303,49 @@ def test_with_a_table_every_style_is_its_domains(
     assert_gradients(nets.generative, loss + 0.9 * torch.stack(judged).mean(), held[0])
 
 
+@pytest.mark.parametrize("step", [fused_step, paper_step])
+def test_a_discriminator_that_classifies_teaches_the_generator_what_it_learned(
+    batch: Batch, prompts: Prompts, step: Callable[..., Any]
+) -> None:
+    """StarGAN's job: D's second head learns d^x from x, G is to be seen to show d^y; R1 is of the first head alone."""
+    nets, plan = sized(classifies=True), replace(PLAN, r1_weight=2.0)
+    judge = lambda image: nets.discriminator.judge(image[None])  # noqa: E731
+    optimisers, held, judged = still(nets), [], []
+    optimisers.generative.register_step_pre_hook(lambda *_: held.append(gradients_of(nets.generative)))
+    optimisers.discriminator.register_step_pre_hook(lambda *_: judged.append(gradients_of(nets.discriminator)))
+    weights = LossWeights(adversarial=0.9, domain=0, cycle=0, style=0, classification=0.6)
+    plain = replace(plan, diversity_weight=0.0)
+    parts = step(nets, optimisers, batch, prompts, plain, StepOptions(weights), seeded())
+    assert not prompts.seen
+    values = []
+    for latent_rows, generative, discriminator in zip(
+        [3] if step is fused_step else [ROWS, 0], held, judged, strict=True
+    ):
+        adversarial, shown, missing, told = [], [], [], []
+        for i in range(ROWS):
+            had, classes = batch.x_labels[i], judge(batch.x[i])[1][0]
+            told += [steps.softplus(-classes[n] if had[n] else classes[n]) for n in range(DOMAINS)]
+            image = moved(nets, batch.x[i], mixed(steps.codes_of(nets, batch, i, latent_rows), batch.y_labels[i]))
+            logits, classes = (each[0] for each in judge(image))
+            wanted = [n for n in range(DOMAINS) if batch.y_labels[i, n]]
+            adversarial += [steps.softplus(-logits[n]) for n in active_of(batch.y_labels[i])]
+            shown += [steps.softplus(-classes[n]) for n in wanted]
+            missing += [steps.softplus(classes[n]) for n in range(DOMAINS) if n not in wanted]
+        classified = torch.stack(shown).mean() + torch.stack(missing).mean()
+        values.append(classified.item())
+        total = 0.9 * torch.stack(adversarial).mean() + 0.6 * classified
+        if latent_rows:
+            assert_gradients(nets.generative, total, generative)
+        else:  # E_S and E_M do not learn in the second
+            of_generator = {name.removeprefix("generator."): g for name, g in generative.items()}
+            assert_gradients(nets.generator, total, of_generator)
+        apart_from = steps.naive_discriminator_loss(nets, batch, latent_rows, 2.0)
+        learned = torch.stack(told).mean()
+        assert parts["d_classification"].item() == pytest.approx(learned.item())
+        assert_gradients(nets.discriminator, apart_from + 0.6 * learned, discriminator)
+    assert parts["classification"].item() == pytest.approx(sum(values) / len(values))
+
+
 def test_normal_codes_are_the_targets_of_latent_rows(batch: Batch, prompts: Prompts) -> None:
     nets = sized(codes="normal")
     assert isinstance(nets.mapping, NormalCodes)
@@ -356,8 +410,8 @@ def test_at_weight_0_a_term_makes_no_pass_through_any_network(
 
 def test_every_term_is_a_setting_that_is_off() -> None:
     found = {each.name: each.default for each in fields(LossWeights)}
-    assert list(found)[4:] == list(TERMS)
-    assert not any(found[name] for name in TERMS)
+    assert list(found)[4:] == [*TERMS, "classification"]
+    assert not any(found[name] for name in [*TERMS, "classification"])
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:

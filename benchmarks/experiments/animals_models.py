@@ -81,7 +81,8 @@ class Photographs:
 def train_judge(
     out: Path, names: Sequence[str], known: Photographs, held_out: Photographs, epochs: int, batch: int = 64
 ) -> None:
-    """Train on the true labels of ``known``, seed 0: classes where each image has one, else attributes.
+    """Train on the true labels of ``known``, seed 0: classes where each image has one, else attributes, of which images
+    with and without one count alike in sum, so that the rare are seen too.
 
     ``training.json`` says how often it is right on ``held_out``: in classes the accuracy, of attributes the mean of
     that on images with and on images without each.
@@ -93,6 +94,8 @@ def train_judge(
     images, targets = channels_first(known.pictures), torch.from_numpy(known.truth).float()
     judge = PlainJudge(len(names)).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(judge.parameters(), 4e-3, weight_decay=0.05)
+    carried = targets.mean(dim=0).clamp(1 / len(targets), 1 - 1 / len(targets))
+    odds = (1 - carried) / carried
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.2)
     for _ in range(epochs):
@@ -103,7 +106,7 @@ def train_judge(
             if classes:
                 loss = F.cross_entropy(logits, targets[rows], label_smoothing=0.05)
             else:
-                loss = F.binary_cross_entropy_with_logits(logits, targets[rows])
+                loss = F.binary_cross_entropy_with_logits(logits, targets[rows], pos_weight=odds)
             step(loss, optimiser, schedule)
     judge.eval()
     with torch.no_grad():

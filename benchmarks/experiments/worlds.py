@@ -223,8 +223,8 @@ def celeba_world(plan: Plan, data: Path) -> World:
         truth_table=truth,
         pictures=of_held.pictures,
         held_truth=of_held.truth,
-        preset="small-32",
-        options={**_NETWORKS, "size": CELEBA_SIZE},
+        preset="photos-64",
+        options=_NETWORKS,
         learning=_LEARNING,
         remark="faces of CelebA; its CLIP was trained for this purpose on other faces with captions made of their "
         "attributes, so it saw these words",

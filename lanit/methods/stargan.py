@@ -15,7 +15,7 @@ from lanit.labels import EmbeddedPrompts, with_slack
 from lanit.methods.method import Moment, Options, Setting
 from lanit.methods.optimisers import adam
 from lanit.networks import GenerativeNetworks, NetworkOptions
-from lanit.objectives import Batch, Guidance, Networks, Parts, StepOptions
+from lanit.objectives import Batch, Guidance, Networks, Parts, StepOptions, with_edits
 from lanit.options import check_settings
 from lanit.ranks import Draws
 from lanit.schedules import diversity_weight, ema_decay, r1_weight
@@ -31,8 +31,10 @@ class StarganOptions:
 
     schedule: ``fused`` or ``paper`` (METHOD §3). learning_rate: of Adam for all four networks; mapping_rate: the share
     of it that E_M, or what stands in its place, learns at (0.01 in StarGAN v2's public code).
-    diversity, r1: loss weights λ, of which the first falls to 0 at the share ``diversity_until`` of the steps.
-    r1_every: steps between R1 penalties. prompt_learning_rate: of Adam for the prompts.
+    diversity, r1: loss weights λ, of which the first falls to 0 at the share ``diversity_until`` of the steps, or stays
+    where that is 0. r1_every: steps between R1 penalties. edits: share of the rows of a batch that learn to add one
+    domain and to keep all else (:func:`lanit.objectives.with_edits`), for images without partners; the others take on
+    y's labels whole. prompt_learning_rate: of Adam for the prompts.
     compile: compile G and E_S; D is not, since R1 differentiates it twice.
     """
 
@@ -45,6 +47,7 @@ class StarganOptions:
     diversity_until: float = 13 / 15
     r1: float = 1.0
     r1_every: int = 8
+    edits: float = 0.0
     prompt_learning_rate: float = 1e-5
     compile: Literal["no", "yes"] = "no"
 
@@ -52,7 +55,7 @@ class StarganOptions:
         check_settings(self.networks)
         check_settings(self.terms, ("guidance_crop",))
         check_settings(self.terms.weights)
-        check_settings(self, ("diversity_until",))
+        check_settings(self, ("diversity_until", "edits"))
         scope = self.terms.domain_scope
         if self.terms.domain_form == "cosine" and scope != "drawn":
             raise UsageError(f"domain_form cosine knows no domain_scope {scope}", "Add --set domain_scope=drawn.")
@@ -70,6 +73,7 @@ class StarganOptions:
             domains=domains + 1,
             max_channels=widths.max_channels or 512,
             mapping_width=widths.mapping_width or 512,
+            classifies=bool(self.terms.weights.classification),
         )
 
 
@@ -122,7 +126,7 @@ class Stargan:
         until = round(options.diversity_until * moment.planned)
         plan = StepPlan(
             r1_weight(options.r1, moment.step, options.r1_every),
-            diversity_weight(options.diversity, moment.step, until) if moment.planned else options.diversity,
+            diversity_weight(options.diversity, moment.step, until) if until else options.diversity,
             learning,
         )
 
@@ -133,6 +137,7 @@ class Stargan:
                 prompts = prompts.moved(*self._learner.text_features())
             return Guidance(self._setting.encode, prompts)
 
+        batch = batch if batch.paired else with_edits(batch, options.edits, draws)
         take = fused_step if options.schedule == "fused" else paper_step
         parts = take(self.networks, self._optimisers, batch, guidance, plan, self._terms, draws)
         decay = ema_decay(self._setting.ema, moment.step)

@@ -108,12 +108,13 @@ def _kind(options: NetworkOptions) -> dict[str, str]:
 
 
 def _sizes(options: NetworkOptions) -> dict[str, object]:
-    """As JSON. What came after version 1 is left out at its default, so that older programs read what they know."""
+    """As JSON. What came after version 1 is left out at its default, so that older programs read what they know, and
+    what is of the discriminator, which is no part of a model."""
     default = NetworkOptions()
     return {
         name: value
         for name, value in asdict(options).items()
-        if name not in _ADDED_SIZES or value != getattr(default, name)
+        if name != "classifies" and (name not in _ADDED_SIZES or value != getattr(default, name))
     }
 
 

@@ -311,6 +311,11 @@ def read_charts(metrics: Path) -> tuple[Chart, ...]:
     return (
         Chart("Accuracy", judged, "of eight training faces, in the eyes of the sample CLIP", (0.0, 1.0)),
         Chart("Adversarial losses", adversarial),
+        Chart(
+            "Classification",
+            (curve("losses", "d_classification", "real images"), curve("losses", "classification", "translations")),
+            "does the discriminator tell which words an image shows?",
+        ),
         Chart("Domain regularisation", (curve("losses", "domain", "domain"),), "is the attribute seen by CLIP?"),
         Chart("Cycle loss", (curve("losses", "cycle", "cycle"),), "does the source come back?"),
         Chart("Style loss", (curve("losses", "style", "style"),), "is the style found again?"),

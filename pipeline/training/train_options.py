@@ -93,15 +93,18 @@ def _of_size(size: int, batch_size: int, r1: float) -> dict[str, dict[str, Any]]
 
 
 _SMALL: dict[str, Any] = {
-    "max_channels": 128, "mapping_width": 64, "output": "residual", "batch_size": 16, "learning_rate": 1e-3,
-    "domain": 1.5, "domain_scope": "active", "guidance_crop": 1.0, "cycle": 2.0, "diversity": 0.5, "r1": 0.05,
-    "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0, "precision": "fast",
+    "max_channels": 128, "mapping_width": 64, "output": "residual", "code_form": "anchored", "batch_size": 8,
+    "learning_rate": 1e-3, "mapping_rate": 0.1, "classification": 4.0, "edits": 0.5, "cycle": 2.0, "diversity": 2.0,
+    "diversity_until": 0.0, "domain": 1.0, "domain_scope": "all", "domain_images": "first", "guidance_crop": 1.0,
+    "r1": 0.05, "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0, "precision": "fast",
     "clip_precision": "bf16", "evaluate_every": 1000,
 }  # fmt: skip
-_FEW_DECODINGS: dict[str, Any] = {
-    "batch_size": 8, "domain_images": "first", "domain_scope": "all", "code_form": "anchored",
+_PHOTOS: dict[str, Any] = _SMALL | {
+    "size": 64, "channels": 16, "steps": 20_000, "ema": 0.998, "learning_rate": 2e-3, "cycle": 4.0, "domain": 0.0,
 }  # fmt: skip
-LABELLED: dict[str, Any] = {"domain": 0.0, "prompts_from": 1.0, "balance": "domain"}
+LABELLED: dict[str, Any] = {
+    "domain": 0.0, "prompts_from": 1.0, "balance": "domain", "classification": 0.0, "edits": 0.0, "mapping_rate": 1.0,
+}  # fmt: skip
 ONE_STYLE: dict[str, Any] = LABELLED | {"codes": "table", "code_form": "free", "diversity": 0.0, "style": 0.0}
 _PAIRED = {"pairs": "yes", "discriminator_input": "pair"}
 SYSTEMS: dict[str, dict[str, Any]] = {
@@ -126,14 +129,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     **_of_size(128, 16, 0.25),
     **_of_size(64, 32, 0.1),
     **_of_size(32, 32, 0.05),
-    "small-32": _SMALL | _FEW_DECODINGS | {"size": 32, "channels": 32, "steps": 8000, "ema": 0.995},
+    "small-32": _SMALL | {"size": 32, "channels": 32, "steps": 8000, "ema": 0.995},
     "small-64": _SMALL | {"size": 64, "channels": 16, "steps": 20_000, "ema": 0.998},
+    "photos-64": _PHOTOS,
+    "photos-64-few": _PHOTOS | {"augment": "differentiable"},
     **SYSTEMS,
 }
 """Named sets of options. ``paper``: METHOD §5 as published. The others take the ``fused`` schedule: half of the passes
 a step, and for equal quality about twice the steps (docs/LOG.md). ``256`` to ``32``: the paper's networks at that image
 size, R1 weighed down with it, since a weight of 1 keeps a small discriminator too smooth to see noise; ``…-few``: for
-few images. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours. The others: :data:`SYSTEMS`."""
+few images. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours. ``photos-64``: photographs and a CPU,
+where a CLIP of full size would cost more than all else in a step, so that D's classifier guides alone. The others:
+:data:`SYSTEMS`."""
 
 
 def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:

@@ -313,7 +313,8 @@ def _step(learner: Learner, data: TrainingData, fetcher: Fetcher, options: Train
     labels, latent_dim, device = data.labels, learner.method.averaged.latent_dim, processes.device
     human = None if labels.human is None else labels.human[rows]
     batch = make_batch(
-        pixels, labels.active[rows], latent_dim, options.crop, device, draws, paired=data.paired, human=human
+        pixels, labels.active[rows], latent_dim, options.crop, device, draws,
+        paired=data.paired, human=human, exclusive=data.exclusive,
     )  # fmt: skip
     return learner.method.step(batch, learner.moment(), draws)
 
