@@ -148,7 +148,8 @@ def domain_loss_all(margins: Tensor, labels: Tensor, scale: Tensor | float, rank
     """BCE(1, p_n) over the labels of the batch, plus BCE(0, p_n) over all other domains, each as a mean.
 
     Ours: what shows every domain at once would please :func:`domain_loss_active`. labels: bool (B×N). With logits of
-    D's classifier for margins and scale 1 it is what G learns by ``classification`` (StarGAN's L_cls^f, there one mean).
+    D's classifier for margins and scale 1 it is what G learns by ``classification`` (StarGAN's L_cls^f, there a mean
+    of all).
     """
     logits = margins.float() * scale
     return _over_active(F.softplus(-logits), labels, ranks) + _over_active(F.softplus(logits), ~labels, ranks)
