@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lanit import losses
 from lanit.ema import Average
 from lanit.errors import LanitError, UsageError
+from lanit.growing import grow
 from lanit.labels import EmbeddedPrompts, with_slack
 from lanit.methods.method import Moment, Options, Setting
 from lanit.methods.optimisers import adam
@@ -35,6 +36,7 @@ class StarganOptions:
     where that is 0. r1_every: steps between R1 penalties. edits: share of the rows of a batch that learn to add one
     domain and to keep all else (:func:`lanit.objectives.with_edits`), for images without partners; the others take on
     y's labels whole. prompt_learning_rate: of Adam for the prompts.
+    grow: folder of a run at half the image size, whose networks this one begins with (:mod:`lanit.growing`).
     compile: compile G and E_S; D is not, since R1 differentiates it twice.
     """
 
@@ -49,6 +51,7 @@ class StarganOptions:
     r1_every: int = 8
     edits: float = 0.0
     prompt_learning_rate: float = 1e-5
+    grow: str = ""
     compile: Literal["no", "yes"] = "no"
 
     def __post_init__(self) -> None:
@@ -99,6 +102,8 @@ class Stargan:
             moments = losses.distance_moments(images, with_slack(labels))
         self._terms = replace(options.terms, bf16=setting.bf16, moments=moments)
         self.networks = Networks(options.network_options(setting.image_size, setting.domains)).to(setting.device)
+        if setting.inner is not None:
+            grow(self.networks, setting.inner)
         self._average = Average(self.networks.generative)
         self.averaged = self._average.module
         generative, discriminator = self.networks.generative, self.networks.discriminator

@@ -34,6 +34,7 @@ from pipeline.training.checkpoints import latest_checkpoint, newest_whole_checkp
 from pipeline.training.clock import Clock, clock_of
 from pipeline.training.evaluation import REAL_IMAGES, Evaluator, Sources
 from pipeline.training.found_clusters import unlabelled
+from pipeline.training.growth import inner_networks
 from pipeline.training.guard import PromptGuard
 from pipeline.training.learner import Learner, kept_context
 from pipeline.training.one_word import example_of, labels_of
@@ -75,7 +76,9 @@ def prepare_run(
         images = open_sized_images(store, options.size, options.cache_gb)
     slack = "drop" if isinstance(options.settings, OneImage) else options.slack  # beside the word only that image
     data = TrainingData(images, labels, slack, options.balance, pairs)
-    method = _method(options, labels.prompt_set, clip, data, device, bf16)
+    found = processes.from_first(lambda: newest_whole_checkpoint(folder, config["run"], console.warn))
+    inner = None if found else inner_networks(options.settings, options.size, labels.domains)
+    method = _method(options, labels.prompt_set, clip, data, device, bf16, inner)
     run = TrainingRun(
         options=options,
         processes=processes,
@@ -101,7 +104,6 @@ def prepare_run(
         evaluator=_evaluators(store, data, options, device),
         guard=PromptGuard(store, clip),
     )
-    found = processes.from_first(lambda: newest_whole_checkpoint(folder, config["run"], console.warn))
     if found is not None:
         _resume(run, *found)
     method.compile()
@@ -128,9 +130,16 @@ def _labels_to_begin_with(store: Store, folder: Path, options: TrainOptions, rev
 
 
 def _method(
-    options: TrainOptions, prompts: PromptSet, clip: ClipModel, data: TrainingData, device: torch.device, bf16: bool
+    options: TrainOptions,
+    prompts: PromptSet,
+    clip: ClipModel,
+    data: TrainingData,
+    device: torch.device,
+    bf16: bool,
+    inner: dict[str, torch.Tensor] | None,
 ) -> Method:
-    """Seeded; with a learner of the prompts where they may be learned and CLIP's text side lets them."""
+    """Seeded; with a learner of the prompts where they may be learned and CLIP's text side lets them. inner: networks
+    to begin with, or none."""
     learner = None
     finds_clusters = isinstance(options.settings, ClusterOptions)
     if options.prompts_from < 1 and not finds_clusters and not isinstance(clip.text, OpaqueText):
@@ -150,6 +159,7 @@ def _method(
         paired=data.paired,
         sample=partial(data.sample, device),
         example=example_of(options.settings, options.size),
+        inner=inner,
     )
     return METHODS[options.method](options.settings, setting)
 

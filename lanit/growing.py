@@ -1,0 +1,55 @@
+"""Networks that begin with what networks for half the image size have learned (progressive growing, Karras et al., ICLR
+2018, in one step and without a fade: a residual generator begins at its input)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lanit.errors import UsageError
+
+_SIZED = {
+    "generative.generator.encoder": 1,
+    "generative.style_encoder.trunk": 2,
+    "discriminator.trunk": 2,
+}
+"""Rows of layers that begin with some for the largest size alone, and how many: what follows has moved by one."""
+_NEW = ("generative.generator.from_rgb.", "generative.generator.norm.", "generative.generator.to_rgb.")
+
+
+def grow(networks: nn.Module, inner: Mapping[str, Tensor]) -> None:
+    """Put the tensors of networks for images of half the size into ``networks`` (:class:`lanit.objectives.Networks`),
+    all but the layers at full size, which those have not. ``inner`` has the same domains, and twice the channels at its
+    own full size, so that layers of one size are equal. Raises UsageError where they are not.
+    """
+    kept: dict[str, Tensor] = {}
+    last = max(int(name.split(".")[3]) for name in networks.state_dict() if ".decoder." in name)
+    for name, tensor in networks.state_dict().items():
+        source = _inner_name(name, last)
+        if source is None:
+            continue
+        found = inner.get(source)
+        if found is None or found.shape != tensor.shape:
+            here = "×".join(map(str, tensor.shape))
+            there = "missing" if found is None else "×".join(map(str, found.shape))
+            raise UsageError(
+                f"those networks do not fit into these: {source} is {there} there and {here} here",
+                "Networks of half the size have twice the channels and all else alike: small-32 grows to small-64.",
+            )
+        kept[name] = found
+    with torch.no_grad():
+        networks.load_state_dict(kept, strict=False)
+
+
+def _inner_name(name: str, last: int) -> str | None:
+    """What a tensor is called in networks of half the size; none where they have no such layer. last: of the decoder's
+    layers, the one at full size."""
+    if name.startswith((*_NEW, f"generative.generator.decoder.{last}.")):
+        return None
+    for row, new in _SIZED.items():
+        if name.startswith(f"{row}."):
+            number, _, rest = name.removeprefix(f"{row}.").partition(".")
+            return None if int(number) < new else f"{row}.{int(number) - 1}.{rest}"
+    return name
