@@ -1,8 +1,9 @@
-"""Train the generator that lanit ships: ``python -m pipeline.sample_world.train_generator --work DIR``.
+"""Train a generator for the package: ``python -m pipeline.sample_world.train_generator --work DIR``.
 
 The same stages as any user's, on drawn faces of a world of its own: draw, embed with the sample CLIP, label by the
 adaptive threshold, train at 32 px, and grow to 64 px. No truth is read. Interrupted, the same command continues; at the
-end, or with ``--export`` at any time, the averages are written into the package at half precision.
+end, or with ``--export`` at any time, the averages are written into the package at half precision. The one that is
+there is older, of 32 px (docs/LOG.md, 2026-11-21).
 """
 
 from __future__ import annotations
