@@ -17,10 +17,13 @@ from lanit.codes import CodeTable
 from lanit.content_networks import ConstantCode
 from lanit.errors import LanitError, UsageError
 from lanit.inference import draw_latents, drawn_codes, target_style
-from lanit.methods.method import Setting
+from lanit.methods import stargan
+from lanit.methods.method import Moment, Setting
 from lanit.methods.stargan import Stargan, StarganOptions
 from lanit.networks import CODES, NetworkOptions
+from lanit.objectives import Batch
 from lanit.one_shot_networks import EndCodes
+from lanit.steps import StepPlan
 from pipeline.model_exports.export_model import export_model
 from pipeline.models.bundle import load_bundle, save_bundle
 from pipeline.store.store import Store
@@ -199,6 +202,27 @@ def test_codes_learn_at_a_rate_of_their_own() -> None:
     for name, value in nets.networks.generative.named_parameters():
         rate = 1e-4 if name.startswith("mapping") else 1e-3
         torch.testing.assert_close((before[name] - value).abs().mean().item(), rate, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(("until", "weights"), [(0.0, [2, 2, 2]), (0.5, [2, 1, 0]), (1.0, [2, 1.5, 0.2])])
+def test_the_weight_of_diversity_falls_or_stays(
+    until: float, weights: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing: Any = None
+    setting = Setting(32, 3, torch.device("cpu"), False, nothing, nothing, None, 0.9, False, nothing)
+    sizes = NetworkOptions(channels=4, max_channels=8, mapping_width=8)
+    made = Stargan(StarganOptions(sizes, diversity=2.0, diversity_until=until), setting)
+    seen: list[float] = []
+
+    def note(nets: Any, optimisers: Any, batch: Any, prompts: Any, plan: StepPlan, *rest: Any) -> dict[str, Any]:
+        seen.append(plan.diversity_weight)
+        return {}
+
+    monkeypatch.setattr(stargan, "fused_step", note)
+    batch = Batch(*(nothing,) * 6, paired=True)
+    for step in (0, 5, 18):
+        made.step(batch, Moment(step, 20, False), nothing)
+    assert seen == pytest.approx(weights)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from sklearn.metrics import f1_score
 from benchmarks.experiments import runs
 from benchmarks.experiments.__main__ import can_run, parser
 from benchmarks.experiments.animals_models import recognised
-from benchmarks.experiments.arms import ARMS, EXPERIMENTS, Arm, arm_named
+from benchmarks.experiments.arms import ARMS, EXPERIMENTS, UNGUIDED, Arm, arm_named
 from benchmarks.experiments.labelling import (
     by_prompts,
     choose_rule,
@@ -220,6 +220,13 @@ def test_a_world_of_faces_keeps_what_is_known_what_is_trained_on_and_what_is_hel
     assert (seen.shape, features.shape) == ((21, 13), (21, 128))
     assert "with and without each" in made.judge.described
     assert options_of(made, arm_named("tunit"), 0, 5).size == 64
+
+
+@pytest.mark.parametrize("preset", ["small-32", "photos-64"])
+def test_clip_guides_every_arm_of_words_alike_in_every_world(world: World, preset: str) -> None:
+    here = replace(world, preset=preset, options={}, learning={})
+    for arm in (each for each in ARMS if each.level != "found"):
+        assert options_of(here, arm, 0, 9).to_json()["domain"] == (0 if arm.changes == UNGUIDED else 1), arm.name
 
 
 def test_a_judge_of_attributes_sees_several_and_one_of_classes_just_one() -> None:

@@ -115,6 +115,10 @@ def test_a_run_of_another_size_or_other_phrases_is_refused(grown_from: Path, tmp
     assert caught.value.hint == "Add --size 64."
     with pytest.raises(LanitError, match="nowhere"):
         go(tmp_path / "run", tiny_clip, changed(TINY, **LARGE, grow=str(tmp_path / "nowhere")))
+    shutil.copytree(grown_from / "run-32" / "model", tmp_path / "model")
+    with pytest.raises(LanitError, match="there is no file") as caught:
+        go(tmp_path / "run", tiny_clip, changed(TINY, **LARGE, grow=str(tmp_path / "model")))
+    assert caught.value.hint == "Name the folder of a run, with its checkpoints."
     labelled(Store.open(tmp_path / "store"), PROMPTS.of_domains(range(2)))
     with pytest.raises(UsageError, match="learned other phrases"):
         go(tmp_path / "run", tiny_clip, changed(TINY, **LARGE, grow=grow_from))

@@ -49,7 +49,6 @@ class Arm:
         return self.level in ("k-means", "information", "found")
 
 
-GUIDED = {"domain": 1.0}
 UNGUIDED = {"domain": 0.0}
 PAPER = {"schedule": "paper"}
 TUNIT = {"method": "tunit", "guide_rate": 1e-3}
@@ -63,12 +62,11 @@ ARMS: tuple[Arm, ...] = (
     Arm("mi-head", "ladder", "clusters by mutual information: CLIP cannot guide", "information", changes=UNGUIDED),
     Arm("tunit", "ladder", "TUNIT, joint clusters", "found", changes=TUNIT),
     Arm("style-aware", "ladder", "style-aware discriminator, joint prototypes", "found", changes=STYLE_AWARE),
-    Arm("words", "ladder", "words (LANIT), adaptive rule", changes=GUIDED),
-    Arm("fill-5", "ladder", "words, and the true labels of 5 %", "fill", keep=0.05, changes=GUIDED),
-    Arm("fill-20", "ladder", "words, and the true labels of 20 %", "fill", keep=0.2, changes=GUIDED),
-    Arm("truth", "ladder", "true labels, words known: CLIP guides too", "truth", changes=GUIDED),
-    *(Arm(f"words-{count}", "domains", f"words, the first {count}", domains=count, changes=GUIDED)
-      for count in _COUNTS),
+    Arm("words", "ladder", "words (LANIT), adaptive rule"),
+    Arm("fill-5", "ladder", "words, and the true labels of 5 %", "fill", keep=0.05),
+    Arm("fill-20", "ladder", "words, and the true labels of 20 %", "fill", keep=0.2),
+    Arm("truth", "ladder", "true labels, words known: CLIP guides too", "truth"),
+    *(Arm(f"words-{count}", "domains", f"words, the first {count}", domains=count) for count in _COUNTS),
     *(Arm(f"tunit-{count}", "domains", f"TUNIT, {count} clusters", "found", domains=count, changes=TUNIT)
       for count in _COUNTS),
     Arm("poor-fixed", "templates", "poor templates, prompts not learned", poor=True),
@@ -76,8 +74,7 @@ ARMS: tuple[Arm, ...] = (
     Arm("no-domain", "ablations", "words, without domain regularisation", changes=UNGUIDED),
     Arm("truth-unguided", "ablations", "true labels, without domain regularisation (StarGAN v2)", "truth",
         changes=UNGUIDED),
-    Arm("cosine", "ablations", "cosine form, drawn domain",
-        changes=GUIDED | {"domain_form": "cosine", "domain_scope": "drawn"}),
+    Arm("cosine", "ablations", "cosine form, drawn domain", changes={"domain_form": "cosine", "domain_scope": "drawn"}),
     Arm("margin-drawn", "ablations", "margin form, drawn domain", changes={"domain_scope": "drawn"}),
     Arm("paper-time", "ablations", "paper schedule", changes=PAPER),
     Arm("paper-images", "ablations", "paper schedule, equal images seen", changes=PAPER, steps_of_words=True),

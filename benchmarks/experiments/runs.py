@@ -57,9 +57,11 @@ def pending(work: Path, planned: Sequence[Job]) -> list[Job]:
 
 
 def options_of(world: World, arm: Arm, seed: int, steps: int) -> TrainOptions:
-    """The world's options with the arm's changes; no samples, checkpoints or evaluations but the first and the last."""
+    """The world's options with the arm's changes; no samples, checkpoints or evaluations but the first and the last.
+    CLIP guides every arm with words alike, whatever the world's preset, unless the arm says otherwise."""
     quiet = {"sample_every": 0, "checkpoint_every": 0, "evaluate_every": 0, "evaluate_images": 8, "keep": 1}
-    given = {**world.options, **quiet, "steps": steps, "seed": seed, **arm.changes}
+    guided = {} if arm.level == "found" else {"domain": 1.0}
+    given = {**world.options, **guided, **quiet, "steps": steps, "seed": seed, **arm.changes}
     if arm.learns:
         given |= world.learning
     if arm.level == "found":

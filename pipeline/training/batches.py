@@ -51,7 +51,7 @@ def make_batch(
 
     pixels: uint8 (2B×3×S×S). active: bool (2B×N). crop: probability of a random crop. paired: each reference is the
     partner of its source, and gets the same mirror and crop. human: bool (2B×N), labels that people set, or none.
-    exclusive: bool (N×N), see :class:`lanit.objectives.Batch`.
+    exclusive: bool (N×N), on the CPU, see :class:`lanit.objectives.Batch`.
     """
     count = len(pixels) // 2
     images = _move(pixels, device).float().div_(127.5).sub_(1)
@@ -65,7 +65,7 @@ def make_batch(
     x_labels, y_labels = labels.split(count)
     y_human = None if human is None else _move(human[count:], device)
     z1, z2 = latents.split(count)
-    apart = None if exclusive is None else exclusive.to(device)
+    apart = None if exclusive is None else _move(exclusive.numpy(), device)
     return Batch(x, x_labels, y, y_labels, z1, z2, paired, y_human, apart)
 
 

@@ -32,7 +32,8 @@ def inner_networks(settings: Options, size: int, domains: tuple[str, ...]) -> di
         raise UsageError(f"the run {run} is of {half} px, not of {size // 2}", f"Add --size {2 * half}.")
     if bundle.prompt_set.domains != domains:
         raise UsageError(f"the run {run} learned other phrases, or in another order", "Leave out grow.")
-    newest = newest_whole_checkpoint(run, read_json(run / CONFIG).get("run"), console.warn)
+    a_run = "Name the folder of a run, with its checkpoints."
+    newest = newest_whole_checkpoint(run, read_json(run / CONFIG, a_run).get("run"), console.warn)
     if newest is None:
-        raise UsageError(f"{run} holds a model, but no checkpoint to grow from", "Name the folder of a run.")
+        raise UsageError(f"{run} holds a model, but no checkpoint to grow from", a_run)
     return read_tensors(newest[0] / "networks.safetensors")
