@@ -168,8 +168,8 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 
     before = contents(root) if earlier_store else {}
     clip, model = counting(tiny_clip, limit=4)
-    with pytest.raises(KeyboardInterrupt):
-        embed(folder, root, clip, batch_size=2, part_rows=3, overwrite=overwrite)
+    with pytest.raises(KeyboardInterrupt):  # one worker: of several, any batch could be the one that is interrupted
+        embed(folder, root, clip, batch_size=2, part_rows=3, overwrite=overwrite, workers=1)
     assert (root / "images" / "unfinished.jsonl").exists()
     for name, data in before.items():
         assert (root / name).read_bytes() == data, "the old store stays whole"

@@ -221,7 +221,10 @@ def test_queues_begin_with_what_they_promise(store: Store) -> None:
     near = queue_of("near", phrase).rows
     assert near.tolist() == [row for row in np.argsort(np.abs(margins), kind="stable").tolist() if row not in (2, 25)]
     first = queue_of("first", phrase).rows.tolist()
-    assert first[:4:2] == queue_of("random", phrase).rows[:2].tolist()
+    random = queue_of("random", phrase).rows.tolist()
+    assert first[0] == random[0]
+    by_turns = {*random[:4], *near[:4].tolist()}  # an image may be in both
+    assert {*first[: len(by_turns)]} == by_turns
     assert sorted(first) == sorted(near.tolist())
     assert queue_of("against", phrase).rows.tolist() == [2], "25 was none before, too"
     having = [row for row in range(12) if row != 2]
