@@ -1,5 +1,5 @@
 """Networks that begin with what networks for half the image size have learned (progressive growing, Karras et al., ICLR
-2018, in one step and without a fade: a residual generator begins at its input)."""
+2018, in one step and without a fade: a generator that adds to its input, or covers it, begins there)."""
 
 from __future__ import annotations
 

@@ -20,6 +20,10 @@ from lanit.errors import UsageError
 from lanit.options import given
 
 _SLOPE = 0.2  # of every leaky ReLU
+_UNCOVERED = -2.0  # logit of a mask at the start: an eighth covers the input
+
+Output = Literal["image", "residual", "masked"]
+"""What a generator draws, see :class:`NetworkOptions`."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,10 @@ class NetworkOptions:
     or ``normal`` noise (:mod:`lanit.codes`). Only the first has a ``latent_dim`` of its own.
     code_form: of styles of E_S and E_M, ``free``, or ``anchored`` to a direction for each domain (:mod:`lanit.codes`).
     discriminator_input: D judges an ``image``, or the ``pair`` of it and its source, as pix2pix does (paired images).
-    output: the generator draws the ``image``, or the ``residual`` that is added to its input. The latter is ours, not
-    the paper's: content is kept from the first step, so that small models learn in minutes. It suits edits of a
-    picture better than changes of kind.
+    output: the generator draws the ``image``; the ``residual`` that is added to its input; or, ``masked``, a picture
+    and how much of it covers the input at each pixel (GANimation, Pumarola et al., ECCV 2018). The paper has the first.
+    The others keep content from the first steps on, so that small models learn in minutes, and a mask also lets them
+    cover what was there rather than cancel it. They suit edits of a picture better than changes of kind.
     classifies: whether D has a second head, a logit for each domain but the slack one: which of them an image shows.
     """
 
@@ -48,7 +53,7 @@ class NetworkOptions:
     style_dim: int = 64
     latent_dim: int = 16
     mapping_width: int = 512
-    output: Literal["image", "residual"] = "image"
+    output: Output = "image"
     codes: CodeKind = "mapping"
     code_form: CodeForm = "free"
     discriminator_input: Literal["image", "pair"] = "image"
@@ -162,11 +167,13 @@ class Generator(nn.Module):
         up = [UpBlock(a, b, options.style_dim, up=True) for a, b in pairwise(upwards)]
         self.decoder = nn.ModuleList([*mixing, *up])
         self.norm: nn.Module = InstanceNorm(widths[0])
-        self.to_rgb = nn.Conv2d(widths[0], 3, 1)
-        self.residual = options.output == "residual"
+        self.output = options.output
+        self.to_rgb = nn.Conv2d(widths[0], 4 if self.output == "masked" else 3, 1)
         initialise(self)
-        if self.residual:
+        if self.output != "image":
             nn.init.zeros_(self.to_rgb.weight)
+        if self.output == "masked" and self.to_rgb.bias is not None:
+            nn.init.constant_(self.to_rgb.bias[3:], _UNCOVERED)
 
     def encode(self, images: Tensor) -> Tensor:
         """Content E_C(x): (B×3×S×S) to (B×C×16×16)."""
@@ -175,12 +182,15 @@ class Generator(nn.Module):
     def decode(self, content: Tensor, style: Tensor, source: Tensor) -> Tensor:
         """Images (B×3×S×S) of a content (B×C×16×16) in an aggregated style (B×D_s); not clamped.
 
-        source: the images (B×3×S×S) that ``content`` encodes, added where the network is residual.
+        source: the images (B×3×S×S) that ``content`` encodes, added to or covered where the network does so.
         """
         for block in self.decoder:
             content = block(content, style)
-        image: Tensor = self.to_rgb(F.leaky_relu(self.norm(content), _SLOPE))
-        return source + image if self.residual else image
+        drawn: Tensor = self.to_rgb(F.leaky_relu(self.norm(content), _SLOPE))
+        if self.output == "masked":
+            picture, mask = drawn.split([3, 1], dim=1)
+            return source + mask.sigmoid() * (picture - source)
+        return source + drawn if self.output == "residual" else drawn
 
     def forward(self, images: Tensor, style: Tensor) -> Tensor:
         return self.decode(self.encode(images), style, images)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from lanit.networks import GenerativeNetworks, NetworkOptions
+from lanit.networks import GenerativeNetworks, NetworkOptions, Output
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.models.bundle import Bundle, save_bundle
 from pipeline.prompts.embed_prompts import with_texts
@@ -37,7 +37,7 @@ def random_networks(options: NetworkOptions, seed: int = 0) -> GenerativeNetwork
 
 def random_bundle(
     size: int = 32,
-    output: Literal["image", "residual"] = "image",
+    output: Output = "image",
     clip: Any = None,
     spec: str = "sample",
     seed: int = 0,

@@ -230,7 +230,7 @@ def test_style_encoder_heads_are_one_linear_map_per_domain() -> None:
     parity(encoder, naive, noise(2, 3, 32, 32))
 
 
-@pytest.mark.parametrize("output", ["image", "residual"])
+@pytest.mark.parametrize("output", ["image", "residual", "masked"])
 def test_one_encoding_serves_every_decoding(output: str) -> None:
     """G(x, a) == decode(encode(x), a), and two styles of one content equal two whole passes, gradients included."""
     generator = shake(Generator(options(output=output)))
@@ -255,6 +255,21 @@ def test_a_residual_generator_adds_to_its_input_and_begins_as_the_identity() -> 
     assert torch.equal(added(images, style), images)
     added.load_state_dict(drawn.state_dict())
     torch.testing.assert_close(added(images, style), images + drawn(images, style))
+
+
+def test_a_masked_generator_covers_its_input_pixel_by_pixel() -> None:
+    """(1 − m) x + m c, of the four channels that a generator with its weights draws; an eighth covers at the start."""
+    torch.manual_seed(0)
+    generator = Generator(options(output="masked")).double()
+    images, style = noise(2, 3, 32, 32), noise(2, 6)
+    torch.testing.assert_close(generator(images, style), images * (1 - 1 / (1 + math.exp(2))))
+    shake(generator)
+    drawn: list[Tensor] = []
+    generator.to_rgb.register_forward_hook(lambda _layer, _inputs, output: drawn.append(output))
+    made = generator(images, style)
+    picture, mask = drawn[0][:, :3], 1 / (1 + torch.exp(-drawn[0][:, 3:]))
+    assert mask.std() > 0.01
+    torch.testing.assert_close(made, (1 - mask) * images + mask * picture)
 
 
 def test_images_of_a_batch_do_not_see_each_other() -> None:

@@ -28,7 +28,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 pytestmark = pytest.mark.slow
-KINDS = (("image", 32), ("residual", 64))
+KINDS = (("image", 32), ("residual", 64), ("masked", 32))
 NETWORKS = {"generator": ("image", "style"), "style_encoder": ("image",), "mapping": ("latent",)}
 
 

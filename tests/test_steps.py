@@ -345,10 +345,13 @@ def test_fused_step_gives_the_generator_the_gradient_of_separate_passes(
     assert_gradients(nets.generative, naive["total"])
 
 
+@pytest.mark.parametrize("output", ["residual", "masked"])
 @pytest.mark.parametrize("step", [fused_step, paper_step])
-def test_the_same_holds_of_a_residual_generator(batch: Batch, prompts: Prompts, flips: Drawn, step: Steps) -> None:
-    """Each decoding is added to the image whose content it decodes: x for x̂, x̂ for the rest."""
-    nets = build("residual")
+def test_the_same_holds_of_generators_that_change_their_input(
+    batch: Batch, prompts: Prompts, flips: Drawn, step: Steps, output: str
+) -> None:
+    """Each decoding is added to the image whose content it decodes, or covers it: x for x̂, x̂ for the rest."""
+    nets = build(output)
     optimisers, log = still(nets), []
     optimisers.generative.register_step_pre_hook(lambda *_: log.append(gradients_of(nets.generator)))
     step(nets, optimisers, batch, prompts, PLAN, StepOptions(WEIGHTS), seeded())

@@ -93,7 +93,7 @@ def _of_size(size: int, batch_size: int, r1: float) -> dict[str, dict[str, Any]]
 
 
 _SMALL: dict[str, Any] = {
-    "max_channels": 128, "mapping_width": 64, "output": "residual", "code_form": "anchored", "batch_size": 8,
+    "max_channels": 128, "mapping_width": 64, "output": "masked", "code_form": "anchored", "batch_size": 8,
     "learning_rate": 1e-3, "mapping_rate": 0.1, "classification": 4.0, "edits": 0.5, "cycle": 2.0, "diversity": 2.0,
     "diversity_until": 0.0, "domain": 1.0, "domain_scope": "all", "domain_images": "first", "guidance_crop": 1.0,
     "r1": 0.05, "r1_every": 16, "balance": "domain", "crop": 0.0, "prompts_from": 1.0, "precision": "fast",
