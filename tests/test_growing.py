@@ -59,6 +59,19 @@ def test_the_inner_layers_do_what_they_did() -> None:
     assert all(any(part in name for part in outer) for name in new)
 
 
+def test_networks_of_the_same_size_are_taken_whole() -> None:
+    first, second = networks(32, 8), networks(32, 8)
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.zero_()
+    grow(second, first.state_dict())
+    found = second.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in first.state_dict().items())
+    with pytest.raises(UsageError, match="to_rgb.weight is 3×8×1×1 there and 4×8×1×1 here") as caught:
+        grow(networks(32, 8, output="masked"), first.state_dict())
+    assert "--config" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("of_small", "of_large", "message"),
     [({}, {"channels": 8}, "encoder.0.norm1.weight is 8 there and 16 here"),
@@ -107,10 +120,25 @@ def test_a_run_begins_with_the_newest_checkpoint_and_goes_on_without_it(
     assert store.labels().domains == PROMPTS.domains
 
 
+def test_a_run_may_begin_with_one_of_its_own_size(grown_from: Path, tmp_path: Path, tiny_clip: Any) -> None:
+    copy_of(grown_from / "store", tmp_path / "store")
+    its = dict(steps=1, prompts_from=1.0, channels=8, max_channels=16, grow=str(grown_from / "run-32"))
+    go(tmp_path / "run", tiny_clip, changed(TINY, **its, learning_rate=5e-4))
+    first, inner = (
+        read_tensors(path / "networks.safetensors")
+        for path in (
+            tmp_path / "run" / "checkpoints" / "step-00000000",
+            grown_from / "run-32" / "checkpoints" / "step-00000002",
+        )
+    )
+    assert first.keys() == inner.keys()
+    assert all(torch.equal(tensor, inner[name]) for name, tensor in first.items())
+
+
 def test_a_run_of_another_size_or_other_phrases_is_refused(grown_from: Path, tmp_path: Path, tiny_clip: Any) -> None:
     copy_of(grown_from / "store", tmp_path / "store")
     grow_from = str(grown_from / "run-32")
-    with pytest.raises(UsageError, match="is of 32 px, not of 64") as caught:
+    with pytest.raises(UsageError, match="is of 32 px, not of 64 or 128") as caught:
         go(tmp_path / "run", tiny_clip, changed(TINY, **LARGE | {"size": 128}, grow=grow_from))
     assert caught.value.hint == "Add --size 64."
     with pytest.raises(LanitError, match="nowhere"):

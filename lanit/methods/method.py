@@ -44,8 +44,8 @@ class Setting:
     of the prompts, none where they are not to be learned. ema: decay of the averages at the end. paired: whether images
     have partners that they are to become. sample: of the images that are learned from, as many as asked for at most,
     spread over all: float32 (n×3×S×S) in [-1, 1], and their labels, bool (n×N), on the device. example: the image of
-    :class:`OneImage`, float32 (3×S×S) in [-1, 1]; none for other methods. inner: networks for half the size to begin
-    with (:mod:`lanit.growing`), of a run that begins.
+    :class:`OneImage`, float32 (3×S×S) in [-1, 1]; none for other methods. inner: networks for this size or half of it
+    to begin with (:mod:`lanit.growing`), of a run that begins.
     """
 
     image_size: int

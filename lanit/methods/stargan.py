@@ -36,7 +36,8 @@ class StarganOptions:
     where that is 0. r1_every: steps between R1 penalties. edits: share of the rows of a batch that learn to add one
     domain and to keep all else (:func:`lanit.objectives.with_edits`), for images without partners; the others take on
     y's labels whole. prompt_learning_rate: of Adam for the prompts.
-    grow: folder of a run at half the image size, whose networks this one begins with (:mod:`lanit.growing`).
+    grow: folder of a run at half the image size, or at the same, whose networks this one begins with
+    (:mod:`lanit.growing`).
     compile: compile G and E_S; D is not, since R1 differentiates it twice.
     """
 

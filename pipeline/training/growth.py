@@ -1,4 +1,4 @@
-"""A run that begins with the networks of another, for images of half the size (:mod:`lanit.growing`)."""
+"""A run that begins with the networks of another, for images of its size or of half of it (:mod:`lanit.growing`)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def inner_networks(settings: Options, size: int, domains: tuple[str, ...]) -> di
         return None
     run = Path(settings.grow)
     bundle = load_bundle(run)
-    half = bundle.options.image_size
-    if 2 * half != size:
-        raise UsageError(f"the run {run} is of {half} px, not of {size // 2}", f"Add --size {2 * half}.")
+    its = bundle.options.image_size
+    if its not in (size, size // 2):
+        raise UsageError(f"the run {run} is of {its} px, not of {size // 2} or {size}", f"Add --size {2 * its}.")
     if bundle.prompt_set.domains != domains:
         raise UsageError(f"the run {run} learned other phrases, or in another order", "Leave out grow.")
     a_run = "Name the folder of a run, with its checkpoints."
