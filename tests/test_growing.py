@@ -67,7 +67,7 @@ def test_networks_of_the_same_size_are_taken_whole() -> None:
     grow(second, first.state_dict())
     found = second.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in first.state_dict().items())
-    with pytest.raises(UsageError, match="to_rgb.weight is 3×8×1×1 there and 4×8×1×1 here") as caught:
+    with pytest.raises(UsageError, match=r"to_rgb\.weight is 3×8×1×1 there and 4×8×1×1 here") as caught:
         grow(networks(32, 8, output="masked"), first.state_dict())
     assert "--config" in caught.value.hint
 
