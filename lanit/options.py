@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import field, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lanit.errors import UsageError
 
@@ -38,6 +38,17 @@ def nested(kind: type[_Options], settings: dict[str, Any]) -> _Options:
         elif each.name in settings and each.metadata != GIVEN:
             values[each.name] = settings[each.name]
     return kind(**values)
+
+
+def choices(kind: type) -> dict[str, tuple[Any, ...]]:
+    """What each setting can be that is one of a few, those of nested dataclasses in their place."""
+    hints, found = get_type_hints(kind), dict[str, tuple[Any, ...]]()
+    for each in fields(kind):
+        if is_dataclass(hints[each.name]):
+            found |= choices(hints[each.name])
+        elif get_origin(hints[each.name]) is Literal:
+            found[each.name] = get_args(hints[each.name])
+    return found
 
 
 def check_settings(options: Any, shares: tuple[str, ...] = ()) -> None:

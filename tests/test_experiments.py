@@ -206,6 +206,11 @@ def test_a_world_of_faces_keeps_what_is_known_what_is_trained_on_and_what_is_hel
     clip = shutil.copytree(tiny_clip_folder, tmp_path / "work" / "celeba" / "clip")
     (clip / "training.json").write_text("{}")
     made = celeba_world(Plan(tmp_path / "work", judge_epochs=1), tmp_path)
+    written = (made.folder / "images.parquet").stat().st_mtime_ns
+    parts = {part.file for part in made.store.manifest.parts}
+    again = celeba_world(Plan(tmp_path / "work", judge_epochs=1), tmp_path)
+    assert (again.folder / "images.parquet").stat().st_mtime_ns == written, "experiments may run beside each other"
+    assert {part.file for part in again.store.manifest.parts} == parts
     assert len(made.domains) == 13
     assert [made.domains[n] for n in (0, 8, 12)] == ["male", "beard", "black hair"]
     assert made.pictures.shape == (21, 64, 64, 3)

@@ -13,6 +13,7 @@ from lanit.errors import LanitError, UsageError
 from lanit.growing import grow
 from lanit.networks import NetworkOptions
 from lanit.objectives import Networks
+from pipeline.models.bundle import load_bundle
 from pipeline.models.tensor_folders import read_tensors
 from pipeline.store.store import Store
 from tests.training_world import PROMPTS, TINY, changed, copy_of, draw_store, go, labelled
@@ -114,6 +115,8 @@ def test_a_run_begins_with_the_newest_checkpoint_and_goes_on_without_it(
     average = read_tensors(tmp_path / "run" / "checkpoints" / "step-00000000" / "average.safetensors")
     same = "generator.decoder.0.conv1.weight"
     assert torch.equal(average[same], inner[f"generative.{same}"])
+    told = load_bundle(tmp_path / "run").training["options"]
+    assert told == options.to_json() | {"grow": "run-32"}, "nothing of where it lay"
     shutil.rmtree(tmp_path / "run-32")
     report = go(tmp_path / "run", tiny_clip, changed(options, steps=3))
     assert (report.started_at, report.steps) == (2, 3)

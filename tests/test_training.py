@@ -675,6 +675,18 @@ def test_presets_are_options_and_changes_lie_over_them() -> None:
     assert "small-64" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("preset", "changes", "output"),
+    [("small-64", {}, "masked"), ("small-64,stargan", {}, "residual"), ("64,stargan", {}, "image"),
+     ("small-64", {"classification": 0.0}, "residual"), ("small-64", {"method": "tunit"}, "residual"),
+     ("small-64", {"classification": 0.0, "output": "masked"}, "masked")],
+)  # fmt: skip
+def test_presets_have_a_mask_where_a_discriminator_teaches_it(
+    preset: str, changes: dict[str, Any], output: str
+) -> None:
+    assert options_from(preset, changes).to_json()["output"] == output
+
+
 @pytest.mark.parametrize("amx", [True, False])
 def test_fast_is_bf16_on_a_cpu_only_where_that_is_faster(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)

@@ -47,10 +47,15 @@ class AnimalTable:
 
 
 def write_table(folder: Path, table: pa.Table, names: Sequence[str], truth: np.ndarray) -> tuple[Path, Path]:
-    """``images.parquet`` and ``truth.csv`` in ``folder``. table: with the columns path and jpeg. truth: bool (n×N)."""
+    """``images.parquet`` and ``truth.csv`` in ``folder``. table: with the columns path and jpeg. truth: bool (n×N).
+
+    What is there already stays: a newer file would be embedded anew, under the feet of an experiment beside this one.
+    """
     images, known = folder / "images.parquet", folder / "truth.csv"
-    with atomic_path(images) as temporary:
-        pq.write_table(table.select(["path", "jpeg"]), temporary)
+    table, there = table.select(["path", "jpeg"]), pq.read_table(images) if images.is_file() else None
+    if there is None or not there.equals(table):
+        with atomic_path(images) as temporary:
+            pq.write_table(table, temporary)
     rows = zip(table["path"].to_pylist(), truth.astype(int), strict=True)
     lines = [",".join(("path", *names)), *(",".join((path, *map(str, row))) for path, row in rows)]
     with atomic_path(known) as temporary:

@@ -7,7 +7,7 @@ added to others, swapped, and removed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -16,7 +16,7 @@ from lanit.content_objectives import ContentLearners, ContentTerms, content_step
 from lanit.errors import UsageError
 from lanit.methods.method import Moment, OneWord, Options, Setting, WithoutPrompts
 from lanit.methods.optimisers import adam
-from lanit.networks import Discriminator, NetworkOptions, Output
+from lanit.networks import Discriminator, NetworkOptions
 from lanit.objectives import Batch, Parts
 from lanit.options import check_settings
 from lanit.ranks import Draws, Ranks
@@ -30,14 +30,13 @@ _KEPT = 4  # codes of a step that go into the bank
 class ContentOptions(OneWord):
     """Settings of this method.
 
-    output: ``residual`` adds what g draws to the image, and ``masked`` lays it over, see
-    :class:`lanit.networks.NetworkOptions`: the image need not be drawn anew, and translations alone are learned by;
+    output: ``residual`` adds what g draws to the image, which need not be drawn anew, and learns by translations alone;
     ``image`` draws the image anew, and learns by giving images back too: with ``adversarial=0`` this is the paper's
     method. guide, guide_channels: see :class:`lanit.content_networks.ContentSizes`; ``guide=constant`` besides these is
     Fader networks. ramp: share of the steps over which ``confusion`` rises from 0, as Fader networks have it.
     """
 
-    output: Output = "residual"
+    output: Literal["image", "residual"] = "residual"
     guide: GuideKind = "map"
     guide_channels: int = 4
     terms: ContentTerms = field(default_factory=ContentTerms)
@@ -46,10 +45,9 @@ class ContentOptions(OneWord):
     def __post_init__(self) -> None:
         check_settings(self, ("ramp",))
         check_settings(self.terms)
-        if self.output != "image" and not self.terms.adversarial:
+        if self.output == "residual" and not self.terms.adversarial:
             raise UsageError(
-                f"output {self.output} learns by translations, which adversarial 0 leaves out",
-                "Add --set output=image.",
+                "output residual learns by translations, which adversarial 0 leaves out", "Add --set output=image."
             )
 
     def network_options(self, image_size: int, domains: int) -> NetworkOptions:
@@ -75,7 +73,7 @@ class Content(WithoutPrompts[ContentLearners, ContentNetworks], optimisers=("gen
     def __init__(self, options: ContentOptions, setting: Setting) -> None:
         self._options = options
         self._terms = replace(options.terms, bf16=setting.bf16)
-        if options.output != "image":  # which gives every image back, or nearly, from the first step on
+        if options.output == "residual":  # which gives every image back from the first step on
             self._terms = replace(self._terms, reconstruction=0.0, confusion=0.0)
         sizes = options.network_options(setting.image_size, setting.domains)
         assert isinstance(sizes, ContentSizes)

@@ -24,6 +24,9 @@ from pipeline.training.clock import Clock
 from pipeline.training.learner import Learner, as_learned, kept_context
 from pipeline.training.training_data import TrainingData, exclusive_of
 
+_FILES = ("grow", "example")
+"""Settings that name files or folders: a model, which is given away, tells their last names alone."""
+
 
 @dataclass(frozen=True)
 class RunModel:
@@ -70,11 +73,12 @@ class RunModel:
         exclusive: Tensor,
     ) -> Bundle:
         counts = dict(zip(labels.domains, map(int, labels.active.sum(axis=0)), strict=True))
+        options = {name: Path(value).name if name in _FILES else value for name, value in self.options.items()}
         training = {
             "steps": clock.step, "images_seen": clock.step * self.batch_size, "seconds": round(clock.seconds),
             "device": self.device, "precision": self.precision,
             "label_revision": clock.revision, "images": self.images, "images_per_domain": counts,
-            "labelled": int(labels.active.any(axis=1).sum()), "options": self.options,
+            "labelled": int(labels.active.any(axis=1).sum()), "options": options,
         }  # fmt: skip
         training |= {} if self.pairs is None else {"pairs": self.pairs}
         found = guide_of(networks) is not None

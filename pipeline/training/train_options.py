@@ -9,7 +9,7 @@ from lanit.errors import UsageError
 from lanit.methods.clusters import ClusterOptions
 from lanit.methods.method import Options
 from lanit.methods.table import DEFAULT_METHOD, METHODS
-from lanit.options import check_settings, flat, nested
+from lanit.options import check_settings, choices, flat, nested
 
 _ANY_BATCH = 1024  # in which any method's default clusters fit
 Precision = Literal["auto", "fast", "float32", "bf16"]
@@ -147,19 +147,24 @@ def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
     """The options of a preset, or of several with commas between them of which the later count, with ``changes`` (those
     not None) laid over; minutes alone lift the limit of steps.
 
-    What presets say of settings that the method has not counts for nothing; one that finds clusters draws images
-    evenly, and enough at once to tell them apart."""
+    What presets say of settings and choices that the method has not counts for nothing; one that finds clusters draws
+    images evenly, and enough at once to tell them apart. Where D does not classify, a mask hardly learns to open
+    (docs/LOG.md, 2026-11-30): there the presets that have one add what the generator draws."""
     chosen: dict[str, Any] = {}
     for name in (part.strip() for part in preset.split(",")):
         if name not in PRESETS:
             raise UsageError(f"there is no preset '{name}'", f"Choose one of {', '.join(PRESETS)}.")
         chosen |= PRESETS[name]
     given = {name: value for name, value in changes.items() if value is not None}
-    known = _settings_of((chosen | given).get("method", DEFAULT_METHOD))
-    start = {name: value for name, value in chosen.items() if name in known}
+    method = (chosen | given).get("method", DEFAULT_METHOD)
+    known = _settings_of(method)
+    can = choices(METHODS[method].options)
+    start = {name: value for name, value in chosen.items() if name in known and value in can.get(name, (value,))}
+    if start.get("output") == "masked" and not (start | given).get("classification"):
+        start["output"] = "residual"
     if given.get("minutes") and "steps" not in given:
         given["steps"] = 0
-    options = METHODS[(start | given).get("method", DEFAULT_METHOD)].options
+    options = METHODS[method].options
     if issubclass(options, ClusterOptions):
         least = options.images_for(given.get("clusters", options().clusters))
         size = max(least, start.get("batch_size", TrainOptions.batch_size))
