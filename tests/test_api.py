@@ -72,7 +72,7 @@ def test_the_five_lines_of_the_page_run_as_they_stand(tmp_path: Path, monkeypatc
     assert isinstance(found["labels"], Labels)
     assert set(found["labels"].margins) == set(load_bundle("sample").prompt_set.domains)
     with Image.open(tmp_path / "out.png") as image:
-        assert (image.size, image.mode) == ((32, 32), "RGB")
+        assert (image.size, image.mode) == ((64, 64), "RGB")
         assert np.array_equal(np.asarray(image), np.asarray(found["image"]))
     assert "smiling" in found["model"].label(found["image"]).active
 

@@ -60,7 +60,7 @@ OPTIONS = EvaluationOptions(styles=2, sources=13, guide="latent", bootstrap=20, 
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with faces of the shipped generator's size, and a labelled store of them."""
     folder = tmp_path_factory.mktemp("world")
-    write_faces(folder / "faces", FACES, 4040, 32)
+    write_faces(folder / "faces", FACES, 4040, 64)
     clip = load_clip("sample")
     embed([folder / "faces"], folder / "store", clip)
     label(Store.open(folder / "store"), clip, read_prompt_set("sample-faces"), Rule())
@@ -128,7 +128,7 @@ def test_translations_are_those_of_lanit_translate_add(world: Path, store: Store
     lacking = np.flatnonzero(~own[:, domain].numpy())
     styles = latent_styles(translator, len(rows), 3, seed=1)
     made = np.concatenate(list(translate_sources(translator, sources, lacking, domain, styles)))
-    assert made.shape == (len(lacking), 3, 32, 32, 3)
+    assert made.shape == (len(lacking), 3, 64, 64, 3)
     latents = torch.randn(len(rows) * 3, 16, generator=torch_generator_of(1, "latents")).reshape(len(rows), 3, 16)
     for place, row in enumerate(lacking):
         for style in range(3):
@@ -179,7 +179,7 @@ def test_where_images_are_paired_translations_are_measured_against_the_partner(
 def test_a_model_with_one_style_a_domain_makes_one_translation_and_has_no_diversity(
     store: Store, translator: Translator, tmp_path: Path
 ) -> None:
-    sizes = replace(translator.bundle.options, codes="table")
+    sizes = replace(translator.bundle.options, codes="table", code_form="free")
     save_bundle(tmp_path / "table", replace(translator.bundle, options=sizes, networks=random_networks(sizes)))
     result = evaluate_runs([str(tmp_path / "table")], store, replace(OPTIONS, guide="both"), Tools())
     latent, reference = (domains_of(result, guide=guide) for guide in range(2))

@@ -425,7 +425,7 @@ def test_the_commands_take_an_export_wherever_it_lies(tmp_path: Path, monkeypatc
         return result.stdout
 
     report = json.loads(call("export-model", "sample", "--out", "exported", "--half", "--json"))
-    assert (report["domains"], report["image_size"], report["onnx"]) == (12, 32, None)
+    assert (report["domains"], report["image_size"], report["onnx"]) == (12, 64, None)
     call("sample-faces", "faces", "--count", "3")
     shutil.move("exported", "elsewhere")
     for model in ("sample", "elsewhere"):

@@ -29,7 +29,7 @@ FACES, DOMAIN, SEED = 11, "eyeglasses", 4
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "faces"
-    write_faces(folder, FACES, 3, 32)
+    write_faces(folder, FACES, 3, 64)
     return folder
 
 
@@ -40,7 +40,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def pictures(faces: Path) -> np.ndarray:
-    """uint8 (n×32×32×3), in the order of their names."""
+    """uint8 (n×64×64×3), in the order of their names."""
     return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in sorted(faces.glob("*.png"))])
 
 

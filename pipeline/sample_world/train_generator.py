@@ -36,10 +36,12 @@ STAGES: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
     ("run-32", "small-32", 1500, {}),
     ("run-64", "small-64", 1500, LONGER),
     ("run-styles", "small-64", 1500, REAL | {"diversity": 30.0}),
-    ("run", "small-64", 2500, REAL | {"diversity": 10.0}),
+    ("run-varied", "small-64", 1000, REAL | {"diversity": 10.0}),
+    ("run", "small-64", 1000, REAL | {"diversity": 15.0, "ema": 0.998, "learning_rate": 3e-4}),
 )
 """Runs, each of which begins with the one before: name, preset, steps, and what differs from the preset. The third
-opens the styles, and would end by painting for difference's sake; the last keeps them (docs/LOG.md, 2026-11-30)."""
+opens the styles, and would end by painting for difference's sake; the next keeps them, and the last, at a lower rate,
+draws the finer lines (docs/LOG.md, 2026-11-30)."""
 
 
 def main() -> None:
