@@ -2,14 +2,15 @@
 
 The same stages as any user's, on drawn faces of a world of its own: draw, embed with the sample CLIP, label by the
 adaptive threshold, train at 32 px, grow to 64 px, and go on there by other weights. No truth is read. Interrupted, the
-same command continues; at the end, or with ``--export`` at any time, the averages are written into the package at half
-precision.
+same command continues; at the end, or with ``--export`` once the last run has begun, the averages are written into the
+package at half precision.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.clip.models import load_clip
 from pipeline.computing.devices import pick_device
 from pipeline.embedding.embed import embed
 from pipeline.labelling.label import label
-from pipeline.models.bundle import SAMPLE_MODEL, load_bundle, save_bundle
+from pipeline.models.bundle import SAMPLE_MODEL, Bundle, load_bundle, save_bundle
 from pipeline.prompts.prompt_sets import read_prompt_set
 from pipeline.sample_world.dataset import write_faces
 from pipeline.showing import console
@@ -54,8 +55,15 @@ def main() -> None:
     given = parser.parse_args()
     if not given.export:
         _train(given.work, given.steps, given.faces, given.seed)
-    save_bundle(SAMPLE_MODEL, load_bundle(given.work / "run"), half=True)
+    save_bundle(SAMPLE_MODEL, learned_in_all_runs(given.work), half=True)
     console.say(f"written: {SAMPLE_MODEL}")
+
+
+def learned_in_all_runs(work: Path) -> Bundle:
+    """The model of the last run; steps, images and seconds are those of all, since each began with the one before."""
+    bundles = [load_bundle(work / name) for name, *_ in STAGES]
+    told = {key: sum(each.training[key] for each in bundles) for key in ("steps", "images_seen", "seconds")}
+    return replace(bundles[-1], training=bundles[-1].training | told)
 
 
 def _train(work: Path, steps: Sequence[int], faces: int, seed: int) -> None:
