@@ -44,8 +44,8 @@ SETTINGS = (
     "refresh_every=2", "prompt_learning_rate=0.001", "learning_rate=0.0001", "crop=0.5", "balance=uniform",
     "evaluate_images=4", "keep=9", "diversity=0", "output=residual", "checkpoint_every=1",
 )  # fmt: skip
-"""No diversity: two styles of a residual generator, which begins at 0, differ by rounding; and no mask, for what lies
-behind one that is shut moves by rounding too. The paired run below has diversity."""
+"""No diversity: two styles of a generator that begins at nothing differ by rounding; and no mask, for behind one
+that paints nothing yet what learns moves by rounding too. Runs below have either, from weights that draw."""
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +168,7 @@ COMMON = ("channels=4", "max_channels=8", "precision=float32", "evaluate_images=
           "learning_rate=0.0001")  # fmt: skip
 _JUDGED = ("r1=1", "r1_every=2")
 _DRAWN = ("output=image",)  # a residual begins at 0, where gradients are rounding
+_MASKED = ("output=masked", "classification=4", "diversity=0", "prompts_from=1", "mapping_width=8")
 BY_METHOD: dict[str, tuple[str, ...]] = {
     "content": ("method=content", "present=hat", *_DRAWN, *_JUDGED),
     "one-shot": ("method=one-shot", "present=hat", "one_from=0.5", *_JUDGED),
@@ -182,8 +183,10 @@ BY_METHOD: dict[str, tuple[str, ...]] = {
     ),
     "tunit": ("method=tunit", *_DRAWN, "clusters=3", "warm_up=0.5", "queue=24", *_JUDGED),
     "style-aware": ("method=style-aware", *_DRAWN, "clusters=3", "warm_up=0.5", "frozen_steps=1", *_JUDGED),
+    "masked": (*_MASKED, *_JUDGED),
 }
-"""Methods of their own, and pairs: settings of runs of four steps, in which all that learns does."""
+"""Methods of their own, pairs, and a mask that already draws: settings of runs of four steps, in which all that learns
+does."""
 
 
 def _train_each(commands: list[list[str]], ports: list[int], environment: dict[str, str], folder: Path) -> None:
@@ -199,6 +202,8 @@ def _train_each(commands: list[list[str]], ports: list[int], environment: dict[s
 def test_two_processes_train_the_model_of_one_by_every_method(store: Path, tmp_path: Path) -> None:
     """Averages too, and what they hold beside weights: a bank of codes, moments of styles. Biases are not compared:
     before a norm they move by rounding alone, which Adam makes as large as any step."""
+    fast = ("learning_rate=0.01", *(setting for setting in COMMON if "learning_rate" not in setting), *_MASKED)
+    ended(start(1, train_words(store, tmp_path / "drawing", 4, fast), tmp_path / "begun"), tmp_path / "begun")
     commands: dict[int, list[list[str]]] = {}
     for count in (1, 2):
         (tmp_path / str(count)).mkdir()
@@ -209,6 +214,7 @@ def test_two_processes_train_the_model_of_one_by_every_method(store: Path, tmp_p
         for name, settings in BY_METHOD.items():
             words = train_words(opened.root, tmp_path / str(count) / name, 4, (*COMMON, *settings))
             words += ["--set", f"example={store.parent / 'images' / '00.png'}"] if name == "one-shot" else []
+            words += ["--set", f"grow={tmp_path / 'drawing'}"] if name == "masked" else []
             words += [] if "clusters=3" in settings else ["--revision", "1"]
             commands[count].append(words)
     started: list[BaseProcess] = []
