@@ -71,6 +71,7 @@ ARMS: tuple[Arm, ...] = (
       for count in _COUNTS),
     Arm("poor-fixed", "templates", "poor templates, prompts not learned", poor=True),
     Arm("poor-learned", "templates", "poor templates, prompts learned", poor=True, learns=True),
+    Arm("poor-unguided", "templates", "poor templates, without domain regularisation", poor=True, changes=UNGUIDED),
     Arm("no-domain", "ablations", "words, without domain regularisation", changes=UNGUIDED),
     Arm("truth-unguided", "ablations", "true labels, without domain regularisation (StarGAN v2)", "truth",
         changes=UNGUIDED),
