@@ -677,8 +677,9 @@ def test_presets_are_options_and_changes_lie_over_them() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "changes", "output"),
-    [("small-64", {}, "masked"), ("small-64,stargan", {}, "residual"), ("64,stargan", {}, "image"),
-     ("small-64", {"classification": 0.0}, "residual"), ("small-64", {"method": "tunit"}, "residual"),
+    [("small-64", {}, "masked"), ("small-64,stargan", {}, "masked"), ("small-64,unit", {}, "residual"),
+     ("64,stargan", {}, "image"), ("small-64", {"classification": 0.0}, "residual"),
+     ("small-64", {"method": "tunit"}, "residual"),
      ("small-64", {"classification": 0.0, "output": "masked"}, "masked")],
 )  # fmt: skip
 def test_presets_have_a_mask_where_a_discriminator_teaches_it(

@@ -110,7 +110,7 @@ _PAIRED = {"pairs": "yes", "discriminator_input": "pair"}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "cyclegan": ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 1.0, "identity": 0.5},
     "discogan": ONE_STYLE | {"cycle": 0.5},
-    "stargan": ONE_STYLE | {"cycle": 4.0},
+    "stargan": ONE_STYLE | {"cycle": 4.0, "classification": 1.0},
     "unit": ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 3.0, "identity": 3.0},
     "dtn": ONE_STYLE | {"cycle": 0.0, "feature": 1.0, "identity": 1.0},
     "pix2pix": ONE_STYLE | _PAIRED | {"cycle": 0.0, "pair": 100.0},
