@@ -12,7 +12,7 @@ RuleChoice = Literal["adaptive", "best-top-k", "best-fixed"]
 EXPERIMENTS: Mapping[str, str] = {
     "ladder": "Levels of supervision",
     "domains": "Number of domains",
-    "templates": "Poor initial templates: prompt learning on against off",
+    "templates": "Poor initial templates: prompt learning on against off, and labels alone",
     "ablations": "Ablations",
     "rules": "Label rules",
 }
