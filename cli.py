@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 import typer
 from typer.core import TyperGroup
 
-from lanit.errors import LanitError, UsageError
+from lanit.errors import LanitError, UsageError, disk_hint
 from lanit.rules import SPELLINGS
 from pipeline.clip.presets import PRESETS
 from pipeline.commands import DEFAULT_STORE, STORE_VARIABLE, store_above
@@ -83,7 +83,7 @@ def _one_line_errors(ctx: Any) -> Iterator[None]:
         if error.errno == errno.EPIPE:  # the reader of a pipe went away: Typer ends quietly
             raise
         name = f": {error.filename}" if error.filename else ""
-        _fail(f"{error.strerror or error}{name}. Check the disk and its permissions.", 1, error)
+        _fail(f"{error.strerror or error}{name}. {disk_hint(error)}", 1, error)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; torch may not be imported here
             raise

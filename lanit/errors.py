@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LanitError(Exception):
@@ -24,6 +27,17 @@ class UsageError(LanitError):
     """The command line or an option is wrong: exit code 2."""
 
     exit_code = 2
+
+
+def cannot_write(path: object, error: OSError, otherwise: str = "") -> LanitError:
+    """What to raise where the disk refuses to write ``path``. otherwise: what may be done instead of mending that."""
+    return LanitError(f"cannot write {path}: {error.strerror or error}", disk_hint(error, otherwise))
+
+
+def disk_hint(error: OSError, otherwise: str = "") -> str:
+    """What to do where the disk refuses."""
+    mend = "Free some space" if error.errno in _FULL else "Check the disk and its permissions"
+    return f"{mend} and run the same command again: it goes on{otherwise and f', or {otherwise}'}."
 
 
 def excerpt(text: str, length: int = 80) -> str:

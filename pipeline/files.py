@@ -15,13 +15,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, cannot_write
 from pipeline.stand_ins import refuse_stand_in
 
 LOCK_NAME = ".lock"
 """Of the file in a folder that whichever command writes there holds."""
 
-_DISK_HINT = "Check the disk and its permissions."
 _TEMPORARY = re.compile(r"\.(?P<target>.+)\.(?P<pid>\d+)\.(?:tmp|old)")
 _SEAL = "seal"
 _SEALED_BY = "sha256:"
@@ -115,7 +114,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         sweep_beside(path)
         yield temporary
     except OSError as error:
-        raise LanitError(f"cannot write {path}: {error.strerror or error}", _DISK_HINT) from error
+        raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -217,7 +216,7 @@ def exclusive_lock(path: Path, busy: LanitError, wait_seconds: float = 0.0) -> I
     except Timeout:
         raise busy from None
     except OSError as error:
-        raise LanitError(f"cannot write {path}: {error.strerror or error}", _DISK_HINT) from error
+        raise cannot_write(path, error) from error
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, cannot_write
 from pipeline.files import (
     LOCK_NAME,
     exclusive_lock,
@@ -156,9 +156,7 @@ def appearing_folder(folder: Path, ours: Ours) -> Iterator[Path]:
         filling.replace(folder)
         sync_folder(folder.parent)
     except OSError as error:
-        raise LanitError(
-            f"cannot write {folder}: {error.strerror or error}", "Free some space and run the same command again."
-        ) from error
+        raise cannot_write(folder, error) from error
     finally:
         restore_folder(folder)
         for path in (filling, retired):

@@ -87,8 +87,8 @@ def test_temporary_files_are_left_overs_and_an_empty_folder_is_a_difference(tmp_
         ("Leave it out.", "search x --top 0", "--top is at least 1, not 0", ["search x"]),
         ("Choose one of flat, ivf.", "index --kind tree", "there is no index 'tree'", ["index --kind flat"]),
         ("Give a new folder.", "export --to csv --out x", "--out x is a file", ["export --to csv --out elsewhere"]),
-        ("Free some space and run the same command again.", "embed a", "", ["embed a"]),
-        ("Check the disk and its permissions.", "embed a", "", []),
+        ("Free some space and run the same command again: it goes on.", "embed a", "", ["embed a"]),
+        ("Check the disk and its permissions and run the same command again: it goes on.", "embed a", "", ["embed a"]),
     ],
 )  # fmt: skip
 def test_a_hint_is_typed_as_it_stands(hint: str, line: str, message: str, expected: list[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lanit.errors import LanitError
+from lanit.errors import cannot_write
 from pipeline.files import write_bytes
 from pipeline.store.schemas import PART_NAME
 from pipeline.store.store_folder import UNFINISHED_NAME, json_lines
@@ -49,8 +49,7 @@ class Journal:
                 journal.flush()
                 os.fsync(journal.fileno())
         except OSError as error:
-            hint = "Free some space and run the same command again: it goes on."
-            raise LanitError(f"cannot write {self._path}: {error.strerror or error}", hint) from error
+            raise cannot_write(self._path, error) from error
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

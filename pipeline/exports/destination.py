@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, cannot_write
 from pipeline.exports.inventory import Log, LogState, Writes, Written, entries, lines, read_inventory, remove
 from pipeline.exports.selection import Missing
 from pipeline.files import (
@@ -84,10 +84,7 @@ class Destination:
                 sweep_beside(self.out)
                 yield
             except OSError as error:
-                raise LanitError(
-                    f"cannot write {error.filename or self.out}: {error.strerror or error}",
-                    "Check the disk and its permissions; the same command goes on.",
-                ) from error
+                raise cannot_write(error.filename or self.out, error) from error
 
     def earlier(self, overwrite: bool) -> dict[str, Any] | None:
         """The marker of a complete export of the same identity that is already there, as it was written.

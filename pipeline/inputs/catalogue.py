@@ -35,7 +35,7 @@ def scratch_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        hint = "Free some space and run the same command again."
+        hint = "Free some space and run the same command again: it goes on."
         raise LanitError(f"cannot keep the list of images on disk ({error})", hint) from error
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, cannot_write
 from pipeline.clip.fingerprint import Fingerprint
 from pipeline.commands import store_option
 from pipeline.files import sealed, sync_folder, temporary_beside, unsealed
@@ -345,8 +345,7 @@ def _append(root: Path, answers: pa.Table, given: int) -> None:
                 os.truncate(path, whole)
                 raise
     except OSError as error:
-        hint = "Free some space and run the same command again."
-        raise LanitError(f"cannot write {path}: {error.strerror or error}", hint) from error
+        raise cannot_write(path, error) from error
     if is_new:
         sync_folder(path.parent)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from lanit.errors import LanitError, UsageError
+from lanit.errors import LanitError, UsageError, cannot_write
 from pipeline.files import read_json, sealed, temporary_name, write_bytes, write_json
 from pipeline.folders import check_folder, locked_folder, plain_file
 from pipeline.sample_world.faces import ATTRIBUTES, draw_face, sample_face
@@ -110,9 +110,7 @@ def _put(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        raise LanitError(
-            f"cannot write {path}: {error.strerror or error}", "Check the disk; the same command goes on."
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, cannot_write
 from pipeline.files import is_unwritable, sweep_beside, temporary_name, write_bytes
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def scratch_folder(store: Store, name: str) -> Iterator[Path]:
         folder.mkdir()
     except OSError as error:
         if not is_unwritable(error):
-            hint = "Check the disk and its permissions."
-            raise LanitError(f"cannot write {folder}: {error.strerror or error}", hint) from error
+            raise cannot_write(folder, error) from error
         with tempfile.TemporaryDirectory(prefix="lanit-", ignore_cleanup_errors=True) as other:
             yield Path(other)
         return

@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, cannot_write
 from pipeline.decoding.limits import ImageError
 from pipeline.decoding.squares import fit_square
 from pipeline.files import exclusive_lock, is_unwritable, publish
@@ -252,10 +252,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
         path.parent.mkdir(exist_ok=True)
         yield
     except OSError as error:
-        raise LanitError(
-            f"cannot write {path}: {error.strerror or error}",
-            "Free some space and run the same command again, or add --set cache_gb=0.",
-        ) from error
+        raise cannot_write(path, error, "add --set cache_gb=0") from error
 
 
 def load_square(images: StoreImages, row: int, size: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lanit.errors import LanitError
+from lanit.errors import cannot_write
 from pipeline.files import sha256_bytes
 
 _DIGITS = 8  # of the digest before each line
@@ -29,9 +29,7 @@ class Announcements:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise LanitError(
-                f"cannot write {self.path}: {error.strerror or error}", "Check the disk; the same command goes on."
-            ) from error
+            raise cannot_write(self.path, error) from error
 
     def names(self) -> Iterator[str]:
         """All that was written down; a line that is cut short or damaged says nothing."""

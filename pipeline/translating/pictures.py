@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from simplejpeg import encode_jpeg
 
-from lanit.errors import LanitError
+from lanit.errors import LanitError, cannot_write
 from pipeline.extras import install
 from pipeline.files import temporary_name
 from pipeline.folders import first_link
@@ -127,9 +127,7 @@ class PictureWriter:
                 temporary.unlink(missing_ok=True)
             if error.errno in _BAD_NAME:
                 return f"its result cannot be written ({error.strerror})"
-            raise LanitError(
-                f"cannot write {path}: {error.strerror or error}", "Check the disk; the same command goes on."
-            ) from error
+            raise cannot_write(path, error) from error
         except ValueError:
             return "its result cannot be written (no file can have this name)"
         return ""
