@@ -161,7 +161,7 @@ def animals_world(plan: Plan, data: Path) -> World:
     clip_folder, store = folder / "clip", folder / "store"
     known, unlabelled, held_out = read_animals(data, name=_ANIMALS)
     of_known, of_held = (Photographs(part.pictures(), part.truth()) for part in (known, held_out))
-    judge = _judge(folder / "judge", known.names, of_known, of_held, plan.judge_epochs)
+    judge = judge_of(folder / "judge", known.names, of_known, of_held, plan.judge_epochs)
     if not (clip_folder / "training.json").is_file():
         console.note(f"training the CLIP of the animals, {plan.clip_steps} steps")
         animals_models.train_clip(clip_folder, known, plan.clip_steps)
@@ -200,7 +200,7 @@ def celeba_world(plan: Plan, data: Path) -> World:
     of_known, of_held = (
         Photographs(fitted(part.pictures(), CELEBA_SIZE), part.truth(CELEBA)) for part in (known, held_out)
     )
-    judge = _judge(folder / "judge", CELEBA, of_known, of_held, plan.judge_epochs)
+    judge = judge_of(folder / "judge", CELEBA, of_known, of_held, plan.judge_epochs)
     if not (clip_folder / "training.json").is_file():
         console.note(f"training the CLIP of CelebA, {plan.clip_steps} steps")
         texts = (*known.phrases, *faces_data.CAPTIONS, "and")
@@ -235,7 +235,7 @@ WORLDS: Mapping[str, Callable[[Plan, Path], World]] = {"animals": animals_world,
 """Of photographs: what makes each of a plan and the folder of the tables."""
 
 
-def _judge(folder: Path, names: tuple[str, ...], known: Photographs, held_out: Photographs, epochs: int) -> Judge:
+def judge_of(folder: Path, names: tuple[str, ...], known: Photographs, held_out: Photographs, epochs: int) -> Judge:
     """Trained on true labels, unless the folder has it."""
     if not (folder / "training.json").is_file():
         console.note(f"training the judge in {folder}, {epochs} epochs")
