@@ -15,7 +15,12 @@ def learns_prompts(step: int, steps: int, start: float) -> bool:
 
 def r1_weight(weight: float, step: int, every: int) -> float:
     """Lazy R1: the weight times its interval on every ``every``-th step, else 0 (METHOD 6)."""
-    return weight * every if every and step % every == 0 else 0.0
+    return weight * every if every and is_due(step, every) else 0.0
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether what comes on every ``every``-th step, from step 0 on, comes on this one."""
+    return step % every == 0
 
 
 def ema_decay(decay: float, step: int) -> float:

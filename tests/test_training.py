@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lanit.errors import LanitError, UsageError
 from lanit.labels import Rule
 from lanit.methods import stargan
+from lanit.objectives import Guidance, StepOptions
 from lanit.prompts import PromptLearner
 from pipeline.clip.models import load_clip
 from pipeline.embedding.embed import EmbedOptions, embed
@@ -296,6 +297,42 @@ def test_no_step_waits_for_its_device(
     with waits:
         torch.ones(1).item()
     assert len(waits.found) == 1, "it does count"
+
+
+@pytest.mark.parametrize("schedule", ["fused", "paper"])
+def test_clip_guides_and_prompts_learn_on_every_so_many_steps(
+    store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    """The other steps ask for what a step without CLIP's guidance does, and for nothing of CLIP."""
+    asked, seen, name = list[StepOptions](), list[int](), f"{schedule}_step"
+    take = getattr(stargan, name)
+
+    def watched(nets: Any, optimisers: Any, batch: Any, prompts: Any, plan: Any, terms: StepOptions, draws: Any) -> Any:
+        def guidance() -> Guidance:
+            found = prompts()
+
+            def encode(images: Tensor) -> Tensor:
+                seen.append(len(asked))
+                return found.encode(images)
+
+            return replace(found, encode=encode)
+
+        asked.append(terms)
+        return take(nets, optimisers, batch, guidance, plan, terms, draws)
+
+    monkeypatch.setattr(stargan, name, watched)
+    go(tmp_path / "run", tiny_clip, changed(TINY, schedule=schedule, domain_every=3, log_every=1))
+    assert sorted(set(seen)) == [1, 4]
+    plain = replace(asked[0], weights=replace(asked[0].weights, domain=0.0))
+    assert asked == [asked[0], plain, plain] * 2
+    losses = [line for line in metrics(tmp_path / "run") if line["kind"] == "losses"]
+    assert ["domain" in line for line in losses] == [True, False, False] * 2
+
+
+def test_guidance_on_no_step_is_refused_with_what_to_set() -> None:
+    with pytest.raises(UsageError, match="domain_every is at least 1") as caught:
+        changed(TINY, domain_every=0)
+    assert "--set domain=0" in caught.value.hint
 
 
 def test_a_killed_run_ends_where_the_whole_one_does(twins: Callable[[], tuple[Path, Path]], tiny_clip: Any) -> None:

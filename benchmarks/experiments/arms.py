@@ -70,6 +70,8 @@ ARMS: tuple[Arm, ...] = (
     *(Arm(f"tunit-{count}", "domains", f"TUNIT, {count} clusters", "found", domains=count, changes=TUNIT)
       for count in _COUNTS),
     Arm("poor-fixed", "templates", "poor templates, prompts not learned", poor=True),
+    Arm("poor-lazy", "templates", "poor templates, domain regularisation on every fourth step", poor=True,
+        changes={"domain_every": 4}),
     Arm("poor-learned", "templates", "poor templates, prompts learned", poor=True, learns=True),
     Arm("poor-unguided", "templates", "poor templates, without domain regularisation", poor=True, changes=UNGUIDED),
     Arm("no-domain", "ablations", "words, without domain regularisation", changes=UNGUIDED),

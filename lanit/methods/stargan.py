@@ -19,7 +19,7 @@ from lanit.networks import GenerativeNetworks, NetworkOptions
 from lanit.objectives import Batch, Guidance, Networks, Parts, StepOptions, with_edits
 from lanit.options import check_settings
 from lanit.ranks import Draws
-from lanit.schedules import diversity_weight, ema_decay, r1_weight
+from lanit.schedules import diversity_weight, ema_decay, is_due, r1_weight
 from lanit.steps import Optimisers, StepPlan, fused_step, paper_step
 
 _DISTANCES = 512
@@ -33,7 +33,8 @@ class StarganOptions:
     schedule: ``fused`` or ``paper`` (METHOD §3). learning_rate: of Adam for all four networks; mapping_rate: the share
     of it that E_M, or what stands in its place, learns at (0.01 in StarGAN v2's public code).
     diversity, r1: loss weights λ, of which the first falls to 0 at the share ``diversity_until`` of the steps, or stays
-    where that is 0. r1_every: steps between R1 penalties. edits: share of the rows of a batch that learn to add one
+    where that is 0. r1_every: steps between R1 penalties. domain_every: steps between those in which CLIP guides, and
+    prompts learn; a step without is as one with ``domain=0``. edits: share of the rows of a batch that learn to add one
     domain and to keep all else (:func:`lanit.objectives.with_edits`), for images without partners; the others take on
     y's labels whole. prompt_learning_rate: of Adam for the prompts.
     grow: folder of a run at half the image size, or at the same, whose networks this one begins with
@@ -50,6 +51,7 @@ class StarganOptions:
     diversity_until: float = 13 / 15
     r1: float = 1.0
     r1_every: int = 8
+    domain_every: int = 1
     edits: float = 0.0
     prompt_learning_rate: float = 1e-5
     grow: str = ""
@@ -60,6 +62,8 @@ class StarganOptions:
         check_settings(self.terms, ("guidance_crop",))
         check_settings(self.terms.weights)
         check_settings(self, ("diversity_until", "edits"))
+        if self.domain_every < 1:
+            raise UsageError("domain_every is at least 1", "To train without CLIP's guidance: --set domain=0.")
         scope = self.terms.domain_scope
         if self.terms.domain_form == "cosine" and scope != "drawn":
             raise UsageError(f"domain_form cosine knows no domain_scope {scope}", "Add --set domain_scope=drawn.")
@@ -102,6 +106,7 @@ class Stargan:
             images, labels = setting.sample(_DISTANCES)
             moments = losses.distance_moments(images, with_slack(labels))
         self._terms = replace(options.terms, bf16=setting.bf16, moments=moments)
+        self._unguided = replace(self._terms, weights=replace(weights, domain=0.0))
         self.networks = Networks(options.network_options(setting.image_size, setting.domains)).to(setting.device)
         if setting.inner is not None:
             grow(self.networks, setting.inner)
@@ -145,7 +150,8 @@ class Stargan:
 
         batch = batch if batch.paired else with_edits(batch, options.edits, draws)
         take = fused_step if options.schedule == "fused" else paper_step
-        parts = take(self.networks, self._optimisers, batch, guidance, plan, self._terms, draws)
+        terms = self._terms if is_due(moment.step, options.domain_every) else self._unguided
+        parts = take(self.networks, self._optimisers, batch, guidance, plan, terms, draws)
         decay = ema_decay(self._setting.ema, moment.step)
         self._average.update(self.networks.generative, decay)
         if self._learner is not None:
