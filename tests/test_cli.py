@@ -333,7 +333,7 @@ class OutOfMemoryError(RuntimeError):
         (UsageError("that option", "Leave it out"), 2, "error: that option. Leave it out"),
         (KeyboardInterrupt(), 130, "error: interrupted; run the same command again"),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: Permission denied: a/b. Check"),
-        (OSError(28, "No space left on device"), 1, "error: No space left on device. Check"),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device. Free some space and run"),
         (OutOfMemoryError("CUDA"), 1, "error: the GPU is out of memory. Try a smaller --batch-size"),
     ],
 )
