@@ -304,12 +304,13 @@ def test_clip_guides_and_prompts_learn_on_every_so_many_steps(
     store: Store, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
 ) -> None:
     """The other steps ask for what a step without CLIP's guidance does, and for nothing of CLIP."""
-    asked, seen, name = list[StepOptions](), list[int](), f"{schedule}_step"
+    asked, seen, moved, name = list[StepOptions](), list[int](), list[bool](), f"{schedule}_step"
     take = getattr(stargan, name)
 
     def watched(nets: Any, optimisers: Any, batch: Any, prompts: Any, plan: Any, terms: StepOptions, draws: Any) -> Any:
         def guidance() -> Guidance:
             found = prompts()
+            moved.append(found.prompts.domains.requires_grad)
 
             def encode(images: Tensor) -> Tensor:
                 seen.append(len(asked))
@@ -323,6 +324,7 @@ def test_clip_guides_and_prompts_learn_on_every_so_many_steps(
     monkeypatch.setattr(stargan, name, watched)
     go(tmp_path / "run", tiny_clip, changed(TINY, schedule=schedule, domain_every=3, log_every=1))
     assert sorted(set(seen)) == [1, 4]
+    assert moved == [False, False, False, True, False, False]  # CLIP reads prompts that learn, from step 3 on
     plain = replace(asked[0], weights=replace(asked[0].weights, domain=0.0))
     assert asked == [asked[0], plain, plain] * 2
     losses = [line for line in metrics(tmp_path / "run") if line["kind"] == "losses"]

@@ -141,16 +141,18 @@ class Stargan:
             learning,
         )
 
+        terms = self._terms if is_due(moment.step, options.domain_every) else self._unguided
+        reads_prompts = bool(terms.weights.domain or terms.weights.looks)
+
         def guidance() -> Guidance:
             """Text embeddings of the prompts as they are now in phase 2; as written before it, as settled after."""
             prompts = self._fixed
-            if learning and self._learner is not None:
+            if learning and self._learner is not None and reads_prompts:
                 prompts = prompts.moved(*self._learner.text_features())
             return Guidance(self._setting.encode, prompts)
 
         batch = batch if batch.paired else with_edits(batch, options.edits, draws)
         take = fused_step if options.schedule == "fused" else paper_step
-        terms = self._terms if is_due(moment.step, options.domain_every) else self._unguided
         parts = take(self.networks, self._optimisers, batch, guidance, plan, terms, draws)
         decay = ema_decay(self._setting.ema, moment.step)
         self._average.update(self.networks.generative, decay)
