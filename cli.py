@@ -312,7 +312,7 @@ def embed(
     claim_store(store)
     announce_clip(store, clip, anew=overwrite)
     from pipeline.embedding.embed import EmbedOptions, embed_opened
-    from pipeline.embedding.terminal_tables import show_embed
+    from pipeline.embedding.terminal_tables import show_embed, tell_model
     from pipeline.settings import engine_maker, workforce_of
     from pipeline.store.store_clip import clip_to_embed
 
@@ -323,7 +323,7 @@ def embed(
     )  # fmt: skip
     with workforce_of(engine, address, actors, device) as force:
         model = clip_to_embed(store, clip, clip_arch, precision, "cpu" if force else device, anew=overwrite)
-        console.note(f"CLIP {model.spec} in {model.fingerprint.precision} on {force or model.device}; store {store}")
+        tell_model(model, force, store)
         make = engine_maker(force, model, options)
         with console.progress("embedding") as advance:
             report = embed_opened(origins, store, model, options, progress=advance, engine=make)

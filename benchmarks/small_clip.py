@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.computing.devices import native_bf16
 from pipeline.files import json_bytes
 from pipeline.models.tensor_folders import write_folder
 
@@ -56,7 +57,7 @@ def train_clip(
         rows = rng.permutation(len(images))[:batch]
         tokens = tokenizer([caption(int(row), rng) for row in rows])
         view = F.interpolate(random_view(images[rows], rng), (side, side), mode="bicubic", align_corners=False)
-        with torch.autocast("cpu", torch.bfloat16):
+        with native_bf16("cpu"):
             pictures = model.encode_image(view.contiguous(memory_format=torch.channels_last), normalize=True)
             sentences = model.encode_text(tokens, normalize=True)
         logits = model.logit_scale.exp() * pictures.float() @ sentences.float().T

@@ -39,7 +39,7 @@ from lanit.ranks import Draws
 from lanit.sentences import without_phrase
 from lanit.steps import Optimisers, StepPlan, fused_step, paper_step
 from pipeline.clip.text_towers import text_tower
-from pipeline.computing.devices import pick_device
+from pipeline.computing.devices import pick_device, warning_of_bf16
 from pipeline.prompts.prompt_sets import PromptSet, ensemble, read_prompt_set
 from pipeline.showing import console
 
@@ -93,9 +93,13 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     setting = prepare(given.clip, given.size, given.channels, given.batch_size, pick_device(given.device))
+    slow = warning_of_bf16(setting.device)
+    if slow:
+        console.note(f"{slow}: not measured")
+    measured = ("float32",) if slow else ("float32", "bf16")
     for phase in given.phase:
-        variants = [Variant(schedule, precision, phase) for schedule, precision in VARIANTS]
-        variants += [Variant("fused", "bf16", phase, lazy=True)]
+        variants = [Variant(schedule, precision, phase) for schedule, precision in VARIANTS if precision in measured]
+        variants += [Variant("fused", measured[-1], phase, lazy=True)]
         variants += [Variant("fused", "float32", phase, compiled=True)] * given.compile
         report(variants, setting, given)
 
@@ -117,7 +121,7 @@ def report(variants: list[Variant], setting: Setting, given: argparse.Namespace)
         f"on {setting.device}, median of {given.rounds}"
     )
     console.table(title, ("schedule", "precision", "seconds", "times faster"), rows, left=2)
-    for variant in (variants[0], variants[1], variants[3]):
+    for variant in (each for each in variants if each.precision == "float32" and not each.lazy | each.compiled):
         shares = time_parts(steps[variant], parts_of(made[variant][1], setting), setting.device)
         parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         console.say(f"{' '.join(variant.row())}: {parts}")

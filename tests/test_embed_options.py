@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,10 +16,29 @@ import pipeline.embedding.embedding_steps
 from lanit.errors import LanitError, UsageError
 from pipeline.clip.models import ClipModel, load_clip
 from pipeline.clip.towers import Towers
+from pipeline.computing.devices import emulates_bf16
 from pipeline.embedding import embedding_steps
 from pipeline.embedding.embed import EmbedOptions, embed
 from pipeline.embedding.parts import PART_ROWS, rows_of_a_part
+from pipeline.embedding.terminal_tables import tell_model
 from pipeline.store.store import Store
+
+
+@pytest.mark.parametrize(("emulated", "precision"), [(True, "bf16"), (True, "fp32"), (False, "bf16")])
+def test_bf16_is_warned_of_where_it_is_emulated(
+    tiny_clip_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    emulated: bool,
+    precision: Literal["fp32", "bf16"],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not emulated)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    tell_model(load_clip(str(tiny_clip_folder), precision=precision), None, Path("store"))
+    said = "only emulates bfloat16" in capsys.readouterr().err
+    assert said == (emulated and precision == "bf16")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert not emulates_bf16(torch.device("cpu")), "of other processors it is not known"
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from sklearn.metrics import f1_score
 
 from benchmarks.experiments import runs
 from benchmarks.experiments.__main__ import can_run, parser
+from benchmarks.experiments.animals_data import read_large_animals
 from benchmarks.experiments.animals_models import recognised
 from benchmarks.experiments.arms import ARMS, EXPERIMENTS, UNGUIDED, Arm, arm_named
 from benchmarks.experiments.labelling import (
@@ -184,13 +185,16 @@ def test_a_world_runs_no_arm_of_more_words_than_it_has(world: World) -> None:
     ]
 
 
+def jpeg_of(rng: np.random.Generator, side: int) -> bytes:
+    """Noise of few places, as a file."""
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((side, side)).save(file, "JPEG")
+    return file.getvalue()
+
+
 def faces_of(rng: np.random.Generator, count: int) -> pa.Table:
     """As CelebA's tables are: names, JPEG files, and attributes as 0 and 1; the columns that nobody asks for too."""
-    cells = []
-    for _ in range(count):
-        file = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((96, 96)).save(file, "JPEG")
-        cells.append(file.getvalue())
+    cells = [jpeg_of(rng, 96) for _ in range(count)]
     names = [*faces_data.PHRASES, *faces_data.FURTHER_PHRASES, "Wavy_Hair"]
     columns = {name: pa.array(rng.integers(0, 2, count), pa.int8()) for name in names}
     return pa.table({"path": [f"{rng.integers(1 << 40):011d}.jpg" for _ in range(count)], "jpeg": cells} | columns)
@@ -225,6 +229,32 @@ def test_a_world_of_faces_keeps_what_is_known_what_is_trained_on_and_what_is_hel
     assert (seen.shape, features.shape) == ((21, 13), (21, 128))
     assert "with and without each" in made.judge.described
     assert options_of(made, arm_named("tunit"), 0, 5).size == 64
+
+
+def animals_of(rng: np.random.Generator, count: int) -> pa.Table:
+    """Rows of two classes; every second animal fills its picture, others a quarter of it."""
+    jpegs = [jpeg_of(rng, 64) for _ in range(count)]
+    ends = np.where(np.arange(count) % 2 == 0, 63, 31)
+    columns = {"path": [f"{n}.jpg" for n in range(count)], "jpeg": jpegs, "class": ["lion", "bison"] * (count // 2)}
+    boxes = {name: np.zeros(count) if name[1] == "0" else ends for name in ("x0", "y0", "x1", "y1")}
+    return pa.table(columns | {name: pa.array(box.astype(np.int8)) for name, box in boxes.items()})
+
+
+def test_generators_learn_from_large_animals_alone_and_what_may_be_known_is_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    for part, count in (("train", 40), ("test", 10)):
+        pq.write_table(animals_of(rng, count), tmp_path / f"zoo-{part}.parquet")
+    known, unlabelled, held_out = read_large_animals(tmp_path, "zoo", 64, 0.5)
+    assert known.names == ("bison", "lion")
+    paths = [set(part.table["path"].to_pylist()) for part in (known, unlabelled)]
+    assert (len(paths[0]), len(paths[1])) == (30, 10)
+    assert not paths[0] & paths[1]
+    for part in (unlabelled, held_out):
+        assert all(int(path.split(".")[0]) % 2 == 0 for path in part.table["path"].to_pylist())
+    assert len(held_out.classes) == 5
+    pq.write_table(animals_of(rng, 40).drop_columns(["x1"]), tmp_path / "zoo-train.parquet")
+    with pytest.raises(LanitError, match="lacks one of the columns"):
+        read_large_animals(tmp_path, "zoo", 64, 0.5)
 
 
 @pytest.mark.parametrize("preset", ["small-32", "photos-64"])

@@ -727,6 +727,24 @@ def test_presets_have_a_mask_where_a_discriminator_teaches_it(
     assert options_from(preset, changes).to_json()["output"] == output
 
 
+@pytest.mark.parametrize(("emulated", "chosen"), [(True, "bf16"), (True, "auto"), (False, "bf16")])
+def test_a_run_in_bf16_says_where_that_is_emulated_and_is_float32_there_unless_asked(
+    store: Store,
+    tiny_clip: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    emulated: bool,
+    chosen: str,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not emulated)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    go(tmp_path / "run", tiny_clip, changed(TINY, precision=chosen, steps=1))
+    said = "this processor only emulates bfloat16" in capsys.readouterr().err
+    assert said == (emulated and chosen == "bf16")
+    assert load_bundle(tmp_path / "run").training["precision"] == ("float32" if chosen == "auto" else chosen)
+
+
 @pytest.mark.parametrize("amx", [True, False])
 def test_fast_is_bf16_on_a_cpu_only_where_that_is_faster(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)

@@ -25,7 +25,7 @@ from pipeline.showing import console
 
 LEFT_OUT = {
     "margin-drawn", "cosine", "paper-time", "paper-images", "double-rate", "float32", "poor-fixed", "poor-learned",
-    "poor-unguided",
+    "poor-unguided", "poor-lazy", "poor-fill-5", "poor-fill-20", "lazy", "no-domain-fill-5", "no-domain-fill-20",
 }  # fmt: skip
 """Arms that run in the sample world alone unless named: they ask about the trainer, not about the images."""
 _NAMES = ("sample", *WORLDS)

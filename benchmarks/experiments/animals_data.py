@@ -1,6 +1,7 @@
-"""Small photographs of six animals, with their classes: which rows of the given tables serve what.
+"""Small photographs of animals, with their classes: which rows of the given tables serve what.
 
-Two Parquet files, ``*-train.parquet`` and ``*-test.parquet``, with the columns ``path``, ``jpeg`` (bytes), ``class``.
+Two Parquet files, ``*-train.parquet`` and ``*-test.parquet``, with the columns ``path``, ``jpeg`` (bytes), ``class``,
+and where animals have boxes ``x0``, ``y0``, ``x1``, ``y1``: the first and the last of its pixels.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ KNOWN_ROWS = 10_000
 """Training rows whose classes CLIP and the judge see; the generator trains on the others, unlabelled."""
 
 _COLUMNS = ("path", "jpeg", "class")
+_BOX = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,35 @@ def read_animals(
     return _table(known, names), _table(unlabelled, names), _table(test, names)
 
 
-def _read(data: Path, pattern: str) -> pa.Table:
+def read_large_animals(data: Path, name: str, side: int, share: float) -> tuple[AnimalTable, AnimalTable, AnimalTable]:
+    """As :func:`read_animals`, of photographs of ``side`` pixels whose animals have boxes: half of those of which the
+    box covers ``share`` at least are to train on, unlabelled; all others, of whatever box, may be known; of held-out
+    rows only those with a large box are taken."""
+    train, test = (_read(data, f"{name}-{part}.parquet", (*_COLUMNS, *_BOX)) for part in ("train", "test"))
+    names = tuple(sorted(set(train["class"].to_pylist())))
+    order = np.random.default_rng(0).permutation(train.num_rows)
+    large = order[_box_share(train, side)[order] >= share]
+    unlabelled = large[len(large) // 2 :]
+    known = order[~np.isin(order, unlabelled)]
+    held_out = np.flatnonzero(_box_share(test, side) >= share)
+    return _table(train.take(known), names), _table(train.take(unlabelled), names), _table(test.take(held_out), names)
+
+
+def _box_share(table: pa.Table, side: int) -> np.ndarray:
+    """The share of a picture of ``side`` pixels that the box covers: float64 (n)."""
+    x0, y0, x1, y1 = (table[name].to_numpy().astype(np.float64) for name in _BOX)
+    covered: np.ndarray = (x1 - x0 + 1) * (y1 - y0 + 1) / side**2
+    return covered
+
+
+def _read(data: Path, pattern: str, columns: tuple[str, ...] = _COLUMNS) -> pa.Table:
     found = sorted(data.glob(pattern))
     if len(found) != 1:
         raise LanitError(f"{len(found)} files in {data} are named {pattern}; one is needed")
     table = pq.read_table(found[0])
-    if not set(_COLUMNS) <= set(table.column_names):
-        raise LanitError(f"{found[0]} lacks one of the columns {', '.join(_COLUMNS)}")
-    return table.select(list(_COLUMNS)).set_column(2, "class", table["class"].cast(pa.string()))
+    if not set(columns) <= set(table.column_names):
+        raise LanitError(f"{found[0]} lacks one of the columns {', '.join(columns)}")
+    return table.select(list(columns)).set_column(2, "class", table["class"].cast(pa.string()))
 
 
 def _table(table: pa.Table, names: tuple[str, ...]) -> AnimalTable:

@@ -24,6 +24,7 @@ from benchmarks import small_clip
 from benchmarks.experiments.animals_data import AnimalTable
 from benchmarks.small_clip import REPORT, channels_first, random_view, step
 from lanit.sentences import without_phrase
+from pipeline.computing.devices import native_bf16
 from pipeline.files import json_bytes, read_json
 from pipeline.models.tensor_folders import write_folder
 
@@ -39,12 +40,15 @@ NO_CLASS = 0.15
 
 
 def train_clip(out: Path, known: AnimalTable, steps: int, seed: int = 0) -> None:
-    """Contrastive training on ``known`` and its captions; written to ``out`` as open_clip's folder layout."""
+    """Contrastive training on ``known`` and its captions; written to ``out`` as open_clip's folder layout. CLIP sees
+    48 pixels, or as many as the photographs have."""
 
     def caption(row: int, rng: np.random.Generator) -> str:
         return _caption(known.names[known.classes[row]], rng)
 
-    small_clip.train_clip(out, channels_first(known.pictures()), caption, (*known.names, *TEMPLATES), steps, seed=seed)
+    pictures = channels_first(known.pictures())
+    side = max(48, pictures.shape[-1])
+    small_clip.train_clip(out, pictures, caption, (*known.names, *TEMPLATES), steps, side=side, seed=seed)
 
 
 def _caption(name: str, rng: np.random.Generator) -> str:
@@ -101,7 +105,7 @@ def train_judge(
     for _ in range(epochs):
         for rows in np.array_split(rng.permutation(len(images)), len(images) // batch):
             view = random_view(images[rows], rng).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
+            with native_bf16("cpu"):
                 logits = judge(view).float()
             if classes:
                 loss = F.cross_entropy(logits, targets[rows], label_smoothing=0.05)

@@ -50,12 +50,14 @@ class Arm:
 
 
 UNGUIDED = {"domain": 0.0}
+LAZY = {"domain_every": 4}
 PAPER = {"schedule": "paper"}
 TUNIT = {"method": "tunit", "guide_rate": 1e-3}
 STYLE_AWARE = {"method": "style-aware", "frozen_steps": 50}
 """Rates and waits of runs of hundreds of steps; the defaults are those of runs of 100 000."""
 
 _COUNTS = (4, 7, 10, 13)
+_SHARES = (5, 20)
 
 ARMS: tuple[Arm, ...] = (
     Arm("kmeans", "ladder", "clusters by k-means: CLIP cannot guide", "k-means", changes=UNGUIDED),
@@ -63,17 +65,22 @@ ARMS: tuple[Arm, ...] = (
     Arm("tunit", "ladder", "TUNIT, joint clusters", "found", changes=TUNIT),
     Arm("style-aware", "ladder", "style-aware discriminator, joint prototypes", "found", changes=STYLE_AWARE),
     Arm("words", "ladder", "words (LANIT), adaptive rule"),
-    Arm("fill-5", "ladder", "words, and the true labels of 5 %", "fill", keep=0.05),
-    Arm("fill-20", "ladder", "words, and the true labels of 20 %", "fill", keep=0.2),
+    *(Arm(f"fill-{share}", "ladder", f"words, and the true labels of {share} %", "fill", keep=share / 100)
+      for share in _SHARES),
     Arm("truth", "ladder", "true labels, words known: CLIP guides too", "truth"),
     *(Arm(f"words-{count}", "domains", f"words, the first {count}", domains=count) for count in _COUNTS),
     *(Arm(f"tunit-{count}", "domains", f"TUNIT, {count} clusters", "found", domains=count, changes=TUNIT)
       for count in _COUNTS),
     Arm("poor-fixed", "templates", "poor templates, prompts not learned", poor=True),
     Arm("poor-lazy", "templates", "poor templates, domain regularisation on every fourth step", poor=True,
-        changes={"domain_every": 4}),
+        changes=LAZY),
     Arm("poor-learned", "templates", "poor templates, prompts learned", poor=True, learns=True),
     Arm("poor-unguided", "templates", "poor templates, without domain regularisation", poor=True, changes=UNGUIDED),
+    *(Arm(f"poor-fill-{share}", "templates", f"the same, and the true labels of {share} %", "fill", poor=True,
+          keep=share / 100, changes=UNGUIDED) for share in _SHARES),
+    Arm("lazy", "ablations", "words, domain regularisation on every fourth step", changes=LAZY),
+    *(Arm(f"no-domain-fill-{share}", "ablations", f"words and the true labels of {share} %, without domain "
+          "regularisation", "fill", keep=share / 100, changes=UNGUIDED) for share in _SHARES),
     Arm("no-domain", "ablations", "words, without domain regularisation", changes=UNGUIDED),
     Arm("truth-unguided", "ablations", "true labels, without domain regularisation (StarGAN v2)", "truth",
         changes=UNGUIDED),

@@ -16,7 +16,7 @@ PLAN_NAME = "plan.json"
 class Plan:
     """Sizes that every arm shares.
 
-    work: the folder of everything. sample_seconds, animals_seconds, celeba_seconds: processor time of training an arm.
+    work: the folder of everything. sample_seconds to celeba_seconds: processor time of training an arm.
     images: faces to draw and train on. held_out: drawn faces to evaluate on. translations: for each domain. clip_steps,
     judge_epochs: of the photographs' own models.
     """
@@ -24,6 +24,7 @@ class Plan:
     work: Path
     sample_seconds: int = 300
     animals_seconds: int = 300
+    animals14_seconds: int = 900
     celeba_seconds: int = 900
     images: int = 4000
     held_out: int = 4000

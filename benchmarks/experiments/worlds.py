@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from benchmarks import small_clip
 from benchmarks.experiments import animals_models
-from benchmarks.experiments.animals_data import read_animals, write_table
+from benchmarks.experiments.animals_data import AnimalTable, read_animals, read_large_animals, write_table
 from benchmarks.experiments.animals_models import Photographs
 from benchmarks.experiments.plan import Plan
 from benchmarks.photographs import faces_data
@@ -39,7 +39,7 @@ _LEARNING = {"prompts_from": 0.7, "prompt_learning_rate": 2e-4, "refresh_every":
 _NETWORKS = {"channels": 16, "max_channels": 64, "batch_size": 16}
 """Of every arm. As many images as the most clusters need; four times as many would cost a step four times the time."""
 _POOR_FACES = ("a face with gray hair and {}.",)
-_ANIMALS, _CELEBA = "cifar10-animals", "celeba10k"  # what the tables are named
+_ANIMALS, _MAMMALS, _CELEBA = "cifar10-animals", "animals14", "celeba10k"  # what the tables are named
 CELEBA = (*faces_data.PHRASES.values(), "bangs", "open mouth", "black hair")
 CELEBA_SIZE = 64
 _POOR_CELEBA = ("a photo of a male face with {}.",)
@@ -156,23 +156,36 @@ def sample_world(plan: Plan) -> World:
 
 
 def animals_world(plan: Plan, data: Path) -> World:
-    """Photographs of six animals; CLIP and judge are trained first, unless the work folder has them."""
-    folder = plan.work / "animals"
+    """Photographs of six animals, 32 px."""
+    return _world_of_classes("animals", plan, read_animals(data, name=_ANIMALS), "small-32", {"output": "image"})
+
+
+def animals14_world(plan: Plan, data: Path) -> World:
+    """Photographs of fourteen mammals, 64 px, of which the animal's box covers half at least."""
+    return _world_of_classes("animals14", plan, read_large_animals(data, _MAMMALS, 64, 0.5), "photos-64", {})
+
+
+def _world_of_classes(
+    name: str, plan: Plan, tables: tuple[AnimalTable, ...], preset: str, options: Mapping[str, Any]
+) -> World:
+    """Photographs of one class each, in tables as of :func:`read_animals`; CLIP and judge are trained first, unless the
+    work folder has them."""
+    folder = plan.work / name
     clip_folder, store = folder / "clip", folder / "store"
-    known, unlabelled, held_out = read_animals(data, name=_ANIMALS)
+    known, unlabelled, held_out = tables
     of_known, of_held = (Photographs(part.pictures(), part.truth()) for part in (known, held_out))
     judge = judge_of(folder / "judge", known.names, of_known, of_held, plan.judge_epochs)
     if not (clip_folder / "training.json").is_file():
-        console.note(f"training the CLIP of the animals, {plan.clip_steps} steps")
+        console.note(f"training the CLIP of {name}, {plan.clip_steps} steps")
         animals_models.train_clip(clip_folder, known, plan.clip_steps)
     table, truth = unlabelled.write(folder)
     clip = load_clip(str(clip_folder))
     embed([table], store, clip)
     prompts = PromptSet(
-        known.names, animals_models.TEMPLATES, tuple(map(without_phrase, animals_models.TEMPLATES)), "animals"
+        known.names, animals_models.TEMPLATES, tuple(map(without_phrase, animals_models.TEMPLATES)), name
     )
     return World(
-        name="animals",
+        name=name,
         folder=folder,
         clip=clip,
         judge=judge,
@@ -182,8 +195,8 @@ def animals_world(plan: Plan, data: Path) -> World:
         truth_table=truth,
         pictures=of_held.pictures,
         held_truth=of_held.truth,
-        preset="small-32",
-        options={**_NETWORKS, "output": "image"},
+        preset=preset,
+        options={**_NETWORKS, **options},
         learning=_LEARNING,
         remark="photographs; its CLIP was trained for this purpose on other photographs with captions that name "
         "their class, so it saw class names",
@@ -231,7 +244,11 @@ def celeba_world(plan: Plan, data: Path) -> World:
     )
 
 
-WORLDS: Mapping[str, Callable[[Plan, Path], World]] = {"animals": animals_world, "celeba": celeba_world}
+WORLDS: Mapping[str, Callable[[Plan, Path], World]] = {
+    "animals": animals_world,
+    "animals14": animals14_world,
+    "celeba": celeba_world,
+}
 """Of photographs: what makes each of a plan and the folder of the tables."""
 
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.computing.devices import warning_of_bf16
 from pipeline.showing import console
 
 if TYPE_CHECKING:
+    from pipeline.clip.models import ClipModel
+    from pipeline.computing.ray_cluster import Workforce
     from pipeline.embedding.embed import EmbedReport
+
+
+def tell_model(clip: ClipModel, force: Workforce | None, store: Path) -> None:
+    """What embeds, where to, and whether that will be slow for its precision: on this machine, of a cluster ``force``
+    it is not known."""
+    precision = clip.fingerprint.precision
+    console.note(f"CLIP {clip.spec} in {precision} on {force or clip.device}; store {store}")
+    if precision == "bf16" and force is None and (slow := warning_of_bf16(clip.device)):
+        console.warn(f"{slow}: --precision fp32 in a new store")
 
 
 def show_embed(report: EmbedReport) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lanit.errors import LanitError
+from pipeline.computing.devices import native_bf16
 from pipeline.sample_world.faces import ATTRIBUTES, HAIR, draw_faces
 
 JUDGE_SEED = 202  # the judge's world; CLIP learned from 101
@@ -124,7 +125,7 @@ def train(out: Path, steps: int, faces: int, batch: int, seed: int) -> None:
         shift = tuple(int(n) for n in rng.integers(-size // 16, size // 16 + 1, 2))
         view = torch.roll(view, shift, (2, 3)) + float(rng.uniform(0, 0.1)) * torch.randn(view.shape)
         view = view.flip(3) if rng.random() < 0.5 else view
-        with torch.autocast("cpu", torch.bfloat16):
+        with native_bf16("cpu"):
             logits = judge(view)
         loss = F.binary_cross_entropy_with_logits(logits.float(), targets[rows])
         optimiser.zero_grad()

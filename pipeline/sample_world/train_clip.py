@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from pipeline.clip.models import load_clip
 from pipeline.clip.world import FILE_NAME, World
+from pipeline.computing.devices import native_bf16
 from pipeline.files import write_bytes
 from pipeline.sample_world.faces import ATTRIBUTES, draw_faces
 
@@ -114,7 +115,7 @@ def train(out: Path, steps: int, faces: int, batch: int, learning_rate: float, s
     for step in range(steps):
         rows = order[step * batch : (step + 1) * batch]
         tokens = tokenizer([caption(truths[row], rng) for row in rows])
-        with torch.autocast("cpu", torch.bfloat16):
+        with native_bf16("cpu"):
             image_features = model.encode_image(view(images[torch.from_numpy(rows)], rng), normalize=True)
             text_features = model.encode_text(tokens, normalize=True)
         logits = model.logit_scale.exp() * image_features.float() @ text_features.float().T

@@ -19,6 +19,7 @@ from lanit.sentences import touches_phrase
 from pipeline.clip.models import ClipModel
 from pipeline.clip.text_towers import OpaqueText
 from pipeline.commands import store_option
+from pipeline.computing.devices import emulates_bf16, warning_of_bf16
 from pipeline.files import read_json, sealed, sha256_bytes, write_json
 from pipeline.folders import remove_ours
 from pipeline.models.run_folder import BEST, BUNDLE_FILES, CONFIG, METRICS, MODEL, SAMPLES, is_ours
@@ -72,6 +73,8 @@ def prepare_run(
     paired = None if pairs is None else record_of(store, pairs)
     config = _checked_config(folder, options, labels, paired)
     bf16 = uses_bf16(options, device)
+    if bf16 and processes.first and (slow := warning_of_bf16(device)):
+        console.warn(f"{slow}: --set precision=float32 in a new run")
     with processes.first_alone():
         images = open_sized_images(store, options.size, options.cache_gb)
     slack = "drop" if isinstance(options.settings, OneImage) else options.slack  # beside the word only that image
@@ -244,8 +247,8 @@ def uses_bf16(options: TrainOptions, device: torch.device) -> bool:
     """Whether the networks of a run are to be computed in bfloat16."""
     if options.precision in ("float32", "bf16"):
         return options.precision == "bf16"
-    if device.type == "cuda":  # before Ampere bf16 is emulated, and slow
-        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cuda":
+        return not emulates_bf16(device)
     if options.precision == "fast":  # without AMX a step in bf16 takes a sixth longer than in float32 (docs/LOG.md)
         return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
