@@ -131,7 +131,8 @@ app = typer.Typer(
 DEFAULT_CLIP = "ViT-B-32/openai"
 TRAIN_PRESETS = (
     "paper", "256", "256-few", "128", "128-few", "64", "64-few", "32", "32-few", "small-32", "small-64",
-    "photos-64", "photos-64-few", "cyclegan", "discogan", "stargan", "unit", "dtn", "pix2pix", "bicyclegan",
+    "photos-64", "photos-64-few", "cyclegan", "discogan", "dualgan", "stargan", "unit", "distancegan", "selfreg", "dtn",
+    "smoothing", "pix2pix", "bicyclegan",
 )  # fmt: skip
 """Those of :mod:`pipeline.training.train_options`, which is too heavy for a shell that waits."""
 
@@ -916,7 +917,8 @@ def train(
     words                        lanit label smiling …; no preset: LANIT
     a few labels, and words      lanit label --from-table some.csv --fill; no preset
     all labels                   lanit label --from-table all.csv, or --from-folders; --set domain=0: StarGAN v2
-    two folders, unpaired        lanit embed A B, lanit label --from-folders; cyclegan, discogan, stargan, unit, dtn
+    two folders, unpaired        lanit embed A B, lanit label --from-folders; stargan, cyclegan, discogan, dualgan,
+                                 unit, distancegan, selfreg, dtn; smoothing (several styles)
     pairs                        and lanit pair A B; pix2pix, bicyclegan (several styles)
     no words, no labels          nothing: --method tunit --clusters 10 finds groups; style-aware, by prototypes
     Presets of systems do that system's job with lanit's networks: docs/METHODS.md.

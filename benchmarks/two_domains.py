@@ -2,8 +2,8 @@
 
 Unpaired: blond and black hair. Paired: faces without a hat and the same faces with one, beside LANIT, which learns from
 the word alone. The judge was trained on drawn truth; faces that it looks at are of a world that no training saw.
-``python -m benchmarks.two_domains --work DIR``; with ``--presets munit selfreg ...`` also settings of systems that are
-no presets, because they did not do their job (docs/LOG.md).
+``python -m benchmarks.two_domains --work DIR``; with ``--presets munit`` also settings of a system that is no
+preset, because it did not do its job (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -29,19 +29,12 @@ from pipeline.models.bundle import load_bundle
 from pipeline.sample_world.faces import ATTRIBUTES, HAIR, Face, draw_face, sample_face
 from pipeline.sample_world.judge import load_judge
 from pipeline.store.store import Store
-from pipeline.training.train_options import LABELLED, ONE_STYLE, options_from
+from pipeline.training.train_options import LABELLED, SYSTEMS, options_from
 from pipeline.training.training import train
 
-UNPAIRED = ("cyclegan", "discogan", "stargan", "unit", "dtn")
+UNPAIRED = tuple(name for name, values in SYSTEMS.items() if "pairs" not in values)
 PAIRED = ("pix2pix", "bicyclegan", "lanit")
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "dualgan": ONE_STYLE | {"adversarial_form": "hinge", "cycle": 2.0},
-    "distancegan": ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 0.0, "distance": 0.1},
-    "selfreg": ONE_STYLE | {"cycle": 0.0, "self": 0.3},
-    "smoothing": LABELLED | {
-        "code_form": "free", "triplet": 1.0, "shrink": 0.1, "content": 0.1, "style": 2.0, "mapping_rate": 0.01,
-        "diversity": 1.0,
-    },
     "munit": LABELLED | {
         "codes": "normal", "code_form": "free", "style_dim": 8, "diversity": 0.0, "adversarial_form": "lsgan",
         "cycle": 0.0, "identity": 1.0, "content": 0.1, "style": 0.1,

@@ -716,7 +716,8 @@ def test_presets_are_options_and_changes_lie_over_them() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "changes", "output"),
-    [("small-64", {}, "masked"), ("small-64,stargan", {}, "masked"), ("small-64,unit", {}, "residual"),
+    [("small-64", {}, "masked"), ("small-64,stargan", {}, "masked"), ("small-64,unit", {}, "masked"),
+     ("small-64,pix2pix", {}, "residual"), ("small-64,bicyclegan", {}, "residual"),
      ("64,stargan", {}, "image"), ("small-64", {"classification": 0.0}, "residual"),
      ("small-64", {"method": "tunit"}, "residual"),
      ("small-64", {"classification": 0.0, "output": "masked"}, "masked")],

@@ -38,18 +38,18 @@ from pipeline.labelling.label_sources import LabelRequest, label_source
 from pipeline.models.bundle import load_bundle
 from pipeline.showing import console
 from pipeline.store.store import Store
-from pipeline.training.train_options import options_from
+from pipeline.training.train_options import SYSTEMS, options_from
 from pipeline.training.training import train
 
 MASK = "mask"
 KINDS = (MASK, "smiling", "eyeglasses")
-SYSTEMS = ("cyclegan", "discogan", "stargan", "unit", "dtn")
+UNPAIRED = tuple(name for name, values in SYSTEMS.items() if "pairs" not in values)
 _CONTENT = {"method": "content"}
 ARMS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "content": ("small-32", _CONTENT),
     "fader": ("small-32", _CONTENT | {"output": "image", "guide": "constant", "adversarial": 0.0}),
     "lanit": ("small-32", {"domain": 0.0}),
-    **{name: (f"small-32,{name}", {}) for name in SYSTEMS},
+    **{name: (f"small-32,{name}", {}) for name in UNPAIRED},
 }
 _SIZE, _JUDGED, _BATCH, _SHOWN = 32, 200, 50, 10
 

@@ -103,16 +103,23 @@ _PHOTOS: dict[str, Any] = _SMALL | {
     "size": 64, "channels": 16, "steps": 20_000, "ema": 0.998, "learning_rate": 2e-3, "cycle": 4.0, "domain": 0.0,
 }  # fmt: skip
 LABELLED: dict[str, Any] = {
-    "domain": 0.0, "prompts_from": 1.0, "balance": "domain", "classification": 0.0, "edits": 0.0, "mapping_rate": 1.0,
+    "domain": 0.0, "prompts_from": 1.0, "balance": "domain", "classification": 1.0, "edits": 0.0, "mapping_rate": 1.0,
 }  # fmt: skip
 ONE_STYLE: dict[str, Any] = LABELLED | {"codes": "table", "code_form": "free", "diversity": 0.0, "style": 0.0}
-_PAIRED = {"pairs": "yes", "discriminator_input": "pair"}
+_PAIRED = {"pairs": "yes", "discriminator_input": "pair", "classification": 0.0}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "cyclegan": ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 1.0, "identity": 0.5},
     "discogan": ONE_STYLE | {"cycle": 0.5},
-    "stargan": ONE_STYLE | {"cycle": 4.0, "classification": 1.0},
+    "dualgan": ONE_STYLE | {"adversarial_form": "hinge", "cycle": 2.0},
+    "stargan": ONE_STYLE | {"cycle": 4.0},
     "unit": ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 3.0, "identity": 3.0},
+    "distancegan": ONE_STYLE | {"adversarial_form": "lsgan", "cycle": 0.0, "distance": 0.1},
+    "selfreg": ONE_STYLE | {"cycle": 0.0, "self": 0.3},
     "dtn": ONE_STYLE | {"cycle": 0.0, "feature": 1.0, "identity": 1.0},
+    "smoothing": LABELLED | {
+        "code_form": "free", "cycle": 2.0, "triplet": 1.0, "shrink": 0.1, "content": 0.1, "style": 2.0,
+        "mapping_rate": 0.01, "diversity": 1.0,
+    },
     "pix2pix": ONE_STYLE | _PAIRED | {"cycle": 0.0, "pair": 100.0},
     "bicyclegan": LABELLED | _PAIRED | {
         "codes": "normal", "code_form": "free", "style_dim": 8, "diversity": 0.0, "cycle": 0.0, "pair": 10.0,
