@@ -20,6 +20,9 @@ from lanit.options import given
 from lanit.ranks import ALONE, Ranks
 
 PROTOTYPE_TEMPERATURE = 0.1
+_DECIDED = 3.0
+"""Spread of the first logits of clusters: images lie in some from the first step on. A head that begins undecided loses
+most of its clusters (docs/LOG.md, 2026-11-30)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Guide(nn.Module):
             self.classes = nn.Linear(top, options.clusters)
         initialise(self)
         if not self.by_prototypes and not self.classes.weight.is_meta:
-            nn.init.normal_(self.classes.weight, std=top**-0.5)
+            nn.init.normal_(self.classes.weight, std=_DECIDED * top**-0.5)
         self.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor, step: int | None = None, ranks: Ranks = ALONE) -> Tensor:

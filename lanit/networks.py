@@ -235,12 +235,14 @@ class Discriminator(nn.Module):
     Where it classifies too (AC-GAN, Odena et al., ICML 2017), a second head shares the trunk: which domains are shown.
     """
 
-    def __init__(self, options: NetworkOptions) -> None:
+    def __init__(self, options: NetworkOptions, labels: int | None = None) -> None:
+        """labels: how many domains the second head tells apart; of N, all but the slack one if not said."""
         super().__init__()
         self.pairs = options.discriminator_input == "pair"
         self.trunk, top = trunk_of(options, 6 if self.pairs else 3)
         self.logits = nn.Conv2d(top, options.domains, 1)
-        self.classes = nn.Conv2d(top, options.domains - 1, 1) if options.classifies else None
+        labels = options.domains - 1 if labels is None else labels
+        self.classes = nn.Conv2d(top, labels, 1) if options.classifies else None
         initialise(self)
         self.to(memory_format=torch.channels_last)
 

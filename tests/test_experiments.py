@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,12 @@ def test_arms_have_equal_time_by_what_a_step_costs(world: World, monkeypatch: py
     assert step_cost(world, arm_named("truth")) == 0.4  # of one way to train with words, and not measured again
     assert step_cost(world, replace(arm_named("tunit"), domains=3)) == pytest.approx(0.325 * 0.1 + 0.675 * 0.5)
     assert asked == ["words", "words", "tunit", "tunit"]
+
+
+def test_a_measurement_of_a_step_can_be_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "train", lambda *_, **__: SimpleNamespace(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        step_cost(world, arm_named("no-domain"))
 
 
 def test_a_world_runs_no_arm_of_more_words_than_it_has(world: World) -> None:

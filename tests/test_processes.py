@@ -184,7 +184,7 @@ BY_METHOD: dict[str, tuple[str, ...]] = {
         "prompts_from=1",
         "mapping_width=8",
     ),
-    "tunit": ("method=tunit", *_DRAWN, "clusters=3", "warm_up=0.5", "queue=24", *_JUDGED),
+    "tunit": ("method=tunit", *_DRAWN, "clusters=3", "warm_up=0.5", "queue=24", "classification=2", *_JUDGED),
     "style-aware": ("method=style-aware", *_DRAWN, "clusters=3", "warm_up=0.5", "frozen_steps=1", *_JUDGED),
     "masked": (*_MASKED, *_JUDGED),
 }

@@ -719,13 +719,25 @@ def test_presets_are_options_and_changes_lie_over_them() -> None:
     [("small-64", {}, "masked"), ("small-64,stargan", {}, "masked"), ("small-64,unit", {}, "masked"),
      ("small-64,pix2pix", {}, "residual"), ("small-64,bicyclegan", {}, "residual"),
      ("64,stargan", {}, "image"), ("small-64", {"classification": 0.0}, "residual"),
-     ("small-64", {"method": "tunit"}, "residual"),
+     ("small-64", {"method": "tunit"}, "masked"), ("small-64", {"method": "style-aware"}, "residual"),
+     ("small-64", {"method": "tunit", "classification": 0.0}, "residual"),
      ("small-64", {"classification": 0.0, "output": "masked"}, "masked")],
 )  # fmt: skip
 def test_presets_have_a_mask_where_a_discriminator_teaches_it(
     preset: str, changes: dict[str, Any], output: str
 ) -> None:
     assert options_from(preset, changes).to_json()["output"] == output
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "weight"),
+    [("small-32", {}, 2.0), ("small-32", {"classification": 0.0}, 0.1), ("64", {}, 0.1),
+     ("64", {"classification": 1.0}, 2.0), ("small-32", {"reconstruction": 0.5}, 0.5)],
+)  # fmt: skip
+def test_clusters_that_a_discriminator_teaches_leave_more_of_an_image(
+    preset: str, changes: dict[str, Any], weight: float
+) -> None:
+    assert options_from(preset, changes | {"method": "tunit"}).to_json()["reconstruction"] == weight
 
 
 @pytest.mark.parametrize(("emulated", "chosen"), [(True, "bf16"), (True, "auto"), (False, "bf16")])

@@ -35,7 +35,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 def nets() -> TunitNetworks:
     torch.manual_seed(0)
     sizes = GuideSizes(image_size=32, domains=CLUSTERS + 1, channels=4, max_channels=8, style_dim=STYLE)
-    judge = Discriminator(replace(sizes, domains=CLUSTERS))
+    judge = Discriminator(replace(sizes, domains=CLUSTERS, classifies=True), labels=CLUSTERS)
     made = TunitNetworks(sizes, judge, queue=6).to(torch.float64)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -97,10 +97,18 @@ def contrast(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
     return -torch.log(weights[0] / sum(weights[1:], weights[0]))
 
 
-@pytest.mark.parametrize("joint", [False, True])
+def classified(judge: Discriminator, image: Tensor, cluster: int) -> list[Tensor]:
+    """Binary cross-entropy of each of D's second logits, of one image."""
+    logits = judge.judge(image)[1][0]
+    return [torch.log1p(torch.exp(-logit if n == cluster else logit)) for n, logit in enumerate(logits)]
+
+
+@pytest.mark.parametrize(("joint", "classification"), [(False, 0.0), (True, 0.0), (True, 0.8)])
 def test_a_step_has_the_gradients_of_the_losses_one_image_at_a_time(
-    nets: TunitNetworks, average: GuidedNetworks, batch: Batch, joint: bool
+    nets: TunitNetworks, average: GuidedNetworks, batch: Batch, joint: bool, classification: float
 ) -> None:
+    """Where D classifies, it learns each cluster from references, and G shows it that of y in x̂, of x in x again."""
+    terms = replace(TERMS, classification=classification)
     guide, generative, view = nets.generative.guide, nets.generative, batch.z1
     queue, log = nets.queue.clone(), []
 
@@ -111,7 +119,7 @@ def test_a_step_has_the_gradients_of_the_losses_one_image_at_a_time(
     optimisers["guide"].register_step_pre_hook(note("E", guide))
     optimisers["generative"].register_step_pre_hook(note("G", generative.generator))
     optimisers["discriminator"].register_step_pre_hook(note("D", nets.discriminator))
-    parts = tunit_step(nets, average, optimisers, batch, 0, joint, R1, TERMS, Draws(torch.Generator().manual_seed(3)))
+    parts = tunit_step(nets, average, optimisers, batch, 0, joint, R1, terms, Draws(torch.Generator().manual_seed(3)))
 
     seen = torch.cat([batch.y, view])
     standard, standard_average = standardise(guide, seen), standardise(average.guide, seen)
@@ -133,7 +141,7 @@ def test_a_step_has_the_gradients_of_the_losses_one_image_at_a_time(
 
     of_x, of_y = ([look(guide, image, standard) for image in images] for images in (batch.x, batch.y))
     keys_y = [look(average.guide, image, standard_average)[1] for image in batch.y]
-    judged, generated = [], []
+    judged, generated, told, shown, missing = [], [], [], [], []
     for i in range(ROWS):
         wanted, own = int(of_y[i][0].argmax()), int(of_x[i][0].argmax())
         made, again = (generative.generator(batch.x[i, None], style[None]) for style in (of_y[i][1], of_x[i][1]))
@@ -146,8 +154,19 @@ def test_a_step_has_the_gradients_of_the_losses_one_image_at_a_time(
             + 0.6 * (batch.x[i] - again[0]).abs().mean()
             + 0.4 * contrast(look(guide, made[0], standard)[1], keys_y[i], queue)
         )
-    assert_gradients(nets.discriminator, torch.stack(judged).mean(), log[1][1])
-    total = torch.stack(generated).mean()
+        told += classified(nets.discriminator, batch.y[i, None], wanted)
+        for image, cluster in ((made, wanted), (again, own)):
+            each = classified(nets.discriminator, image, cluster)
+            shown.append(each.pop(cluster))
+            missing += each
+    learned = torch.stack(told).mean()
+    assert_gradients(nets.discriminator, torch.stack(judged).mean() + classification * learned, log[1][1])
+    recognised = torch.stack(shown).mean() + torch.stack(missing).mean()
+    total = torch.stack(generated).mean() + classification * recognised
+    assert ("classification" in parts) == ("d_classification" in parts) == bool(classification)
+    if classification:
+        assert parts["classification"].item() == pytest.approx(recognised.item())
+        assert parts["d_classification"].item() == pytest.approx(learned.item())
     assert parts["total"].item() == pytest.approx(total.item())
     for name, grads in log[2:]:
         assert any(grad is not None and grad.abs().max() > 1e-6 for grad in grads.values()), name
@@ -160,3 +179,12 @@ def test_everything_may_learn_again_after_a_step(nets: TunitNetworks, average: G
     optimisers = learning(nets, 1e-3)
     tunit_step(nets, average, optimisers, batch, 0, True, 0.0, TERMS, Draws(torch.Generator().manual_seed(3)))
     assert all(parameter.requires_grad for parameter in nets.parameters())
+
+
+def test_images_lie_in_clusters_from_the_first_step_on() -> None:
+    """Of standardised features a head hands out clusters, each to some images: one that begins undecided loses most."""
+    torch.manual_seed(0)
+    guide = Guide(GuideSizes(image_size=32, domains=13, channels=4, max_channels=64))
+    chances = guide.read(torch.randn(2000, guide.classes.in_features)).logits.softmax(dim=1)
+    assert chances.max(dim=1).values.mean() > 0.6
+    assert chances.argmax(dim=1).bincount(minlength=12).min() > 2000 / 12 / 4

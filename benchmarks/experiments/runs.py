@@ -166,11 +166,13 @@ def _timed(world: World, arm: Arm, turn: int) -> tuple[float, float]:
     timed = replace(arm, changes={**arm.changes, **early})
     folder = world.folder / "timing" / f"{arm.name}-{os.getpid()}-{turn}"
     ends = dict[int, float]()
-    train(
+    report = train(
         world.store, folder, options_of(world, timed, 0, _TIMED_STEPS), world.clip,
         revision=supervise(world, arm, 0).revision, device="cpu",
         progress=lambda done, planned: ends.setdefault(done, time.process_time()),
     )  # fmt: skip
+    if report.interrupted:
+        raise KeyboardInterrupt
     last, warm = _TIMED_STEPS - 1, _WARM_STEPS - 1  # what ends a warm-up, or a run, is no part of a step
     return (ends[warm] - ends[3]) / (warm - 3), (ends[last] - ends[_WARM_STEPS]) / (last - _WARM_STEPS)
 

@@ -52,7 +52,8 @@ class Tunit(WithoutPrompts[TunitNetworks, GuidedNetworks], optimisers=("generati
     def __init__(self, options: TunitOptions, setting: Setting) -> None:
         self._options, self._terms = options, replace(options.terms, bf16=setting.bf16)
         sizes = options.network_options(setting.image_size, setting.domains)
-        judge = Discriminator(replace(sizes, domains=sizes.clusters))
+        judged = replace(sizes, domains=sizes.clusters, classifies=bool(options.terms.classification))
+        judge = Discriminator(judged, labels=sizes.clusters)
         networks = TunitNetworks(sizes, judge, options.queue)
         super().__init__(setting, networks, networks.generative)
         self._optimisers = {

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lanit.augment import ViewRanges, differentiable_augment, view_of
 from lanit.contrast import hinge_discriminator, info_nce, known_class_loss, known_classes, own_logit
 from lanit.guides import GuidedNetworks, GuideSizes, Look
-from lanit.losses import gradient_penalty, l1
+from lanit.losses import domain_loss_all, gradient_penalty, l1, real_classification_loss
 from lanit.mutual_information import cluster_information
 from lanit.networks import Discriminator
 from lanit.objectives import Batch, Parts, autocast
@@ -31,8 +31,10 @@ class TunitTerms:
     """Loss weights, and what stays the same from step to step; the defaults are the paper's code's.
 
     information: of −I(P), and of cross-entropy where people named the class; contrast: of the styles of two views;
-    guide_share: of both once G learns. adversarial, reconstruction, style_contrast: of G. recolour: whether the
-    second view has other colours too, which clusters are then not told apart by. augment: as LANIT's. bf16: see there.
+    guide_share: of both once G learns. adversarial, reconstruction, style_contrast: of G. classification: D's second
+    head learns to tell the clusters of references, and G is to be recognised by it; as LANIT's, not of the paper.
+    recolour: whether the second view has other colours too, which clusters are then not told apart by. augment: as
+    LANIT's. bf16: see there.
     """
 
     information: float = 5.0
@@ -41,6 +43,7 @@ class TunitTerms:
     adversarial: float = 1.0
     reconstruction: float = 0.1
     style_contrast: float = 0.01
+    classification: float = 0.0
     recolour: float = 1.0
     augment: Literal["none", "differentiable"] = "none"
     bf16: bool = given(False)
@@ -82,16 +85,21 @@ def guide_objective(of_y: Look, of_view: Look, keys: Tensor, known: Tensor, nets
 
 def discriminator_objective(nets: TunitNetworks, y: Tensor, clusters: Tensor, fake: Tensor, r1_weight: float,
                             terms: TunitTerms, draws: Draws) -> tuple[Tensor, Parts]:  # fmt: skip
-    """Hinge on references y and x̂, both judged by the cluster of y; R1 on y where its weight is above 0."""
+    """Hinge on references y and x̂, both judged by the cluster of y; where D classifies, that cluster told from y; R1 on
+    y where its weight is above 0."""
     real = y.detach().requires_grad_(bool(r1_weight))
     seen = torch.cat([real, fake])
     seen = differentiable_augment(seen, draws) if terms.augment != "none" else seen
     with autocast(real, terms.bf16):
-        of_real, of_fake = nets.discriminator(seen).float().chunk(2)
+        logits, classes = nets.discriminator.judge(seen)
+    of_real, of_fake = logits.float().chunk(2)
     loss = hinge_discriminator(own_logit(of_real, clusters), own_logit(of_fake, clusters))
-    parts = {"d_adversarial": loss.detach()}
+    parts, labels = {"d_adversarial": loss.detach()}, F.one_hot(clusters, of_real.shape[1])
+    if terms.classification:
+        told = real_classification_loss(classes.chunk(2)[0], labels)
+        loss, parts["d_classification"] = loss + terms.classification * told, told.detach()
     if r1_weight:
-        penalty = gradient_penalty(of_real, F.one_hot(clusters, of_real.shape[1]), real)
+        penalty = gradient_penalty(of_real, labels, real)
         loss, parts["r1"] = loss + r1_weight * penalty, penalty.detach()
     return loss, parts
 
@@ -103,13 +111,16 @@ def generator_objective(nets: TunitNetworks, x: Tensor, made: Tensor, clusters: 
     fake, again = made.chunk(2)
     judged = differentiable_augment(made, draws) if terms.augment != "none" else made
     with autocast(x, terms.bf16):
-        logits = own_logit(nets.discriminator(judged).float(), clusters)
+        logits, classes = nets.discriminator.judge(judged)
         style = nets.generative.guide.look(fake).style
     parts = {
-        "adversarial": -2 * logits.mean(),  # of translations, and of reconstructions
+        "adversarial": -2 * own_logit(logits.float(), clusters).mean(),  # of translations, and of reconstructions
         "reconstruction": l1(x, again),
         "style_contrast": info_nce(style, keys, nets.queue, _TEMPERATURE),
     }
+    if terms.classification:
+        labels = F.one_hot(clusters, logits.shape[1]).bool()
+        parts["classification"] = domain_loss_all(classes, labels, 1.0, draws.ranks)
     total = sum(getattr(terms, name) * part for name, part in parts.items())
     return torch.as_tensor(total), parts
 

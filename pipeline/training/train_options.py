@@ -149,6 +149,9 @@ few images. ``small-32``, ``small-64``: drawings and a CPU, minutes to hours. ``
 where a CLIP of full size would cost more than all else in a step, so that D's classifier guides alone. The others:
 :data:`SYSTEMS`."""
 
+_CLASSIFIED = {"tunit": {"reconstruction": 2.0}}
+"""What of a method's own goes with a discriminator that classifies: it asks for changes, and TUNIT has no cycle."""
+
 
 def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
     """The options of a preset, or of several with commas between them of which the later count, with ``changes`` (those
@@ -156,7 +159,8 @@ def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
 
     What presets say of settings and choices that the method has not counts for nothing; one that finds clusters draws
     images evenly, and enough at once to tell them apart. Where D does not classify, a mask hardly learns to open
-    (docs/LOG.md, 2026-11-30): there the presets that have one add what the generator draws."""
+    (docs/LOG.md, 2026-11-30): there the presets that have one add what the generator draws. Where it does, a method
+    may keep more of an image (``_CLASSIFIED``)."""
     chosen: dict[str, Any] = {}
     for name in (part.strip() for part in preset.split(",")):
         if name not in PRESETS:
@@ -167,7 +171,9 @@ def options_from(preset: str, changes: dict[str, Any]) -> TrainOptions:
     known = _settings_of(method)
     can = choices(METHODS[method].options)
     start = {name: value for name, value in chosen.items() if name in known and value in can.get(name, (value,))}
-    if start.get("output") == "masked" and not (start | given).get("classification"):
+    if (start | given).get("classification"):
+        start = _CLASSIFIED.get(method, {}) | start
+    elif start.get("output") == "masked":
         start["output"] = "residual"
     if given.get("minutes") and "steps" not in given:
         given["steps"] = 0
