@@ -94,7 +94,7 @@ def discriminator_objective(nets: TunitNetworks, y: Tensor, clusters: Tensor, fa
         logits, classes = nets.discriminator.judge(seen)
     of_real, of_fake = logits.float().chunk(2)
     loss = hinge_discriminator(own_logit(of_real, clusters), own_logit(of_fake, clusters))
-    parts, labels = {"d_adversarial": loss.detach()}, F.one_hot(clusters, of_real.shape[1])
+    parts, labels = {"d_adversarial": loss.detach()}, _labels(clusters, of_real.shape[1])
     if terms.classification:
         told = real_classification_loss(classes.chunk(2)[0], labels)
         loss, parts["d_classification"] = loss + terms.classification * told, told.detach()
@@ -119,10 +119,14 @@ def generator_objective(nets: TunitNetworks, x: Tensor, made: Tensor, clusters: 
         "style_contrast": info_nce(style, keys, nets.queue, _TEMPERATURE),
     }
     if terms.classification:
-        labels = F.one_hot(clusters, logits.shape[1]).bool()
-        parts["classification"] = domain_loss_all(classes, labels, 1.0, draws.ranks)
+        parts["classification"] = domain_loss_all(classes, _labels(clusters, logits.shape[1]), 1.0, draws.ranks)
     total = sum(getattr(terms, name) * part for name, part in parts.items())
     return torch.as_tensor(total), parts
+
+
+def _labels(clusters: Tensor, count: int) -> Tensor:
+    """Bool (B×K) of int64 (B); unlike one_hot, it reads no value, for which a GPU would be waited for."""
+    return clusters[:, None] == torch.arange(count, device=clusters.device)
 
 
 def tunit_step(nets: TunitNetworks, average: GuidedNetworks, optimisers: Mapping[str, Optimizer], batch: Batch,
